@@ -1,0 +1,111 @@
+//! `hmd dev`: the Worker on the local runtime, left running.
+
+use std::env;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::project::{Project, StateDir};
+use crate::runtime::{self, Runtime};
+use crate::settings::{CLOUDFLARE_API_TOKEN, HMD_API_TOKEN, Settings};
+use crate::signals;
+use crate::sim::Simulator;
+
+/// The options of `hmd dev`.
+#[derive(Debug, Args)]
+pub struct DevArgs {
+    /// Port on 127.0.0.1; 0 takes any free one
+    #[arg(long, default_value_t = 8787)]
+    port: u16,
+    /// Base of the Cloudflare API to talk to [default: a simulated Cloudflare, started along]
+    #[arg(long, value_name = "URL")]
+    cloudflare_api: Option<String>,
+    /// Where the database, the secrets and the log are kept [default: .hmd/dev]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// How old telemetry must be before it counts [default: the environment's `TELEMETRY_LAG`, else 1s]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    telemetry_lag: Option<String>,
+    /// Seed of the simulated traffic
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Also print what the Workers runtime logs
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+/// Serves until it is told to stop, or until the runtime dies.
+pub async fn run(arguments: &DevArgs) -> Result<()> {
+    let project = Project::find()?;
+    let port = runtime::free_port(arguments.port)?;
+    let state = StateDir::open(
+        &arguments
+            .state_dir
+            .clone()
+            .unwrap_or_else(|| project.hidden("dev")),
+    )
+    .await?;
+    let url = format!("http://127.0.0.1:{port}");
+    let environment = |name: &str| env::var(name).ok();
+    let mut settings = Settings::resolve(environment, [("PUBLIC_URL", url)], state.path())?;
+    if let Some(lag) = &arguments.telemetry_lag {
+        settings.set("TELEMETRY_LAG", lag.as_str());
+    }
+
+    let mut simulator = None;
+    let api = if let Some(url) = &arguments.cloudflare_api {
+        url.trim_end_matches('/').to_owned()
+    } else {
+        let token = settings.secret(CLOUDFLARE_API_TOKEN).to_owned();
+        simulator
+            .insert(Simulator::start(0, arguments.seed, Some(token)).await?)
+            .api_url()
+    };
+    settings.set("CLOUDFLARE_API_BASE_URL", api.as_str());
+
+    let mut runtime = Runtime::start(&project, &state, port, &settings, arguments.verbose).await?;
+    match &simulator {
+        Some(simulator) => eprintln!(
+            "simulated Cloudflare {api}, its controls {}/sim",
+            simulator.url()
+        ),
+        None => eprintln!("Cloudflare API {api}"),
+    }
+    for (name, value) in settings.made_up() {
+        eprintln!("made up {name}={value}");
+    }
+    eprintln!("log {}", runtime.log().display());
+    eprintln!(
+        "try curl -H 'authorization: Bearer {}' {}/v1/releases",
+        shown_token(&settings),
+        runtime.url()
+    );
+    crate::say(&format!("ready {}", runtime.url()));
+
+    let simulator_died = async {
+        match &mut simulator {
+            Some(simulator) => simulator.died().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        // Told to stop: that is how it is meant to end. What still runs is stopped by main.
+        signal = signals::wait() => signal.map(drop),
+        error = runtime.died() => Err(error),
+        error = simulator_died => Err(error),
+    }
+}
+
+/// A token that somebody gave us is theirs to know, not ours to print.
+fn shown_token(settings: &Settings) -> &str {
+    settings
+        .made_up()
+        .find(|(name, _)| *name == HMD_API_TOKEN)
+        .map_or("$HMD_API_TOKEN", |(_, value)| value)
+}
+
+/// A duration, left as it was written: the Worker reads it.
+fn duration(text: &str) -> Result<String, humantime::DurationError> {
+    humantime::parse_duration(text).map(|_| text.to_owned())
+}

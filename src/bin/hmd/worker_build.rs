@@ -1,0 +1,108 @@
+//! Builds the Worker: Rust to wasm to the `build/` that wrangler takes. Skipped while nothing that goes into it has changed.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::failure::Failure;
+use crate::fingerprint;
+use crate::project::{Project, copy_directory};
+use crate::setup;
+use crate::steps::Step;
+
+/// What the Worker is made from; schemas too, since SQL and JSON may be compiled in.
+const PARTS: [&str; 5] = [
+    "Cargo.toml",
+    "Cargo.lock",
+    "rust-toolchain.toml",
+    "src",
+    "schemas",
+];
+/// Parts of `src/` that are not in the Worker.
+const HOST_ONLY: [&str; 3] = ["src/bin", "src/simulator", "src/simulator.rs"];
+
+/// Installs what is missing and builds the Worker, one `hmd` at a time.
+pub async fn run(project: &Project) -> Result<()> {
+    let _lock = project.lock().await?;
+    prepare(project).await
+}
+
+/// As [`run`], and puts a copy of the result at `destination`: what runs there is then not changed by a later build.
+pub async fn run_and_copy(project: &Project, destination: &Path) -> Result<()> {
+    let _lock = project.lock().await?;
+    prepare(project).await?;
+    copy_directory(&project.root().join("build"), destination)
+}
+
+async fn prepare(project: &Project) -> Result<()> {
+    setup::run(project).await?;
+    let stamp = project.hidden("build-stamp");
+    let wanted = fingerprint(project.root())?;
+    let is_built = project.root().join("build/index.js").is_file();
+    if is_built && fs::read_to_string(&stamp).is_ok_and(|built| built == wanted) {
+        return Ok(());
+    }
+    // A build that fails half-way must not look like the good one before it.
+    match fs::remove_file(&stamp) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    build(project).await?;
+    fs::write(&stamp, wanted).with_context(|| format!("{} can't be written", stamp.display()))
+}
+
+async fn build(project: &Project) -> Result<()> {
+    let step = Step {
+        title: "building the Worker (about a minute at first)".into(),
+        hint: "`cargo check --lib --target wasm32-unknown-unknown` shows what does not compile"
+            .into(),
+        needs_network: false,
+    };
+    step.run(|| {
+        let mut command = project.command(project.cargo_bin("worker-build"))?;
+        command
+            .arg("--release")
+            // A target directory of its own: cargo may be holding the usual one while it runs us (`cargo test`).
+            .env("CARGO_TARGET_DIR", project.root().join("target/worker"))
+            // Where worker-build itself failed says nothing about what did not compile.
+            .env("RUST_BACKTRACE", "0")
+            // worker-build downloads the tools that it isn't told of.
+            .env("WASM_BINDGEN_BIN", project.cargo_bin("wasm-bindgen"))
+            .env("WASM_OPT_BIN", project.node_bin("wasm-opt"))
+            .env("ESBUILD_BIN", project.node_bin("esbuild"));
+        Ok(command)
+    })
+    .await?;
+    if !project.root().join("build/index.js").is_file() {
+        let hint = "run `cargo run -- setup` after removing .hmd/tools";
+        return Err(Failure::new("worker-build left no build/index.js", hint).into());
+    }
+    Ok(())
+}
+
+/// A fingerprint of all that goes into the Worker.
+fn fingerprint(root: &Path) -> Result<String> {
+    fingerprint::of_files(root, &PARTS, &HOST_ONLY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_in_the_worker_changes_the_fingerprint() -> Result<()> {
+        let root = std::env::temp_dir().join(format!("hmd-fingerprint-{}", uuid::Uuid::now_v7()));
+        fs::create_dir_all(root.join("src/bin/hmd"))?;
+        for file in ["Cargo.toml", "src/lib.rs", "src/bin/hmd/main.rs"] {
+            fs::write(root.join(file), file)?;
+        }
+        let before = fingerprint(&root)?;
+        fs::write(root.join("src/bin/hmd/main.rs"), "other")?;
+        assert_eq!(fingerprint(&root)?, before);
+        fs::write(root.join("src/lib.rs"), "other")?;
+        assert_ne!(fingerprint(&root)?, before);
+        fs::remove_dir_all(&root)?;
+        Ok(())
+    }
+}

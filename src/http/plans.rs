@@ -1,0 +1,105 @@
+//! `/v1/plans`.
+
+use ::http::{Request, StatusCode};
+use serde::Serialize;
+
+use super::body::json_body;
+use super::problem::Problem;
+use super::{Answer, json_answer};
+use crate::pipeline::Pipeline;
+use crate::pipeline::ports::Ports;
+use crate::release::{FieldError, Plan};
+use crate::store::{self, StoredPlan};
+use crate::time::{UnixMs, serialize_rfc3339};
+
+/// What answers carry beside the plan; a plan that was read may be sent back as it is.
+const READ_ONLY: [&str; 6] = [
+    "name",
+    "revision",
+    "created_at",
+    "updated_at",
+    "warnings",
+    "$schema",
+];
+
+#[derive(Serialize)]
+struct PlanView<'a> {
+    name: &'a str,
+    #[serde(flatten)]
+    plan: &'a Plan,
+    revision: i64,
+    #[serde(serialize_with = "serialize_rfc3339")]
+    created_at: UnixMs,
+    #[serde(serialize_with = "serialize_rfc3339")]
+    updated_at: UnixMs,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warnings: Option<Vec<FieldError>>,
+}
+
+fn view(stored: &StoredPlan, warnings: Option<Vec<FieldError>>) -> PlanView<'_> {
+    PlanView {
+        name: &stored.name,
+        plan: &stored.plan,
+        revision: stored.revision,
+        created_at: stored.created_at,
+        updated_at: stored.updated_at,
+        warnings,
+    }
+}
+
+fn checked_name(name: &str) -> Result<&str, Problem> {
+    let fits = (1..=64).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if fits {
+        return Ok(name);
+    }
+    let detail = "a plan's name has 1 to 64 letters, digits, '-' or '_'";
+    Err(Problem::new(404, "Not found", detail))
+}
+
+/// `PUT /v1/plans/{name}`: saves a plan; running releases keep the snapshot that they took.
+pub async fn put<P: Ports>(
+    pipeline: &Pipeline<'_, P>,
+    name: &str,
+    request: &Request<Vec<u8>>,
+) -> Answer {
+    let name = checked_name(name)?;
+    let plan: Plan = json_body(request, &READ_ONLY)?;
+    let config = pipeline.config;
+    let errors = plan.errors(config.min_check_interval_ms);
+    if !errors.is_empty() {
+        return Err(Problem::invalid(errors));
+    }
+    let stored = store::put_plan(pipeline.ports, name, &plan, pipeline.ports.now()).await?;
+    let status = if stored.revision == 1 {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    let warnings = plan.warnings(config.telemetry_lag_ms, config.propagation_delay_ms);
+    json_answer(status, &view(&stored, Some(warnings)))
+}
+
+/// `GET /v1/plans/{name}`.
+pub async fn get<P: Ports>(pipeline: &Pipeline<'_, P>, name: &str) -> Answer {
+    match store::get_plan(pipeline.ports, checked_name(name)?).await? {
+        Some(stored) => json_answer(StatusCode::OK, &view(&stored, None)),
+        None => Err(Problem::new(
+            404,
+            "Not found",
+            format!("there is no plan {name:?}"),
+        )),
+    }
+}
+
+/// `GET /v1/plans`.
+pub async fn list<P: Ports>(pipeline: &Pipeline<'_, P>) -> Answer {
+    let plans = store::list_plans(pipeline.ports).await?;
+    let items: Vec<PlanView<'_>> = plans.iter().map(|stored| view(stored, None)).collect();
+    json_answer(
+        StatusCode::OK,
+        &serde_json::json!({"items": items, "next_cursor": null}),
+    )
+}

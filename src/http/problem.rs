@@ -1,0 +1,112 @@
+//! Errors as `application/problem+json` (RFC 9457).
+
+use std::fmt::Display;
+
+use ::http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use serde::Serialize;
+
+use crate::release::FieldError;
+use crate::store::StoreError;
+
+/// A refused request: what happened, to whom, and what to do.
+#[derive(Debug, Serialize)]
+pub struct Problem {
+    /// Short and always the same for the same kind.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened this time.
+    pub detail: String,
+    /// What is wrong with the body, field by field.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+    #[serde(skip)]
+    headers: Vec<(HeaderName, String)>,
+}
+
+impl Problem {
+    /// A problem without fields.
+    pub fn new(status: u16, title: &str, detail: impl Into<String>) -> Self {
+        Self {
+            title: title.to_owned(),
+            status,
+            detail: detail.into(),
+            errors: Vec::new(),
+            headers: Vec::new(),
+        }
+    }
+
+    /// A body that can be read, but not accepted.
+    pub fn invalid(errors: Vec<FieldError>) -> Self {
+        let said: Vec<String> = errors
+            .iter()
+            .map(|error| format!("{} {}", error.pointer, error.detail))
+            .collect();
+        Self {
+            errors,
+            ..Self::new(422, "Invalid request", said.join("; "))
+        }
+    }
+
+    /// One field that can't be accepted.
+    pub fn field(pointer: &str, detail: impl Into<String>) -> Self {
+        Self::invalid(vec![FieldError {
+            pointer: pointer.to_owned(),
+            detail: detail.into(),
+        }])
+    }
+
+    /// The state does not allow it.
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(409, "Conflict", detail)
+    }
+
+    /// Something that HMD needs does not answer.
+    pub fn unavailable(detail: impl Into<String>, retry_after_s: i64) -> Self {
+        Self::new(503, "Temporarily unavailable", detail)
+            .header(header::RETRY_AFTER, &retry_after_s.to_string())
+    }
+
+    /// A fault of HMD itself.
+    pub fn internal(error: &dyn Display) -> Self {
+        Self::new(500, "Internal error", error.to_string())
+    }
+
+    /// Adds a header to the answer.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: &str) -> Self {
+        self.headers.push((name, value.to_owned()));
+        self
+    }
+
+    /// The answer.
+    #[must_use]
+    pub fn response(&self) -> Response<Vec<u8>> {
+        let mut response = Response::new(serde_json::to_vec(self).unwrap_or_default());
+        *response.status_mut() =
+            StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        for (name, value) in &self.headers {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(name.clone(), value);
+            }
+        }
+        response
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Row(_) => Self::internal(&error),
+            StoreError::Sql(_) | StoreError::Contended(_) => {
+                Self::unavailable(error.to_string(), 2)
+            }
+        }
+    }
+}

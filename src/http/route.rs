@@ -1,0 +1,98 @@
+//! Which paths there are, and which methods each takes.
+
+use ::http::Method;
+
+/// A command of `POST /v1/releases/{id}/…`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    Start,
+    Stop,
+    Pause,
+    Resume,
+    Promote,
+    Abandon,
+}
+
+/// A path of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route<'a> {
+    Health,
+    Plans,
+    Plan(&'a str),
+    Releases,
+    Release(&'a str),
+    Events(&'a str),
+    Command(&'a str, Verb),
+    /// Approve or deny a stage, counted from 1.
+    Decide(&'a str, usize, bool),
+}
+
+impl<'a> Route<'a> {
+    /// The route of a path.
+    pub fn of(path: &'a str) -> Option<Self> {
+        let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
+        Some(match segments[..] {
+            ["healthz"] => Self::Health,
+            ["v1", "plans"] => Self::Plans,
+            ["v1", "plans", name] => Self::Plan(name),
+            ["v1", "releases"] => Self::Releases,
+            ["v1", "releases", id] => Self::Release(id),
+            ["v1", "releases", id, "events"] => Self::Events(id),
+            ["v1", "releases", id, verb] => Self::Command(
+                id,
+                match verb {
+                    "start" => Verb::Start,
+                    "stop" => Verb::Stop,
+                    "pause" => Verb::Pause,
+                    "resume" => Verb::Resume,
+                    "promote" => Verb::Promote,
+                    "abandon" => Verb::Abandon,
+                    _ => return None,
+                },
+            ),
+            ["v1", "releases", id, "stages", stage, "approve"] => {
+                Self::Decide(id, stage.parse().ok()?, true)
+            }
+            ["v1", "releases", id, "stages", stage, "deny"] => {
+                Self::Decide(id, stage.parse().ok()?, false)
+            }
+            _ => return None,
+        })
+    }
+
+    /// The methods that it takes.
+    pub fn methods(self) -> &'static [Method] {
+        match self {
+            Self::Health | Self::Plans | Self::Release(_) | Self::Events(_) => &[Method::GET],
+            Self::Plan(_) => &[Method::GET, Method::PUT],
+            Self::Releases => &[Method::GET, Method::POST],
+            Self::Command(..) | Self::Decide(..) => &[Method::POST],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_told_apart() {
+        assert_eq!(
+            Route::of("/v1/releases/rel_1/stop"),
+            Some(Route::Command("rel_1", Verb::Stop))
+        );
+        assert_eq!(
+            Route::of("/v1/releases/rel_1/stages/2/deny"),
+            Some(Route::Decide("rel_1", 2, false))
+        );
+        for path in [
+            "/",
+            "/v1",
+            "/v1/releases/rel_1/explode",
+            "/v1/releases/rel_1/stages/two/approve",
+            "v1/plans",
+        ] {
+            assert_eq!(Route::of(path), None, "{path}");
+        }
+    }
+}

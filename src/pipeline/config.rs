@@ -1,0 +1,177 @@
+//! What an installation is configured with: `wrangler.toml` variables and secrets.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::release::Moment;
+use crate::time::{Span, UnixMs};
+
+/// A text that must never be shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself, for whoever has to send or compare it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// The configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Base of Cloudflare's API, without a slash at its end.
+    pub cloudflare_api_base_url: String,
+    /// How long after a window's end its telemetry is complete.
+    pub telemetry_lag_ms: i64,
+    /// How long after a split the edge follows it everywhere.
+    pub propagation_delay_ms: i64,
+    /// Shortest check interval that a plan may ask for.
+    pub min_check_interval_ms: i64,
+    /// Token for Cloudflare's API.
+    pub cloudflare_api_token: Secret,
+    /// Token that callers of HMD's API show.
+    pub hmd_api_token: Secret,
+}
+
+impl Config {
+    /// Reads the configuration through `var`, which answers the variable or secret of a name.
+    ///
+    /// # Errors
+    /// A sentence for each variable or secret that is missing or wrong, with what to do; never a secret's value.
+    pub fn from_vars(var: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<String>> {
+        let mut errors = Vec::new();
+        let mut span = |name: &str, default: &str| {
+            let text = var(name).filter(|text| !text.is_empty());
+            match Span::parse(text.as_deref().unwrap_or(default)) {
+                Ok(span) => span.ms(),
+                Err(error) => {
+                    errors.push(format!("{name}: {error}"));
+                    0
+                }
+            }
+        };
+        let telemetry_lag_ms = span("TELEMETRY_LAG", "120s");
+        let propagation_delay_ms = span("PROPAGATION_DELAY", "30s");
+        let min_check_interval_ms = span("MIN_CHECK_INTERVAL", "10s").max(1_000);
+        let mut secret = |name: &str, fits: &dyn Fn(&str) -> bool, wanted: &str| {
+            let text = var(name).unwrap_or_default();
+            if !fits(&text) {
+                let is = if text.is_empty() {
+                    "is missing"
+                } else {
+                    "is not usable"
+                };
+                errors.push(format!(
+                    "secret {name} {is}: it must be {wanted}; set it with `wrangler secret put {name}`"
+                ));
+            }
+            Secret(text)
+        };
+        let cloudflare_api_token = secret(
+            "CLOUDFLARE_API_TOKEN",
+            &|text| !text.is_empty(),
+            "a Cloudflare API token with Workers Scripts Write and Workers Observability Write",
+        );
+        let hmd_api_token = secret(
+            "HMD_API_TOKEN",
+            &|text| text.len() >= 32,
+            "32 characters or more",
+        );
+        let is_key = |text: &str| STANDARD.decode(text).is_ok_and(|bytes| bytes.len() >= 32);
+        secret("HMD_SIGNING_KEY", &is_key, "the base64 of 32 bytes or more");
+        let base = var("CLOUDFLARE_API_BASE_URL")
+            .filter(|text| !text.is_empty())
+            .unwrap_or_else(|| "https://api.cloudflare.com/client/v4".to_owned());
+        if !base.starts_with("https://") && !base.starts_with("http://") {
+            errors.push(
+                "CLOUDFLARE_API_BASE_URL must begin with https:// (or http:// for a simulator)"
+                    .to_owned(),
+            );
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        Ok(Self {
+            cloudflare_api_base_url: base.trim_end_matches('/').to_owned(),
+            telemetry_lag_ms,
+            propagation_delay_ms,
+            min_check_interval_ms,
+            cloudflare_api_token,
+            hmd_api_token,
+        })
+    }
+
+    /// The moment of a decision taken now.
+    #[must_use]
+    pub fn moment(&self, now: UnixMs) -> Moment {
+        Moment {
+            now,
+            telemetry_lag_ms: self.telemetry_lag_ms,
+            propagation_delay_ms: self.propagation_delay_ms,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(change: (&str, Option<&str>)) -> Result<Config, Vec<String>> {
+        Config::from_vars(|name| {
+            if name == change.0 {
+                return change.1.map(str::to_owned);
+            }
+            match name {
+                "CLOUDFLARE_API_TOKEN" => Some("cf".to_owned()),
+                "HMD_API_TOKEN" => Some("t".repeat(32)),
+                "HMD_SIGNING_KEY" => Some(STANDARD.encode([7; 32])),
+                _ => None,
+            }
+        })
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_contract() {
+        let config = config(("", None)).unwrap();
+        assert_eq!(
+            config.cloudflare_api_base_url,
+            "https://api.cloudflare.com/client/v4"
+        );
+        assert_eq!(
+            (
+                config.telemetry_lag_ms,
+                config.propagation_delay_ms,
+                config.min_check_interval_ms
+            ),
+            (120_000, 30_000, 10_000)
+        );
+    }
+
+    #[test]
+    fn a_missing_or_short_secret_is_refused_by_name_and_never_shown() {
+        for (name, value) in [
+            ("CLOUDFLARE_API_TOKEN", None),
+            ("HMD_API_TOKEN", Some("short-secret")),
+            ("HMD_SIGNING_KEY", Some("bm90IGxvbmcgZW5vdWdo")),
+            ("TELEMETRY_LAG", Some("soon")),
+        ] {
+            let errors = config((name, value)).unwrap_err();
+            assert_eq!(errors.len(), 1, "{errors:?}");
+            assert!(
+                errors[0].contains(name) && !errors[0].contains("short-secret"),
+                "{errors:?}"
+            );
+        }
+        assert!(!format!("{:?}", config(("", None)).unwrap()).contains("tttt"));
+    }
+}

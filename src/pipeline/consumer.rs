@@ -1,0 +1,149 @@
+//! What queues and the cron bring: wake-up calls in batches, dead letters, and the sweep.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::json;
+
+use super::Pipeline;
+use super::message::{Message, MessageKind};
+use super::ports::Ports;
+use crate::release::Input;
+use crate::store::{self, DeadLetter, StoreError};
+
+/// How long a message waits whose batch met a failing database.
+const RETRY_DELAY_S: u32 = 10;
+/// The sweep sends what rings within this time too, so that nothing waits for the next sweep.
+const SWEEP_AHEAD_MS: i64 = 60_000;
+
+/// A message as a queue delivers it: its id and its body as text.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// The queue's own id of the message.
+    pub id: String,
+    /// The body.
+    pub body: String,
+}
+
+/// What becomes of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is done with.
+    Ack,
+    /// It comes again after so many seconds.
+    Retry(u32),
+}
+
+impl<P: Ports> Pipeline<'_, P> {
+    /// Handles a batch of wake-up calls of any queue. Never fails: each message gets a fate of its own.
+    pub async fn consume(&self, queue: &str, batch: &[Incoming]) -> Vec<Fate> {
+        let mut messages: BTreeMap<usize, Message> = BTreeMap::new();
+        let mut letters = Vec::new();
+        for (i, incoming) in batch.iter().enumerate() {
+            match Message::parse(&incoming.body) {
+                Ok(message) => {
+                    messages.insert(i, message);
+                }
+                Err(reason) => letters.push(self.letter(queue, incoming, reason)),
+            }
+        }
+        let kept = self.keep(&letters).await;
+        let woken = self.wake(messages.values()).await;
+        let fate = |i| match if messages.contains_key(&i) {
+            &woken
+        } else {
+            &kept
+        } {
+            Ok(()) => Fate::Ack,
+            Err(_) => Fate::Retry(RETRY_DELAY_S),
+        };
+        for error in [&kept, &woken]
+            .into_iter()
+            .filter_map(|result| result.as_ref().err())
+        {
+            self.ports.log(&json!({"log": "alert", "queue": queue, "detail": format!("{error}; the batch is tried again")}));
+        }
+        (0..batch.len()).map(fate).collect()
+    }
+
+    /// Handles what other queues gave up: keeps it for people to see. The releases themselves are woken by the sweep.
+    pub async fn consume_dead(&self, queue: &str, batch: &[Incoming]) -> Vec<Fate> {
+        let reason = "its queue gave it up after several tries";
+        let letters: Vec<DeadLetter> = batch
+            .iter()
+            .map(|incoming| self.letter(queue, incoming, reason.to_owned()))
+            .collect();
+        let fate = match self.keep(&letters).await {
+            Ok(()) => Fate::Ack,
+            Err(_) => Fate::Retry(RETRY_DELAY_S),
+        };
+        vec![fate; batch.len()]
+    }
+
+    fn letter(&self, queue: &str, incoming: &Incoming, reason: String) -> DeadLetter {
+        DeadLetter {
+            id: incoming.id.clone(),
+            queue: queue.to_owned(),
+            body: incoming.body.clone(),
+            reason,
+            at: self.ports.now(),
+        }
+    }
+
+    async fn keep(&self, letters: &[DeadLetter]) -> Result<(), StoreError> {
+        for letter in letters {
+            self.ports.log(&json!({"log": "alert", "queue": letter.queue, "detail": format!("a message became a dead letter: {}", letter.reason)}));
+        }
+        store::dead_letters(self.ports, letters).await
+    }
+
+    /// Loads what the calls are for, drops those whose alarm the row no longer has, sends early ones on, and does the rest.
+    async fn wake(&self, messages: impl Iterator<Item = &Message>) -> Result<(), StoreError> {
+        let messages: BTreeSet<(MessageKind, &str, i64)> = messages
+            .map(|m| (m.kind, m.release.as_str(), m.due_at))
+            .collect();
+        let ids = messages.iter().map(|(_, id, _)| (*id).to_owned()).collect();
+        let rows = store::load(self.ports, &ids).await?;
+        let now = self.ports.now();
+        let mut early = Vec::new();
+        let mut acts: BTreeMap<String, Vec<Input>> = BTreeMap::new();
+        let mut checks = Vec::new();
+        for (kind, id, due_at) in messages {
+            let Some(release) = rows.get(id) else {
+                continue;
+            };
+            if kind.alarm(release) != Some(due_at) {
+                continue;
+            }
+            if now < due_at {
+                early.push(Message::new(kind, id, due_at));
+                continue;
+            }
+            match kind {
+                MessageKind::Transition => {
+                    acts.insert(id.to_owned(), vec![Input::ActDue { due_at }]);
+                }
+                MessageKind::Check => checks.push((release.clone(), due_at)),
+            }
+        }
+        self.send(&early).await;
+        let (acted, checked) =
+            futures_util::join!(self.settle_and_act(rows.clone(), acts), self.check(checks));
+        acted?;
+        checked
+    }
+
+    /// Sends again every call that is overdue or falls due before the next sweep: a lost message costs a minute, never a
+    /// release, and a repeated one changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the next sweep makes up for it.
+    pub async fn sweep(&self) -> Result<usize, StoreError> {
+        let alarms = store::due_alarms(self.ports, self.ports.now() + SWEEP_AHEAD_MS).await?;
+        let messages: Vec<Message> = alarms
+            .iter()
+            .map(|alarm| Message::new(alarm.kind, &alarm.release, alarm.due_at))
+            .collect();
+        self.send(&messages).await;
+        Ok(messages.len())
+    }
+}

@@ -1,0 +1,226 @@
+//! Load, decide, commit, act: the one way in which anything happens to a release. Knows the world only by its ports.
+
+mod act;
+mod check;
+pub mod config;
+mod consumer;
+mod log;
+pub mod message;
+pub mod ports;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::future::{FutureExt as _, LocalBoxFuture, join_all};
+use serde_json::json;
+
+use crate::cloudflare::Cloudflare;
+use crate::release::{Decision, Input, Moment, Refusal, Release, SYSTEM, decide_all};
+use crate::store::{self, StoreError, Write};
+use config::Config;
+use message::{Message, MessageKind};
+use ports::{Outgoing, Ports, QueueName};
+
+pub use consumer::{Fate, Incoming};
+
+/// How often a decision is taken again because somebody else was faster.
+const DECIDE_TRIES: usize = 8;
+
+/// The pipeline for the length of one invocation.
+#[derive(Debug)]
+pub struct Pipeline<'a, P> {
+    /// The world.
+    pub ports: &'a P,
+    /// The installation's configuration.
+    pub config: &'a Config,
+    /// Cloudflare's API.
+    pub cloudflare: Cloudflare<'a, P>,
+}
+
+/// What became of the inputs of one release.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    /// The release afterwards.
+    pub release: Release,
+    /// The fate of each input, in order.
+    pub fates: Vec<Result<(), Refusal>>,
+    /// This caller holds the lease and is to act now.
+    pub acts: bool,
+}
+
+impl<'a, P: Ports> Pipeline<'a, P> {
+    /// A pipeline over some ports.
+    #[must_use]
+    pub fn new(ports: &'a P, config: &'a Config) -> Self {
+        Self {
+            ports,
+            config,
+            cloudflare: Cloudflare::new(ports, config),
+        }
+    }
+
+    pub(crate) fn moment(&self) -> Moment {
+        self.config.moment(self.ports.now())
+    }
+
+    /// Decides on inputs and commits, as often as it takes: whoever loses a race loads and decides again. Then sets the
+    /// alarms' messages going. Releases that do not exist are left out.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was not committed may be given again.
+    pub async fn settle(
+        &self,
+        mut rows: BTreeMap<String, Release>,
+        mut inputs: BTreeMap<String, Vec<Input>>,
+    ) -> Result<Vec<Settled>, StoreError> {
+        let mut settled = Vec::new();
+        for _ in 0..DECIDE_TRIES {
+            let moment = self.moment();
+            let mut decided: Vec<(Decision, Vec<Result<(), Refusal>>)> = Vec::new();
+            for (id, inputs) in &inputs {
+                let Some(row) = rows.get(id) else { continue };
+                match decide_all(row, inputs, &moment) {
+                    (Some(mut decision), fates) => {
+                        decision.release.progress.seq = row.progress.seq + 1;
+                        decided.push((decision, fates));
+                    }
+                    (None, fates) => settled.push(Settled {
+                        release: row.clone(),
+                        fates,
+                        acts: false,
+                    }),
+                }
+            }
+            if decided.is_empty() {
+                return Ok(settled);
+            }
+            let writes: Vec<Write<'_>> = decided
+                .iter()
+                .map(|(decision, _)| Write {
+                    decision,
+                    decision_id: self.ports.uuid().simple().to_string(),
+                    at: moment.now,
+                })
+                .collect();
+            // A crash here leaves either nothing or the whole decision with its alarms, which the sweep finds.
+            let won = store::commit(self.ports, &writes).await?;
+            let winners: Vec<&Decision> = decided
+                .iter()
+                .map(|(decision, _)| decision)
+                .filter(|decision| won.contains(decision.release.id()))
+                .collect();
+            self.committed(&rows, &winners).await;
+            let mut lost = BTreeSet::new();
+            for (decision, fates) in decided {
+                if won.contains(decision.release.id()) {
+                    settled.push(Settled {
+                        acts: decision.act.is_some(),
+                        release: decision.release,
+                        fates,
+                    });
+                } else {
+                    lost.insert(decision.release.id().to_owned());
+                }
+            }
+            if lost.is_empty() {
+                return Ok(settled);
+            }
+            rows = store::load(self.ports, &lost).await?;
+            inputs.retain(|id, _| lost.contains(id));
+        }
+        Err(StoreError::Contended(
+            inputs.into_keys().next().unwrap_or_default(),
+        ))
+    }
+
+    /// What follows a commit: log lines, and messages for the alarms that changed. A message that can't be sent costs a
+    /// minute, until the sweep sends it again.
+    pub(crate) async fn committed(
+        &self,
+        before: &BTreeMap<String, Release>,
+        winners: &[&Decision],
+    ) {
+        let mut messages = Vec::new();
+        for decision in winners {
+            let release = &decision.release;
+            for line in log::lines(decision) {
+                self.ports.log(&line);
+            }
+            for kind in [MessageKind::Transition, MessageKind::Check] {
+                let alarm = kind.alarm(release);
+                let earlier = before.get(release.id()).and_then(|row| kind.alarm(row));
+                if let Some(due_at) = alarm
+                    && alarm != earlier
+                {
+                    messages.push(Message::new(kind, release.id(), due_at));
+                }
+            }
+        }
+        self.send(&messages).await;
+    }
+
+    /// Sends wake-up calls, delayed until they are due.
+    pub(crate) async fn send(&self, messages: &[Message]) {
+        let now = self.ports.now();
+        let mut by_queue: BTreeMap<QueueName, Vec<Outgoing>> = BTreeMap::new();
+        for message in messages {
+            let outgoing = by_queue.entry(message.kind.queue()).or_default();
+            outgoing.push(message.outgoing(now));
+        }
+        // Safe to lose: the row is the outbox, and the sweep sends again what is overdue.
+        let sent = by_queue
+            .into_iter()
+            .map(|(queue, outgoing)| self.ports.send(queue, outgoing));
+        for error in join_all(sent).await.into_iter().filter_map(Result::err) {
+            self.ports.log(&json!({"log": "alert", "detail": format!("{error}; the sweep sends the messages again")}));
+        }
+    }
+
+    /// Settles inputs, and lets those who got a lease act at once; what they report is settled as it arrives, never with
+    /// the slowest.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the first settlement; of the later ones only a log line tells, since the alarms stand.
+    pub async fn settle_and_act(
+        &self,
+        rows: BTreeMap<String, Release>,
+        inputs: BTreeMap<String, Vec<Input>>,
+    ) -> Result<Vec<Settled>, StoreError> {
+        let settled = self.settle(rows, inputs).await?;
+        let mut actors: Vec<&Release> = settled
+            .iter()
+            .filter(|s| s.acts)
+            .map(|s| &s.release)
+            .collect();
+        // Reverts first; the client lets them overtake in its waiting line, too.
+        actors.sort_by_key(|release| release.progress.status.name() != "reverting");
+        join_all(
+            actors
+                .into_iter()
+                .map(|release| self.act_and_report(release)),
+        )
+        .await;
+        Ok(settled)
+    }
+
+    /// Acts for a release and settles the report; the report may hand this caller the next lease (a refused split turns
+    /// the release back at once).
+    fn act_and_report<'s>(&'s self, release: &'s Release) -> LocalBoxFuture<'s, ()> {
+        async move {
+            let Some(input) = act::act(self, release).await else {
+                return;
+            };
+            let id = release.id().to_owned();
+            let rows = BTreeMap::from([(id.clone(), release.clone())]);
+            // A crash before this commit loses only the report: the lease runs out, the alarm rings, and the next actor
+            // reads what is in force before it writes.
+            match self.settle_and_act(rows, BTreeMap::from([(id.clone(), vec![input])])).await {
+                Ok(_) => (),
+                Err(error) => self.ports.log(&json!({
+                    "log": "alert", "release": id, "actor": SYSTEM,
+                    "detail": format!("{error}; the act is looked at again when its lease runs out"),
+                })),
+            }
+        }
+        .boxed_local()
+    }
+}

@@ -1,0 +1,166 @@
+//! The few things that the pipeline asks of the world. The runtime ring answers with D1, Queues and fetch; tests answer
+//! with SQLite and a simulated Cloudflare.
+
+use serde_json::{Map, Value};
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::time::UnixMs;
+
+/// One SQL statement with its parameters (`?1`, `?2` …).
+#[derive(Clone, Debug)]
+pub struct Statement {
+    /// The text: fixed, so that every statement that runs can be read in the source.
+    pub sql: &'static str,
+    /// The parameters.
+    pub params: Vec<Param>,
+}
+
+/// A parameter. Times are numbers that D1 takes as f64, exact to 2^53.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Param {
+    /// A text, often JSON that the statement takes apart with `json_each`.
+    Text(String),
+    /// A whole number.
+    Number(i64),
+}
+
+impl Statement {
+    /// A statement.
+    #[must_use]
+    pub fn new(sql: &'static str, params: Vec<Param>) -> Self {
+        Self { sql, params }
+    }
+}
+
+impl From<String> for Param {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<&str> for Param {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<i64> for Param {
+    fn from(number: i64) -> Self {
+        Self::Number(number)
+    }
+}
+
+/// A row: column name to value.
+pub type Row = Map<String, Value>;
+
+/// The database did not answer. Whether it carried the batch out is unknown.
+#[derive(Clone, Debug, Error)]
+#[error("the database failed: {0}")]
+pub struct SqlError(pub String);
+
+/// The store: a SQL database that runs several statements as one transaction.
+pub trait Sql {
+    /// Runs the statements in order, all or nothing, and answers the rows of each.
+    ///
+    /// # Errors
+    /// [`SqlError`]; the batch may have been carried out all the same.
+    async fn batch(&self, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, SqlError>;
+}
+
+/// The queues that HMD sends to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum QueueName {
+    /// Owed effects.
+    Transitions,
+    /// Owed looks.
+    Checks,
+}
+
+/// A message to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// The body, JSON.
+    pub body: String,
+    /// How long the queue keeps it first: whole seconds, at most 12 h.
+    pub delay_s: u32,
+}
+
+/// A queue did not take messages; the sweep sends them again.
+#[derive(Clone, Debug, Error)]
+#[error("a queue failed: {0}")]
+pub struct QueueError(pub String);
+
+/// The queues.
+pub trait Queues {
+    /// Sends messages, any number of them.
+    ///
+    /// # Errors
+    /// [`QueueError`]; some may have been sent.
+    async fn send(&self, queue: QueueName, messages: Vec<Outgoing>) -> Result<(), QueueError>;
+}
+
+/// A request to somebody else's server.
+#[derive(Clone, Debug)]
+pub struct HttpRequest {
+    /// `GET` or `POST`.
+    pub method: &'static str,
+    /// The address.
+    pub url: String,
+    /// The token for `Authorization: Bearer`.
+    pub bearer: String,
+    /// A JSON body.
+    pub body: Option<String>,
+    /// When to give up, in milliseconds.
+    pub timeout_ms: u32,
+}
+
+/// Its answer.
+#[derive(Clone, Debug)]
+pub struct HttpResponse {
+    /// Status code.
+    pub status: u16,
+    /// `Retry-After` in seconds, if it was sent as a number.
+    pub retry_after_s: Option<i64>,
+    /// The body as text.
+    pub body: String,
+}
+
+/// No answer; whether the request was carried out is unknown.
+#[derive(Clone, Debug, Error)]
+pub enum HttpError {
+    /// Not within the time allowed.
+    #[error("no answer within {0} ms")]
+    Timeout(u32),
+    /// The connection failed.
+    #[error("the connection failed: {0}")]
+    Failed(String),
+}
+
+/// HTTP to the outside.
+pub trait HttpOut {
+    /// Sends a request. Redirects are not followed.
+    ///
+    /// # Errors
+    /// [`HttpError`] when there was no answer.
+    async fn fetch(&self, request: HttpRequest) -> Result<HttpResponse, HttpError>;
+}
+
+/// Time and identity.
+pub trait Clock {
+    /// Now.
+    fn now(&self) -> UnixMs;
+    /// A fresh time-ordered id (UUIDv7).
+    fn uuid(&self) -> Uuid;
+}
+
+/// The log: one JSON line at a time.
+pub trait Log {
+    /// Writes a line.
+    fn log(&self, line: &Value);
+}
+
+/// All of them.
+pub trait Ports: Sql + Queues + HttpOut + Clock + Log {}
+
+impl<T: Sql + Queues + HttpOut + Clock + Log> Ports for T {}

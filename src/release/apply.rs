@@ -1,0 +1,368 @@
+//! Applying splits: what is to be written to Cloudflare, and what its answers mean.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use super::decide::{DEPLOY_PATIENCE_MS, Draft};
+use super::head::Deployment;
+use super::input::Refusal;
+use super::plan::Percent;
+use super::soak::backoff_ms;
+use super::state::{Lease, Reason, Release, Soak, SoakClock, StageState, Status, Step};
+use crate::slo::Tally;
+use crate::time::UnixMs;
+
+/// Failures in a row of a revert before somebody is told.
+const ALERT_AFTER_ATTEMPTS: u32 = 3;
+
+/// What came of an act.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// Read back: what was wanted is in force.
+    Serving {
+        /// The deployment in force.
+        deployment: Deployment,
+        /// When the read that showed it was sent.
+        read_at: UnixMs,
+        /// It had to be forced, since secrets had changed.
+        forced: bool,
+    },
+    /// Somebody else deployed; nothing (more) was written.
+    Foreign {
+        /// Theirs.
+        deployment: Deployment,
+        /// One of ours landed on top of it in the same moment.
+        overwritten: bool,
+    },
+    /// Nobody knows yet whether it was carried out: read again before anything else.
+    Unknown {
+        /// What happened.
+        detail: String,
+    },
+    /// It was not carried out.
+    Failed {
+        /// What Cloudflare said, and what to do.
+        detail: String,
+        /// Trying again can't help.
+        permanent: bool,
+        /// How long Cloudflare asks to be left alone, in milliseconds.
+        retry_after_ms: Option<i64>,
+    },
+}
+
+/// What the holder of a lease has to do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ActPlan {
+    /// The lease: no call may outlast it.
+    pub lease: Lease,
+    /// It goes back to the old version, so it may be forced and goes before everything else.
+    pub revert: bool,
+    /// The split: version id and share.
+    pub split: Vec<(String, Percent)>,
+    /// What to send if Cloudflare refuses a share of 0 %.
+    pub without_zero: Option<Vec<(String, Percent)>>,
+    /// `hmd:<release>/<version>`: names this one intent.
+    pub marker: String,
+    /// Marker and words for people.
+    pub message: String,
+}
+
+/// What the present holder of the lease has to do, if anybody holds it.
+#[must_use]
+pub fn act_plan(release: &Release) -> Option<ActPlan> {
+    let progress = &release.progress;
+    let (old, new) = (
+        progress.old_version.clone(),
+        release.origin.new_version.clone(),
+    );
+    match &progress.status {
+        Status::RollingOut {
+            step: Step::Deploying(d),
+        }
+        | Status::Paused {
+            step: Step::Deploying(d),
+        } => {
+            let stages = &release.origin.plan.stages;
+            let percent = stages[progress.stage].percent;
+            let (split, words) = if d.completing {
+                (vec![(new, Percent::FULL)], "complete".to_owned())
+            } else {
+                let split = if percent == Percent::FULL {
+                    vec![(new, percent)]
+                } else {
+                    vec![(old.clone(), percent.rest()), (new, percent)]
+                };
+                let words = format!(
+                    "stage {} of {}: {percent}",
+                    progress.stage + 1,
+                    stages.len()
+                );
+                (split, words)
+            };
+            let marker = format!("{}{}", release.marker_prefix(), d.marker_version);
+            Some(ActPlan {
+                lease: d.actor?,
+                revert: false,
+                without_zero: (percent == Percent::ZERO).then(|| vec![(old, Percent::FULL)]),
+                split,
+                message: format!("{marker} {words}"),
+                marker,
+            })
+        }
+        Status::Reverting(revert) => {
+            let marker = format!("{}{}", release.marker_prefix(), revert.marker_version);
+            Some(ActPlan {
+                lease: revert.actor?,
+                revert: true,
+                split: vec![(old, Percent::FULL)],
+                without_zero: None,
+                message: format!("{marker} revert: {}", revert.because.reason.name()),
+                marker,
+            })
+        }
+        _ => None,
+    }
+}
+
+impl ActPlan {
+    /// Whether a deployment in force is what this act wants. The way back takes any deployment that gives the old version
+    /// everything; a stage must carry this intent's own marker.
+    #[must_use]
+    pub fn is_done_by(&self, deployment: &Deployment) -> bool {
+        if self.revert {
+            return deployment.sole_version() == self.split.first().map(|(old, _)| old.as_str());
+        }
+        let marked = deployment.message.as_deref().is_some_and(|message| {
+            message
+                .strip_prefix(&self.marker)
+                .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+        });
+        let share = |version: &str| -> f64 {
+            deployment
+                .versions
+                .iter()
+                .filter(|(id, _)| id == version)
+                .map(|(_, share)| share)
+                .sum()
+        };
+        marked
+            && self
+                .split
+                .iter()
+                .all(|(version, percent)| (share(version) - percent.as_f64()).abs() < 0.005)
+    }
+}
+
+impl Draft {
+    /// What came of applying a stage's split, or of completing the release.
+    pub(super) fn applied(&mut self, act: u32, outcome: &Outcome) -> Result<(), Refusal> {
+        let now = self.moment.now;
+        let (paused, mut deploying) = match &self.next.progress.status {
+            Status::RollingOut {
+                step: Step::Deploying(d),
+            } => (false, d.clone()),
+            Status::Paused {
+                step: Step::Deploying(d),
+            } => (true, d.clone()),
+            _ => return Err(Refusal::Stale),
+        };
+        if deploying.actor.map(|lease| lease.act) != Some(act) {
+            return Err(Refusal::Stale);
+        }
+        let (detail, permanent, retry_after_ms) = match outcome {
+            Outcome::Serving { deployment, .. } => {
+                self.next.progress.seen = Some(deployment.seen());
+                self.next.progress.act_due_at = None;
+                if deploying.completing {
+                    let data = json!({"deployment_id": deployment.id});
+                    self.finish(Status::Succeeded, None, None, Some(data));
+                } else {
+                    self.begin_soak(paused, deployment);
+                }
+                return Ok(());
+            }
+            Outcome::Foreign {
+                deployment,
+                overwritten,
+            } => {
+                self.supersede(deployment, *overwritten);
+                return Ok(());
+            }
+            Outcome::Unknown { detail } => (detail, false, None),
+            Outcome::Failed {
+                detail,
+                permanent,
+                retry_after_ms,
+            } => (detail, *permanent, *retry_after_ms),
+        };
+        if permanent || now - deploying.since > DEPLOY_PATIENCE_MS {
+            self.go_back(Reason::DeployFailed, Some(detail.clone()), true);
+            // This actor has just reported, so no forward act is at large any more.
+            if let Status::Reverting(revert) = &mut self.next.progress.status {
+                revert.forward_act = None;
+                revert.quiet_from = now;
+            }
+            return Ok(());
+        }
+        deploying.attempts += 1;
+        deploying.actor = None;
+        let attempts = deploying.attempts;
+        let step = Step::Deploying(deploying);
+        self.next.progress.status = if paused {
+            Status::Paused { step }
+        } else {
+            Status::RollingOut { step }
+        };
+        self.next.progress.act_due_at =
+            Some(now + backoff_ms(attempts).max(retry_after_ms.unwrap_or(0)));
+        if attempts == ALERT_AFTER_ATTEMPTS {
+            let detail = format!("the split can't be applied, it is tried again: {detail}");
+            self.event("alert.raised", None, Some(detail), None);
+        }
+        Ok(())
+    }
+
+    fn begin_soak(&mut self, paused: bool, deployment: &Deployment) {
+        let now = self.moment.now;
+        let interval = self.next.origin.plan.check_interval.ms();
+        let stage = self.next.origin.plan.stages[self.next.progress.stage].clone();
+        let soak = Soak {
+            stage: self.next.progress.stage,
+            percent: stage.percent,
+            started_at: now,
+            clock: if paused {
+                SoakClock::RemainingMs(stage.soak.ms())
+            } else {
+                SoakClock::EndsAt(now + stage.soak.ms())
+            },
+            // Rounded up: a window that began before the split had spread is left out.
+            next_window: -(-(now + self.moment.propagation_delay_ms)).div_euclid(interval),
+            tally: Tally::default(),
+            readings: Vec::new(),
+            waived: BTreeSet::new(),
+            told: BTreeSet::new(),
+            looked_at: now,
+            failures: 0,
+        };
+        let step = Step::Soaking(soak);
+        self.next.progress.status = if paused {
+            Status::Paused { step }
+        } else {
+            Status::RollingOut { step }
+        };
+        let record = self.record();
+        record.state = StageState::Soaking;
+        record.soak_ends_at = (!paused).then(|| now + stage.soak.ms());
+        let new = &self.next.origin.new_version;
+        let alone = stage.percent == Percent::ZERO
+            && !deployment
+                .versions
+                .iter()
+                .any(|(version, _)| version == new);
+        let detail = alone.then(|| {
+            "Cloudflare refused a share of 0 %: the old version serves alone, and version overrides do not reach the new one".to_owned()
+        });
+        let data = json!({"percent": stage.percent, "deployment_id": deployment.id});
+        self.event("stage.started", None, detail, Some(data));
+        self.schedule_check();
+    }
+
+    /// What came of going back, or of a forward act that was still out when the way back began.
+    pub(super) fn went_back(&mut self, act: u32, outcome: &Outcome) -> Result<(), Refusal> {
+        let now = self.moment.now;
+        let Status::Reverting(mut revert) = self.next.progress.status.clone() else {
+            return Err(Refusal::Stale);
+        };
+        if let Outcome::Foreign {
+            deployment,
+            overwritten,
+        } = outcome
+            && (revert.forward_act == Some(act) || revert.actor.map(|lease| lease.act) == Some(act))
+        {
+            self.supersede(deployment, *overwritten);
+            return Ok(());
+        }
+        if revert.forward_act == Some(act) {
+            revert.forward_act = None;
+            revert.quiet_from = now;
+            if revert.actor.is_none() {
+                self.next.progress.act_due_at = Some(now);
+            }
+            self.next.progress.status = Status::Reverting(revert);
+            return Ok(());
+        }
+        if revert.actor.map(|lease| lease.act) != Some(act) {
+            return Err(Refusal::Stale);
+        }
+        revert.actor = None;
+        let (detail, permanent, retry_after_ms) = match outcome {
+            Outcome::Serving {
+                deployment,
+                read_at,
+                forced,
+            } => {
+                self.next.progress.seen = Some(deployment.seen());
+                // A split that is still under way could land after this read, so the read proves nothing yet.
+                if *read_at < revert.quiet_from {
+                    self.next.progress.act_due_at = Some(revert.quiet_from.max(now));
+                    self.next.progress.status = Status::Reverting(revert);
+                    return Ok(());
+                }
+                let data = json!({"deployment_id": deployment.id, "forced": forced});
+                let because = revert.because;
+                let status = if because.reason == Reason::NewerRelease {
+                    Status::Superseded(because.clone())
+                } else {
+                    Status::Reverted(because.clone())
+                };
+                self.finish(status, Some(because.reason), because.detail, Some(data));
+                return Ok(());
+            }
+            Outcome::Unknown { detail } => (detail, false, None),
+            Outcome::Failed {
+                detail,
+                permanent,
+                retry_after_ms,
+            } => (detail, *permanent, *retry_after_ms),
+            Outcome::Foreign { .. } => return Err(Refusal::Stale),
+        };
+        revert.attempts += 1;
+        let attempts = revert.attempts;
+        if matches!(outcome, Outcome::Failed { .. }) {
+            revert.last_failure = Some(detail.clone());
+        }
+        self.next.progress.status = Status::Reverting(revert);
+        self.next.progress.act_due_at =
+            Some(now + backoff_ms(attempts).max(retry_after_ms.unwrap_or(0)));
+        if attempts == ALERT_AFTER_ATTEMPTS || (permanent && attempts == 1) {
+            let detail = if permanent {
+                format!("going back can't work; abandon the release or mend it by hand: {detail}")
+            } else {
+                format!("going back failed {attempts} times, it is tried again: {detail}")
+            };
+            self.event("alert.raised", None, Some(detail), None);
+        }
+        Ok(())
+    }
+
+    /// Somebody else deployed: the traffic is theirs, and HMD writes nothing more.
+    pub(super) fn supersede(&mut self, theirs: &Deployment, overwritten: bool) {
+        let mut detail = theirs.describe();
+        if overwritten {
+            detail.push_str("; a deployment of this release landed on top of it in the same moment: deploy theirs again");
+            self.event("alert.raised", None, Some(detail.clone()), None);
+        }
+        let data = json!({"deployment": theirs, "overwritten": overwritten});
+        let status = Status::Superseded(super::state::Ending {
+            reason: Reason::ForeignDeployment,
+            detail: Some(detail.clone()),
+        });
+        self.finish(
+            status,
+            Some(Reason::ForeignDeployment),
+            Some(detail),
+            Some(data),
+        );
+    }
+}

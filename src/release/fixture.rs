@@ -1,0 +1,59 @@
+//! A release to test with: version `new` of `shop` against `old`, three stages, one SLO on errors and one on latency.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+/// The plan, with changes merged in.
+pub fn plan(change: impl Fn(&mut Value)) -> Plan {
+    let mut value = json!({
+        "worker": {"account_id": "0123456789abcdef0123456789abcdef", "script_name": "shop"},
+        "check_interval": "10s",
+        "stages": [{"percent": 10, "soak": "60s"}, {"percent": 50, "soak": "60s"}, {"percent": 100, "soak": "60s"}],
+        "slos": [{"name": "errors", "sli": {"kind": "error_rate"}, "objective": {"max": 0.05}},
+                 {"name": "latency", "sli": {"kind": "wall_time", "percentile": 99}, "objective": {"max_ms": 250}}]
+    });
+    change(&mut value);
+    serde_json::from_value(value).unwrap()
+}
+
+/// A staged release of the plan.
+pub fn release_of(plan: Plan) -> Release {
+    let stages = vec![StageRecord::PENDING; plan.stages.len()];
+    Release {
+        origin: Origin {
+            schema: SCHEMA,
+            id: "rel_0192f0c1d2e37abc8def0123456789ab".to_owned(),
+            plan_name: "shop".to_owned(),
+            plan,
+            new_version: "new".to_owned(),
+            required_old_version: None,
+            note: None,
+            url: None,
+            created_at: 0,
+            created_by: "api".to_owned(),
+        },
+        progress: Progress {
+            schema: SCHEMA,
+            old_version: "old".to_owned(),
+            status: Status::Staged,
+            stage: 0,
+            stages,
+            version: 1,
+            seq: 1,
+            last_event: 0,
+            act_due_at: None,
+            check_due_at: None,
+            acts: 0,
+            seen: None,
+            slow_above_ms: Vec::new(),
+            started_at: None,
+            ended_at: None,
+        },
+    }
+}
+
+/// A staged release of the plain plan.
+pub fn release() -> Release {
+    release_of(plan(|_| ()))
+}

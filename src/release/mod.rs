@@ -1,0 +1,30 @@
+//! Plans, releases and the transition table. Pure: no I/O, no clock, no randomness.
+
+mod apply;
+mod decide;
+#[cfg(test)]
+mod decide_tests;
+#[cfg(test)]
+pub mod fixture;
+mod head;
+mod input;
+mod plan;
+mod soak;
+mod state;
+mod table;
+mod view;
+
+pub use apply::{ActPlan, Outcome, act_plan};
+pub use decide::{LEASE_MS, SYSTEM, decide, decide_all};
+pub use head::{Deployment, Head, read_head};
+pub use input::{Command, Decision, Input, Judged, Moment, NewEvent, Refusal};
+pub use plan::{
+    Advance, FieldError, MAX_TEXT, OnApprovalTimeout, Percent, Plan, Stage, WorkerRef, slo_applies,
+};
+pub use soak::{Look, MAX_WINDOWS_PER_CHECK, wants_look, windows_due};
+pub use state::{
+    Deploying, Ending, Lease, Origin, Progress, Reason, Release, Revert, SCHEMA, Seen, Soak,
+    SoakClock, StageDecision, StageRecord, StageState, Status, Step, Wait,
+};
+pub use table::{Kind, Phase, Rule, rule};
+pub use view::ReleaseView;

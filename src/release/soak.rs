@@ -1,0 +1,395 @@
+//! The soak: which windows are due, what they say, and whether the stage may pass.
+
+use std::ops::Range;
+
+use serde_json::json;
+
+use super::decide::Draft;
+use super::head::Head;
+use super::input::{Judged, Moment, Refusal};
+use super::plan::{Percent, slo_applies};
+use super::state::{Reason, Release, SoakClock, Status, Step};
+use crate::slo::{Ground, OnNoData, Severity, Slo, Verdict, Window};
+use crate::time::UnixMs;
+
+/// What a look at the active deployment showed.
+pub type Look = Head;
+
+/// Most windows judged in one check: after an outage the backlog is worked off in several.
+pub const MAX_WINDOWS_PER_CHECK: i64 = 8;
+/// The active deployment is looked at this often even if nothing is suspicious.
+const ROUTINE_LOOK_MS: i64 = 5 * 60_000;
+/// While something is suspicious, not more often than this.
+const SUSPICIOUS_LOOK_MS: i64 = 5_000;
+/// Failed telemetry questions in a row before somebody is told.
+const ALERT_AFTER_FAILURES: u32 = 5;
+
+/// The settled windows that have not been judged, oldest first.
+#[must_use]
+pub fn windows_due(release: &Release, moment: &Moment) -> Range<i64> {
+    let Some(soak) = release.progress.status.soak() else {
+        return 0..0;
+    };
+    if soak.percent == Percent::ZERO {
+        return 0..0;
+    }
+    let settled =
+        (moment.now - moment.telemetry_lag_ms).div_euclid(release.origin.plan.check_interval.ms());
+    soak.next_window..settled.clamp(soak.next_window, soak.next_window + MAX_WINDOWS_PER_CHECK)
+}
+
+/// Whether the active deployment should be looked at in this check: now and then in any case, and at once when telemetry
+/// shows a version that is neither old nor new, or none of the new one while the Worker has traffic.
+#[must_use]
+pub fn wants_look(release: &Release, windows: &[Window], moment: &Moment) -> bool {
+    let Some(soak) = release.progress.status.soak() else {
+        return false;
+    };
+    let since = moment.now - soak.looked_at;
+    let suspicious = windows.iter().any(|w| {
+        w.others > 0 || (w.new.requests == 0 && w.old.requests > 0 && soak.percent > Percent::ZERO)
+    });
+    since >= ROUTINE_LOOK_MS || (suspicious && since >= SUSPICIOUS_LOOK_MS)
+}
+
+/// Doubling from 1 s to 60 s.
+#[must_use]
+pub(super) fn backoff_ms(attempts: u32) -> i64 {
+    (1_000_i64 << attempts.saturating_sub(1).min(6)).min(60_000)
+}
+
+impl Draft {
+    pub(super) fn judge(
+        &mut self,
+        due_at: UnixMs,
+        windows: &[Window],
+        failure: Option<&str>,
+        look: Option<&Look>,
+    ) -> Result<(), Refusal> {
+        if self.next.progress.check_due_at != Some(due_at) || self.moment.now < due_at {
+            return Err(Refusal::Stale);
+        }
+        // Strangers first: whoever deployed over the release owns the traffic that telemetry tells of.
+        if let Some(look) = look
+            && self.looked(look)
+        {
+            return Ok(());
+        }
+        let mut paused_by = None;
+        for window in windows {
+            let Some(harmed) = self.count(window) else {
+                break;
+            };
+            for reading in harmed {
+                match reading.0 {
+                    Severity::Revert => {
+                        let reading = reading.1;
+                        self.violated(Severity::Revert, &reading);
+                        self.go_back(Reason::SloViolation, Some(reading.sentence), true);
+                        return Ok(());
+                    }
+                    Severity::Pause => {
+                        self.violated(Severity::Pause, &reading.1);
+                        paused_by = Some(reading.1);
+                    }
+                    Severity::Observe => self.violated(Severity::Observe, &reading.1),
+                }
+            }
+        }
+        if let Some(reading) = paused_by {
+            self.pause(Some(&reading));
+        }
+        if self.denied_by_time() {
+            return Ok(());
+        }
+        if let Some(failure) = failure {
+            self.telemetry_failed(failure);
+            return Ok(());
+        }
+        if let Some(soak) = self.next.progress.status.soak_mut() {
+            soak.failures = 0;
+        }
+        self.schedule_check();
+        self.try_pass();
+        Ok(())
+    }
+
+    /// Takes in a look at the active deployment; true if that ended or redirected the release.
+    fn looked(&mut self, look: &Look) -> bool {
+        let now = self.moment.now;
+        if let Some(soak) = self.next.progress.status.soak_mut() {
+            soak.looked_at = now;
+        }
+        match look {
+            Head::Foreign {
+                deployment,
+                overwritten,
+            } => {
+                self.supersede(deployment, *overwritten);
+                true
+            }
+            Head::Lagging => false,
+            Head::Ours(deployment) => {
+                self.next.progress.seen = Some(deployment.seen());
+                let release = &self.next;
+                let Status::RollingOut {
+                    step: Step::Soaking(soak),
+                } = &release.progress.status
+                else {
+                    return false;
+                };
+                if deployment.is_split(
+                    &release.progress.old_version,
+                    &release.origin.new_version,
+                    soak.percent,
+                ) {
+                    return false;
+                }
+                // A deployment of our own that Cloudflare carried out late: put the stage's split back.
+                let detail = format!(
+                    "an earlier deployment of this release took effect late: {}; the stage's split is applied again",
+                    deployment.describe()
+                );
+                self.event("alert.raised", None, Some(detail), None);
+                self.owe_deployment(false);
+                true
+            }
+        }
+    }
+
+    /// Counts a window and answers the SLOs in harm that nobody waived; `None` if it is not the next one.
+    fn count(&mut self, window: &Window) -> Option<Vec<(Severity, crate::slo::Reading)>> {
+        let plan = self.next.origin.plan.clone();
+        let slow_above_ms = self.next.progress.slow_above_ms.clone();
+        let soak = self.next.progress.status.soak_mut()?;
+        let stage = soak.stage + 1;
+        if window.index != soak.next_window {
+            return None;
+        }
+        soak.next_window += 1;
+        soak.tally.add(window, &plan.slos);
+        soak.readings = plan
+            .slos
+            .iter()
+            .enumerate()
+            .map(|(i, slo)| {
+                let reference = slow_above_ms.get(i).copied().flatten();
+                let ground = if !slo_applies(slo, soak.percent) {
+                    Ground::NotApplicable
+                } else if slo.objective.is_relative()
+                    && slo.time_key().is_some()
+                    && reference.is_none()
+                {
+                    Ground::NoReference
+                } else {
+                    Ground::Firm
+                };
+                soak.tally.judge(slo, i, ground)
+            })
+            .collect();
+        let harmed = soak
+            .readings
+            .iter()
+            .zip(&plan.slos)
+            .filter(|(reading, slo)| {
+                reading.verdict == Verdict::Harm && !soak.waived.contains(&slo.name)
+            })
+            .map(|(reading, slo)| (slo.severity, reading.clone()))
+            .collect();
+        let readings = soak.readings.clone();
+        self.judged.push(Judged {
+            stage,
+            window: window.clone(),
+            readings,
+        });
+        Some(harmed)
+    }
+
+    /// Tells of harm, once per SLO and stage.
+    fn violated(&mut self, severity: Severity, reading: &crate::slo::Reading) {
+        let Some(soak) = self.next.progress.status.soak_mut() else {
+            return;
+        };
+        if soak.told.insert(format!("harm {}", reading.slo)) {
+            let data = json!({"severity": severity, "slo": reading});
+            self.event(
+                "slo.violated",
+                Some(Reason::SloViolation.name()),
+                Some(reading.sentence.clone()),
+                Some(data),
+            );
+        }
+    }
+
+    fn denied_by_time(&mut self) -> bool {
+        let Status::AwaitingApproval { wait, .. } = &self.next.progress.status else {
+            return false;
+        };
+        if wait.deny_at.is_none_or(|at| self.moment.now < at) {
+            return false;
+        }
+        let detail = "nobody approved the stage within its approval_timeout".to_owned();
+        self.go_back(Reason::ApprovalTimeout, Some(detail), true);
+        true
+    }
+
+    /// A failed, truncated or clamped answer judges nothing: the same windows are asked again after 1, 2, 4 … s.
+    fn telemetry_failed(&mut self, failure: &str) {
+        let now = self.moment.now;
+        let Some(soak) = self.next.progress.status.soak_mut() else {
+            return;
+        };
+        soak.failures += 1;
+        let failures = soak.failures;
+        self.next.progress.check_due_at = Some(now + backoff_ms(failures));
+        if failures == ALERT_AFTER_FAILURES {
+            let detail = format!("telemetry can't be read, so the stage holds: {failure}");
+            self.event("alert.raised", None, Some(detail), None);
+        }
+    }
+
+    /// SLOs that keep the stage from passing for want of data.
+    pub(super) fn lacking(&self) -> Vec<String> {
+        let Some(soak) = self.next.progress.status.soak() else {
+            return Vec::new();
+        };
+        let lacks = |(i, slo): (usize, &Slo)| {
+            let decided = soak.readings.get(i).is_some_and(|reading| {
+                !matches!(reading.verdict, Verdict::NoData | Verdict::Undecided)
+            });
+            let blocks = slo.severity != Severity::Observe
+                && !soak.waived.contains(&slo.name)
+                && slo_applies(slo, soak.percent);
+            (blocks && !(decided && soak.tally.new_requests >= slo.min_requests))
+                .then(|| slo.name.clone())
+        };
+        self.next
+            .origin
+            .plan
+            .slos
+            .iter()
+            .enumerate()
+            .filter_map(lacks)
+            .collect()
+    }
+
+    /// Passes the stage if its soak is over, every settled window is judged and no SLO lacks data; holds it otherwise, and
+    /// after `max_soak` does what the SLOs' `on_no_data` says.
+    fn try_pass(&mut self) {
+        let now = self.moment.now;
+        let Status::RollingOut {
+            step: Step::Soaking(soak),
+        } = &self.next.progress.status
+        else {
+            return;
+        };
+        let SoakClock::EndsAt(ends_at) = soak.clock else {
+            return;
+        };
+        if now < ends_at || !windows_due(&self.next, &self.moment).is_empty() {
+            return;
+        }
+        let lacking = self.lacking();
+        if lacking.is_empty() {
+            self.pass();
+            return;
+        }
+        if now < ends_at + self.hold_ms() {
+            self.tell_no_data(&lacking);
+            return;
+        }
+        let plan = &self.next.origin.plan;
+        let strictest = plan
+            .slos
+            .iter()
+            .filter(|slo| lacking.contains(&slo.name))
+            .map(|slo| slo.on_no_data)
+            .max()
+            .unwrap_or_default();
+        self.tell_no_data(&lacking);
+        let detail = format!("no verdict without data: {}", lacking.join(", "));
+        match strictest {
+            OnNoData::Revert => self.go_back(Reason::NoData, Some(detail), true),
+            OnNoData::Ask => self.await_approval(lacking),
+            OnNoData::Continue => {
+                self.event(
+                    "slo.no_data",
+                    Some(Reason::NoData.name()),
+                    Some(format!(
+                        "{detail}; the plan says to continue, so they are waived"
+                    )),
+                    Some(json!({"waived": lacking})),
+                );
+                self.pass();
+            }
+        }
+    }
+
+    /// How long after the soak's end the present stage may hold without data.
+    fn hold_ms(&self) -> i64 {
+        let stage = &self.next.origin.plan.stages[self.next.progress.stage];
+        stage.max_soak_ms() - stage.soak.ms()
+    }
+
+    fn tell_no_data(&mut self, lacking: &[String]) {
+        let Some(soak) = self.next.progress.status.soak_mut() else {
+            return;
+        };
+        if !soak.told.insert("no data".to_owned()) {
+            return;
+        }
+        let sentences: Vec<String> = soak
+            .readings
+            .iter()
+            .filter(|reading| lacking.contains(&reading.slo))
+            .map(|reading| reading.sentence.clone())
+            .collect();
+        let why = if sentences.is_empty() {
+            "no window of the stage has been judged yet".to_owned()
+        } else {
+            sentences.join("; ")
+        };
+        let detail = format!("the soak is over, but the stage holds: {why}");
+        self.event(
+            "slo.no_data",
+            Some(Reason::NoData.name()),
+            Some(detail),
+            Some(json!({"slos": lacking})),
+        );
+    }
+
+    /// Sets the alarm for the next look: wherever a split is in force there is one, so nothing is ever unwatched.
+    pub(super) fn schedule_check(&mut self) {
+        let now = self.moment.now;
+        let plan = &self.next.origin.plan;
+        let Some(soak) = self.next.progress.status.soak() else {
+            self.next.progress.check_due_at = None;
+            return;
+        };
+        let mut due = soak.looked_at + ROUTINE_LOOK_MS;
+        if soak.percent > Percent::ZERO {
+            let settles_at =
+                (soak.next_window + 1) * plan.check_interval.ms() + self.moment.telemetry_lag_ms;
+            due = due.min(settles_at);
+        }
+        let soaking = matches!(
+            &self.next.progress.status,
+            Status::RollingOut {
+                step: Step::Soaking(_)
+            }
+        );
+        if soaking && let SoakClock::EndsAt(ends_at) = soak.clock {
+            for at in [ends_at, ends_at + self.hold_ms()] {
+                if at > now {
+                    due = due.min(at);
+                }
+            }
+        }
+        if let Status::AwaitingApproval { wait, .. } = &self.next.progress.status
+            && let Some(deny_at) = wait.deny_at
+        {
+            due = due.min(deny_at);
+        }
+        self.next.progress.check_due_at = Some(due.max(now));
+    }
+}

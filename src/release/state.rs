@@ -1,0 +1,418 @@
+//! What a release is at any moment. Each state carries only what is valid in it.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::{Percent, Plan};
+use crate::slo::{Reading, Tally};
+use crate::time::UnixMs;
+
+/// Schema number of the stored JSON: readers tolerate unknown fields, so it rises only when a meaning changes.
+pub const SCHEMA: u32 = 1;
+
+/// A release: what it was created with, and how far it has come.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Release {
+    /// Fixed at creation.
+    pub origin: Origin,
+    /// Replaced by every decision.
+    pub progress: Progress,
+}
+
+/// What never changes after creation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Origin {
+    /// See [`SCHEMA`].
+    pub schema: u32,
+    /// `rel_` and a time-ordered UUID.
+    pub id: String,
+    /// Name of the plan.
+    pub plan_name: String,
+    /// The plan as it was at creation.
+    pub plan: Plan,
+    /// The version to roll out.
+    pub new_version: String,
+    /// The old version that the caller insisted on, if any.
+    #[serde(default)]
+    pub required_old_version: Option<String>,
+    /// The caller's words.
+    #[serde(default)]
+    pub note: Option<String>,
+    /// The caller's link (a CI run, a ticket).
+    #[serde(default)]
+    pub url: Option<String>,
+    /// When it was created.
+    pub created_at: UnixMs,
+    /// Who created it.
+    pub created_by: String,
+}
+
+/// What decisions change.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// See [`SCHEMA`].
+    pub schema: u32,
+    /// The version that served everything when the release started (until then: when it was created).
+    pub old_version: String,
+    /// The state.
+    pub status: Status,
+    /// Index of the present stage, from 0.
+    pub stage: usize,
+    /// How each stage of the plan went.
+    pub stages: Vec<StageRecord>,
+    /// Counts transitions, from 1.
+    pub version: u32,
+    /// Counts decisions, from 1: the guard of every write, and the API's `revision`.
+    pub seq: u64,
+    /// Sequence of the newest event.
+    pub last_event: u64,
+    /// An effect on Cloudflare is owed at this time; while somebody acts, the end of their lease.
+    pub act_due_at: Option<UnixMs>,
+    /// The release must be looked at at this time.
+    pub check_due_at: Option<UnixMs>,
+    /// Counts leases: names the actor of a report.
+    pub acts: u32,
+    /// The newest deployment that HMD has seen and understood; anything newer without its marker is foreign.
+    pub seen: Option<Seen>,
+    /// For each SLO relative in time: T, the old version's percentile before the start, in milliseconds.
+    pub slow_above_ms: Vec<Option<f64>>,
+    /// When it started.
+    pub started_at: Option<UnixMs>,
+    /// When it ended.
+    pub ended_at: Option<UnixMs>,
+}
+
+/// A deployment as far as order and identity go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Cloudflare's id.
+    pub deployment_id: String,
+    /// Creation time in Unix microseconds, by Cloudflare's clock.
+    pub created_us: i64,
+}
+
+/// The state of a release.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Status {
+    /// Created, not started.
+    #[default]
+    Staged,
+    /// Waiting for the Worker's running release to end.
+    Queued,
+    /// Walking its stages.
+    RollingOut {
+        /// Where in the stage it is.
+        step: Step,
+    },
+    /// The soak clock stands; checks go on.
+    Paused {
+        /// Where in the stage it is.
+        step: Step,
+    },
+    /// The stage waits for a person; checks go on.
+    AwaitingApproval {
+        /// The stage's soak.
+        soak: Soak,
+        /// What is waited for.
+        wait: Wait,
+    },
+    /// Going back to the old version.
+    Reverting(Revert),
+    /// End: everything runs on the new version.
+    Succeeded,
+    /// End: everything runs on the old version.
+    Reverted(Ending),
+    /// End: somebody else took over; HMD wrote nothing more.
+    Superseded(Ending),
+    /// End: never started.
+    Cancelled(Ending),
+}
+
+/// Why a release ended, or goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// An SLO of severity `revert` was in harm.
+    SloViolation,
+    /// An SLO lacked data, and the plan says to revert then.
+    NoData,
+    /// A person denied a stage.
+    Denied,
+    /// Nobody approved a stage in time.
+    ApprovalTimeout,
+    /// A person stopped it.
+    Stopped,
+    /// Cloudflare refused a deployment.
+    DeployFailed,
+    /// Somebody else deployed.
+    ForeignDeployment,
+    /// A newer release took its place.
+    NewerRelease,
+    /// A person gave up a release that could not go back.
+    Abandoned,
+}
+
+impl Reason {
+    /// The name that the API uses.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SloViolation => "slo_violation",
+            Self::NoData => "no_data",
+            Self::Denied => "denied",
+            Self::ApprovalTimeout => "approval_timeout",
+            Self::Stopped => "stopped",
+            Self::DeployFailed => "deploy_failed",
+            Self::ForeignDeployment => "foreign_deployment",
+            Self::NewerRelease => "newer_release",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+/// How a release ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ending {
+    /// Why.
+    pub reason: Reason,
+    /// The same for people, with names and numbers.
+    pub detail: Option<String>,
+}
+
+/// Where in a stage a release is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum Step {
+    /// The stage's split (or, `completing`, the new version alone) is being applied.
+    Deploying(Deploying),
+    /// The split is in force.
+    Soaking(Soak),
+}
+
+/// An owed deployment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Deploying {
+    /// After the last stage's soak: the deployment that completes the release.
+    pub completing: bool,
+    /// The release version in the marker of this deployment: one intent, one marker.
+    pub marker_version: u32,
+    /// Since when it is owed.
+    pub since: UnixMs,
+    /// How often it was tried in vain.
+    pub attempts: u32,
+    /// Who is at it now.
+    pub actor: Option<Lease>,
+    /// The soak of the stage before: its split still sends traffic to the new version, so it is still watched.
+    pub watch: Option<Box<Soak>>,
+}
+
+/// The right to write to Cloudflare for this release until a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Number of the act, from `Progress::acts`.
+    pub act: u32,
+    /// When it runs out.
+    pub until: UnixMs,
+}
+
+/// The soak clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SoakClock {
+    /// Runs, and the soak ends then.
+    EndsAt(UnixMs),
+    /// Stands, with so many milliseconds left.
+    RemainingMs(i64),
+}
+
+/// A split in force, and what was seen of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Soak {
+    /// Index of the stage whose split it is; while the next split is being applied, the stage before.
+    pub stage: usize,
+    /// The new version's share.
+    pub percent: Percent,
+    /// When the split was read back.
+    pub started_at: UnixMs,
+    /// How much is left.
+    pub clock: SoakClock,
+    /// The first window that has not been judged.
+    pub next_window: i64,
+    /// What was counted.
+    pub tally: Tally,
+    /// The newest verdicts, in the plan's order of SLOs.
+    pub readings: Vec<Reading>,
+    /// SLOs that a person waived for this stage.
+    pub waived: BTreeSet<String>,
+    /// SLOs whose harm (or lack of data) has been told; each is told once a stage.
+    pub told: BTreeSet<String>,
+    /// When the active deployment was last looked at.
+    pub looked_at: UnixMs,
+    /// Telemetry questions that failed in a row.
+    pub failures: u32,
+}
+
+/// What an approval is waited for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Wait {
+    /// Since when.
+    pub since: UnixMs,
+    /// When waiting ends as denied, if it does.
+    pub deny_at: Option<UnixMs>,
+    /// SLOs without data that approving waives; empty for a manual stage that passed.
+    pub lacking: Vec<String>,
+}
+
+/// The way back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Revert {
+    /// Why, with details for people.
+    pub because: Ending,
+    /// The release version in the marker of the deployments that go back.
+    pub marker_version: u32,
+    /// Since when.
+    pub since: UnixMs,
+    /// How often it was tried in vain.
+    pub attempts: u32,
+    /// What Cloudflare said to the last try in vain.
+    pub last_failure: Option<String>,
+    /// Who is at it now.
+    pub actor: Option<Lease>,
+    /// The act that was applying a split when the way back began, until it reports.
+    pub forward_act: Option<u32>,
+    /// From when a look at the active deployment proves anything: no forward act can write after it.
+    pub quiet_from: UnixMs,
+}
+
+/// State of a stage, as the API names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StageState {
+    /// Not reached.
+    Pending,
+    /// Its split is being applied.
+    Deploying,
+    /// Its split is in force and watched.
+    Soaking,
+    /// It waits for a person.
+    AwaitingApproval,
+    /// It is over, and well.
+    Passed,
+    /// The release turned back in it.
+    Failed,
+    /// The release ended before it.
+    Skipped,
+}
+
+/// A person's decision on a stage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageDecision {
+    /// Approved, or denied.
+    pub approved: bool,
+    /// Who.
+    pub by: String,
+    /// When.
+    pub at: UnixMs,
+}
+
+/// How a stage went.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StageRecord {
+    /// Its state.
+    pub state: StageState,
+    /// When it was entered.
+    pub entered_at: Option<UnixMs>,
+    /// When its soak ends or ended; moves when the release is paused.
+    pub soak_ends_at: Option<UnixMs>,
+    /// When it was left.
+    pub left_at: Option<UnixMs>,
+    /// What a person decided.
+    pub decision: Option<StageDecision>,
+}
+
+impl StageRecord {
+    /// A stage that has not been reached.
+    pub const PENDING: Self = Self {
+        state: StageState::Pending,
+        entered_at: None,
+        soak_ends_at: None,
+        left_at: None,
+        decision: None,
+    };
+}
+
+impl Status {
+    /// The state's name in the API.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Staged => "staged",
+            Self::Queued => "queued",
+            Self::RollingOut { .. } => "rolling_out",
+            Self::Paused { .. } => "paused",
+            Self::AwaitingApproval { .. } => "awaiting_approval",
+            Self::Reverting(_) => "reverting",
+            Self::Succeeded => "succeeded",
+            Self::Reverted(_) => "reverted",
+            Self::Superseded(_) => "superseded",
+            Self::Cancelled(_) => "cancelled",
+        }
+    }
+
+    /// Why it ended or goes back, if it does either.
+    #[must_use]
+    pub fn ending(&self) -> Option<&Ending> {
+        match self {
+            Self::Reverting(revert) => Some(&revert.because),
+            Self::Reverted(end) | Self::Superseded(end) | Self::Cancelled(end) => Some(end),
+            _ => None,
+        }
+    }
+
+    /// The soak whose split is in force: wherever there is one, it is watched.
+    #[must_use]
+    pub fn soak(&self) -> Option<&Soak> {
+        match self {
+            Self::RollingOut { step } | Self::Paused { step } => match step {
+                Step::Deploying(deploying) => deploying.watch.as_deref(),
+                Step::Soaking(soak) => Some(soak),
+            },
+            Self::AwaitingApproval { soak, .. } => Some(soak),
+            _ => None,
+        }
+    }
+
+    /// The same, to change it.
+    pub fn soak_mut(&mut self) -> Option<&mut Soak> {
+        match self {
+            Self::RollingOut { step } | Self::Paused { step } => match step {
+                Step::Deploying(deploying) => deploying.watch.as_deref_mut(),
+                Step::Soaking(soak) => Some(soak),
+            },
+            Self::AwaitingApproval { soak, .. } => Some(soak),
+            _ => None,
+        }
+    }
+}
+
+impl Release {
+    /// The id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.origin.id
+    }
+
+    /// The start of every marker of this release in Cloudflare's deployment messages.
+    #[must_use]
+    pub fn marker_prefix(&self) -> String {
+        format!("hmd:{}/", self.origin.id)
+    }
+
+    /// Whether it is over.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.progress.ended_at.is_some()
+    }
+}

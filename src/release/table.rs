@@ -1,0 +1,162 @@
+//! The transition table, on one screen. `rule` says what an input does in a phase; `decide` does it.
+
+use super::state::{Status, Step};
+
+/// A state, told apart as far as inputs care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the names are those of the states and steps")]
+pub enum Phase {
+    Staged,
+    Queued,
+    Deploying,
+    Soaking,
+    PausedDeploying,
+    PausedSoaking,
+    AwaitingApproval,
+    Reverting,
+    Ended,
+}
+
+/// What can happen to a release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(
+    missing_docs,
+    reason = "commands are documented in the API, alarms and reports at `Input`"
+)]
+pub enum Kind {
+    Start,
+    Stop,
+    Pause,
+    Resume,
+    Promote,
+    Approve,
+    Deny,
+    Abandon,
+    ActDue,
+    Reported,
+    Checked,
+}
+
+/// What an input does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rule {
+    /// Hold the Worker and owe the first stage's deployment.
+    Start,
+    /// End without ever having started.
+    Cancel,
+    /// Go back to the old version because a person says so.
+    Stop,
+    /// Stop the soak clock.
+    Pause,
+    /// Let it go on.
+    Resume,
+    /// End the soak now, as passed.
+    Promote,
+    /// Go on to the next stage.
+    Approve,
+    /// Go back, denied.
+    Deny,
+    /// Give up a revert that can't work.
+    Abandon,
+    /// Take the lease and apply what is owed.
+    Lease,
+    /// Take in what came of applying a split.
+    Applied,
+    /// Take in what came of going back.
+    WentBack,
+    /// Judge windows, look for strangers, pass or hold the stage.
+    Judge,
+    /// Already so: answer as if it had been done.
+    Already,
+    /// Refuse the command: 409.
+    Refuse,
+    /// An alarm or report that no longer applies: drop it.
+    Drop,
+}
+
+impl Phase {
+    /// Every phase.
+    pub const ALL: [Self; 9] = [
+        Self::Staged,
+        Self::Queued,
+        Self::Deploying,
+        Self::Soaking,
+        Self::PausedDeploying,
+        Self::PausedSoaking,
+        Self::AwaitingApproval,
+        Self::Reverting,
+        Self::Ended,
+    ];
+
+    /// The phase of a status.
+    #[must_use]
+    pub fn of(status: &Status) -> Self {
+        match status {
+            Status::Staged => Self::Staged,
+            Status::Queued => Self::Queued,
+            Status::RollingOut {
+                step: Step::Deploying(_),
+            } => Self::Deploying,
+            Status::RollingOut {
+                step: Step::Soaking(_),
+            } => Self::Soaking,
+            Status::Paused {
+                step: Step::Deploying(_),
+            } => Self::PausedDeploying,
+            Status::Paused {
+                step: Step::Soaking(_),
+            } => Self::PausedSoaking,
+            Status::AwaitingApproval { .. } => Self::AwaitingApproval,
+            Status::Reverting(_) => Self::Reverting,
+            Status::Succeeded
+            | Status::Reverted(_)
+            | Status::Superseded(_)
+            | Status::Cancelled(_) => Self::Ended,
+        }
+    }
+}
+
+impl Kind {
+    /// Every kind of input.
+    pub const ALL: [Self; 11] = [
+        Self::Start,
+        Self::Stop,
+        Self::Pause,
+        Self::Resume,
+        Self::Promote,
+        Self::Approve,
+        Self::Deny,
+        Self::Abandon,
+        Self::ActDue,
+        Self::Reported,
+        Self::Checked,
+    ];
+}
+
+/// The table.
+#[rustfmt::skip]
+#[must_use]
+pub const fn rule(phase: Phase, kind: Kind) -> Rule {
+    use Kind as K;
+    use Phase as P;
+    match (phase, kind) {
+        (P::Staged,                                                             K::Start)    => Rule::Start,
+        (P::Staged | P::Queued,                                                 K::Stop)     => Rule::Cancel,
+        (P::Deploying | P::Soaking | P::PausedDeploying | P::PausedSoaking
+            | P::AwaitingApproval,                                              K::Stop)     => Rule::Stop,
+        (P::Reverting,                                                          K::Stop)     => Rule::Already,
+        (P::Deploying | P::Soaking,                                             K::Pause)    => Rule::Pause,
+        (P::PausedDeploying | P::PausedSoaking,                                 K::Resume)   => Rule::Resume,
+        (P::Soaking,                                                            K::Promote)  => Rule::Promote,
+        (P::AwaitingApproval,                                                   K::Approve)  => Rule::Approve,
+        (P::AwaitingApproval,                                                   K::Deny)     => Rule::Deny,
+        (P::Reverting,                                                          K::Abandon)  => Rule::Abandon,
+        (P::Deploying | P::PausedDeploying | P::Reverting,                      K::ActDue)   => Rule::Lease,
+        (P::Deploying | P::PausedDeploying,                                     K::Reported) => Rule::Applied,
+        (P::Reverting,                                                          K::Reported) => Rule::WentBack,
+        (P::Deploying | P::Soaking | P::PausedDeploying | P::PausedSoaking
+            | P::AwaitingApproval,                                              K::Checked)  => Rule::Judge,
+        (_,                                          K::ActDue | K::Reported | K::Checked)   => Rule::Drop,
+        (_,                                                                     _)           => Rule::Refuse,
+    }
+}

@@ -1,0 +1,172 @@
+//! The Workers runtime: the only place that names the platform. Thin on purpose: whatever can be decided elsewhere is.
+
+mod ports;
+
+use ::http::{Method, Request, Response, StatusCode};
+use serde_json::json;
+use wasm_bindgen::JsValue;
+use worker::{
+    Context, Env, MessageBatch, MessageExt as _, QueueRetryOptionsBuilder, ScheduleContext,
+    ScheduledEvent, event,
+};
+
+use crate::http::{self as api, MAX_BODY_BYTES};
+use crate::pipeline::config::Config;
+use crate::pipeline::ports::Log as _;
+use crate::pipeline::{Fate, Incoming, Pipeline};
+use ports::WorkerPorts;
+
+/// The queue whose messages other queues gave up.
+const DEAD_QUEUE: &str = "hmd-dead";
+/// How long messages wait while HMD is not configured.
+const UNCONFIGURED_RETRY_S: u32 = 60;
+
+fn config(env: &Env) -> Result<Config, Vec<String>> {
+    // Variables and secrets are read alike; a secret binding answers as a variable does.
+    Config::from_vars(|name| env.var(name).ok().map(|value| value.to_string()))
+}
+
+#[event(fetch)]
+async fn fetch(
+    mut request: worker::Request,
+    env: Env,
+    _context: Context,
+) -> worker::Result<worker::Response> {
+    let request = incoming_request(&mut request).await?;
+    let ports = WorkerPorts::new(&env)?;
+    outgoing_response(api::handle(&ports, &config(&env), &request).await)
+}
+
+#[event(queue)]
+async fn queue(
+    batch: MessageBatch<serde_json::Value>,
+    env: Env,
+    _context: Context,
+) -> worker::Result<()> {
+    // Never an error from here: it would panic, and take the other messages of the batch with it. Messages are read raw,
+    // since one body that can't be decoded would fail all.
+    let messages: Vec<worker::RawMessage> = batch.raw_iter().collect();
+    let incoming: Vec<Incoming> = messages
+        .iter()
+        .map(|message| Incoming {
+            id: message.id(),
+            body: body_text(&message.body()),
+        })
+        .collect();
+    let name = batch.queue();
+    let fates = run(
+        &env,
+        "queue",
+        async |pipeline: &Pipeline<'_, WorkerPorts>| {
+            if name == DEAD_QUEUE {
+                pipeline.consume_dead(&name, &incoming).await
+            } else {
+                pipeline.consume(&name, &incoming).await
+            }
+        },
+    )
+    .await
+    .unwrap_or_else(|| vec![Fate::Retry(UNCONFIGURED_RETRY_S); incoming.len()]);
+    for (message, fate) in messages.iter().zip(fates) {
+        match fate {
+            Fate::Ack => message.ack(),
+            Fate::Retry(delay_s) => message.retry_with_options(
+                &QueueRetryOptionsBuilder::new()
+                    .with_delay_seconds(delay_s)
+                    .build(),
+            ),
+        }
+    }
+    Ok(())
+}
+
+#[event(scheduled)]
+async fn scheduled(_event: ScheduledEvent, env: Env, _context: ScheduleContext) {
+    run(
+        &env,
+        "sweep",
+        async |pipeline: &Pipeline<'_, WorkerPorts>| {
+            if let Err(error) = pipeline.sweep().await {
+                let detail = format!("{error}; the next sweep makes up for it");
+                pipeline
+                    .ports
+                    .log(&json!({"log": "alert", "detail": detail}));
+            }
+        },
+    )
+    .await;
+}
+
+/// Runs something in the pipeline; `None`, with a log line, if HMD is not configured.
+async fn run<T>(
+    env: &Env,
+    what: &str,
+    work: impl AsyncFnOnce(&Pipeline<'_, WorkerPorts>) -> T,
+) -> Option<T> {
+    let ports = match WorkerPorts::new(env) {
+        Ok(ports) => ports,
+        Err(error) => {
+            worker::console_error!(
+                "{}",
+                json!({"log": "alert", "during": what, "detail": error.to_string()})
+            );
+            return None;
+        }
+    };
+    match config(env) {
+        Ok(config) => Some(work(&Pipeline::new(&ports, &config)).await),
+        Err(errors) => {
+            ports.log(&json!({"log": "alert", "during": what, "detail": errors.join(" ")}));
+            None
+        }
+    }
+}
+
+/// A message's body as text, whatever its sender made of it.
+fn body_text(body: &JsValue) -> String {
+    body.as_string()
+        .or_else(|| js_sys::JSON::stringify(body).ok()?.as_string())
+        .unwrap_or_default()
+}
+
+async fn incoming_request(request: &mut worker::Request) -> worker::Result<Request<Vec<u8>>> {
+    let method = Method::from_bytes(request.inner().method().as_bytes()).unwrap_or(Method::GET);
+    let url = request.url()?;
+    let target = match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    };
+    let mut builder = Request::builder().method(method).uri(target);
+    let mut announced = 0;
+    for (name, value) in request.headers() {
+        if name.eq_ignore_ascii_case("content-length") {
+            announced = value.parse().unwrap_or(0);
+        }
+        builder = builder.header(name, value);
+    }
+    // A body that is too large is not read: one byte over the limit is enough to be refused.
+    let body = if announced > MAX_BODY_BYTES {
+        vec![0; MAX_BODY_BYTES + 1]
+    } else {
+        request.bytes().await?
+    };
+    builder
+        .body(body)
+        .map_err(|error| worker::Error::RustError(error.to_string()))
+}
+
+fn outgoing_response(response: Response<Vec<u8>>) -> worker::Result<worker::Response> {
+    let (parts, body) = response.into_parts();
+    let headers = worker::Headers::new();
+    for (name, value) in &parts.headers {
+        headers.append(name.as_str(), value.to_str().unwrap_or_default())?;
+    }
+    let answer = if parts.status == StatusCode::NO_CONTENT {
+        worker::Response::empty()?
+    } else {
+        worker::Response::from_bytes(body)?
+    };
+    Ok(answer
+        .with_status(parts.status.as_u16())
+        .with_headers(headers))
+}

@@ -1,0 +1,162 @@
+//! The ports on Workers: D1, Queues, fetch, and the runtime's clock.
+
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use gloo_timers::future::TimeoutFuture;
+use serde_json::Value;
+use uuid::{ContextV7, Timestamp, Uuid};
+use wasm_bindgen::JsValue;
+use worker::{
+    AbortController, BatchMessageBuilder, D1Database, Date, Env, Fetch, Headers, Method,
+    QueueContentType, RawMessageBuilder, Request, RequestInit, RequestRedirect,
+};
+
+use crate::pipeline::ports::{
+    Clock, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Outgoing, Param, QueueError,
+    QueueName, Queues, Row, Sql, SqlError, Statement,
+};
+use crate::time::UnixMs;
+
+/// Most messages in one `sendBatch`.
+const MAX_SEND: usize = 100;
+
+/// The world as an invocation sees it.
+pub(super) struct WorkerPorts {
+    db: D1Database,
+    transitions: worker::Queue,
+    checks: worker::Queue,
+    ids: ContextV7,
+}
+
+impl WorkerPorts {
+    pub(super) fn new(env: &Env) -> worker::Result<Self> {
+        Ok(Self {
+            db: env.d1("DB")?,
+            transitions: env.queue("TRANSITIONS")?,
+            checks: env.queue("CHECKS")?,
+            ids: ContextV7::new(),
+        })
+    }
+}
+
+fn js(param: Param) -> JsValue {
+    match param {
+        Param::Text(text) => JsValue::from(text),
+        // As f64: D1 refuses the BigInt that an i64 would become, and times are exact to 2^53.
+        #[expect(clippy::cast_precision_loss, reason = "times are far below 2^53")]
+        Param::Number(number) => JsValue::from(number as f64),
+    }
+}
+
+impl Sql for WorkerPorts {
+    async fn batch(&self, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, SqlError> {
+        let failed = |error: worker::Error| SqlError(error.to_string());
+        let prepared = statements
+            .into_iter()
+            .map(|statement| {
+                let params: Vec<JsValue> = statement.params.into_iter().map(js).collect();
+                self.db.prepare(statement.sql).bind(&params)
+            })
+            .collect::<worker::Result<Vec<_>>>()
+            .map_err(failed)?;
+        let results = self.db.batch(prepared).await.map_err(failed)?;
+        results
+            .iter()
+            .map(|result| result.results::<Row>().map_err(failed))
+            .collect()
+    }
+}
+
+impl Queues for WorkerPorts {
+    async fn send(&self, queue: QueueName, messages: Vec<Outgoing>) -> Result<(), QueueError> {
+        let to = match queue {
+            QueueName::Transitions => &self.transitions,
+            QueueName::Checks => &self.checks,
+        };
+        for chunk in messages.chunks(MAX_SEND) {
+            // As text: an object would go through serde_wasm_bindgen and arrive empty.
+            let batch = chunk
+                .iter()
+                .fold(BatchMessageBuilder::new(), |batch, message| {
+                    batch.message(
+                        RawMessageBuilder::new(JsValue::from_str(&message.body))
+                            .delay_seconds(message.delay_s)
+                            .build_with_content_type(QueueContentType::Text),
+                    )
+                });
+            to.send_raw_batch(batch.build())
+                .await
+                .map_err(|error| QueueError(error.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+impl HttpOut for WorkerPorts {
+    async fn fetch(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let timeout_ms = request.timeout_ms;
+        let failed = |error: worker::Error| HttpError::Failed(error.to_string());
+        let headers = Headers::new();
+        headers
+            .set("authorization", &format!("Bearer {}", request.bearer))
+            .map_err(failed)?;
+        headers
+            .set("content-type", "application/json")
+            .map_err(failed)?;
+        headers.set("accept", "application/json").map_err(failed)?;
+        let mut init = RequestInit::new();
+        init.with_method(if request.method == "POST" {
+            Method::Post
+        } else {
+            Method::Get
+        })
+        .with_headers(headers)
+        .with_redirect(RequestRedirect::Manual)
+        .with_body(request.body.map(JsValue::from));
+        let outgoing = Request::new_with_init(&request.url, &init).map_err(failed)?;
+        let controller = AbortController::default();
+        let signal = controller.signal();
+        let call = async {
+            let mut response = Fetch::Request(outgoing).send_with_signal(&signal).await?;
+            let retry_after_s = response
+                .headers()
+                .get("retry-after")?
+                .and_then(|value| value.trim().parse().ok());
+            Ok::<_, worker::Error>(HttpResponse {
+                status: response.status_code(),
+                retry_after_s,
+                body: response.text().await?,
+            })
+        };
+        let timeout = TimeoutFuture::new(timeout_ms);
+        match select(Box::pin(call), timeout).await {
+            Either::Left((answer, _)) => answer.map_err(failed),
+            Either::Right(((), _)) => {
+                controller.abort();
+                Err(HttpError::Timeout(timeout_ms))
+            }
+        }
+    }
+}
+
+impl Clock for WorkerPorts {
+    fn now(&self) -> UnixMs {
+        i64::try_from(Date::now().as_millis()).unwrap_or(i64::MAX)
+    }
+
+    fn uuid(&self) -> Uuid {
+        let now = Duration::from_millis(Date::now().as_millis());
+        Uuid::new_v7(Timestamp::from_unix(
+            &self.ids,
+            now.as_secs(),
+            now.subsec_nanos(),
+        ))
+    }
+}
+
+impl Log for WorkerPorts {
+    fn log(&self, line: &Value) {
+        worker::console_log!("{line}");
+    }
+}

@@ -1,0 +1,130 @@
+//! What the model is told, and what it tells.
+
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::traffic::Behavior;
+use super::worker::{Deployment, VersionShare};
+
+/// More than this a Worker cannot be given.
+const MAX_REQUESTS_PER_SECOND: f64 = 10_000.0;
+
+/// Why something could not be done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SimError {
+    /// The account has no Worker of that name.
+    #[error("no such Worker")]
+    UnknownWorker,
+    /// The Worker has no version with this id.
+    #[error("no such version: {0}")]
+    UnknownVersion(String),
+    /// The version is not among the most recent hundred.
+    #[error("only the 100 most recently uploaded versions can be deployed, not {0}")]
+    VersionTooOld(String),
+    /// The request contradicts the rules; the text says how.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl SimError {
+    /// The HTTP status that goes with it.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::UnknownWorker | Self::UnknownVersion(_) => 404,
+            Self::VersionTooOld(_) | Self::Invalid(_) => 400,
+        }
+    }
+}
+
+/// A Worker to be created.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerSpec {
+    /// Mean rate of requests, from 0 to 10,000.
+    pub requests_per_second: f64,
+    /// At least one, oldest first; the first serves.
+    pub versions: Vec<VersionSpec>,
+}
+
+/// A version to be uploaded.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VersionSpec {
+    /// The annotation `workers/tag`.
+    pub tag: String,
+    /// The annotation `workers/message`.
+    #[serde(default)]
+    pub message: Option<String>,
+    /// How it answers requests.
+    #[serde(default)]
+    pub behavior: Behavior,
+}
+
+/// An uploaded version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VersionRef {
+    /// A uuid.
+    pub id: String,
+    /// Counts the Worker's versions from 1.
+    pub number: u64,
+    /// As given.
+    pub tag: String,
+}
+
+/// A change to a Worker; what is `None` stays.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WorkerPatch {
+    /// See [`WorkerSpec::requests_per_second`].
+    pub requests_per_second: Option<f64>,
+    /// Whether requests leave events; they are counted either way.
+    pub observability: Option<bool>,
+}
+
+/// A deployment that a person makes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HandDeployment {
+    /// One or two shares, which total 100.
+    pub versions: Vec<VersionShare>,
+    /// The annotation `workers/message`.
+    #[serde(default)]
+    pub message: Option<String>,
+}
+
+/// What a Worker is doing: the truth, whatever telemetry says.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WorkerStatus {
+    /// The deployment that serves.
+    #[serde(serialize_with = "as_api_json")]
+    pub deployment: Deployment,
+    /// All versions, oldest first.
+    pub versions: Vec<VersionStatus>,
+}
+
+/// What became of the requests that one version served since its Worker was created.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VersionStatus {
+    /// The version's uuid.
+    pub id: String,
+    /// The version's tag.
+    pub tag: String,
+    /// All requests.
+    pub requests: u64,
+    /// Those with a status of 500 or more, or an exception.
+    pub errors: u64,
+}
+
+fn as_api_json<S: Serializer>(deployment: &Deployment, serializer: S) -> Result<S::Ok, S::Error> {
+    deployment.to_json().serialize(serializer)
+}
+
+/// # Errors
+/// [`SimError::Invalid`] for a rate out of range.
+pub(super) fn check_rate(requests_per_second: f64) -> Result<(), SimError> {
+    if (0.0..=MAX_REQUESTS_PER_SECOND).contains(&requests_per_second) {
+        return Ok(());
+    }
+    let text = format!("requests_per_second lies between 0 and {MAX_REQUESTS_PER_SECOND}");
+    Err(SimError::Invalid(text))
+}

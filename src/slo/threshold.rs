@@ -1,0 +1,466 @@
+//! The threshold rule: an SLO is in harm when the shortest run of the stage's newest settled windows that holds
+//! `min_requests` requests of the new version is over the objective. Latency is judged by the share of slow requests, so
+//! that counts of many windows can be added up (percentiles can't be).
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use super::objective::percent_text;
+use super::{Objective, Slo, Tolerance};
+
+/// What the counts say about one SLO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Over the objective.
+    Harm,
+    /// Enough requests, and within the objective.
+    Safe,
+    /// Some requests, but fewer than the SLO's `min_requests`.
+    Undecided,
+    /// Not one request to judge by.
+    NoData,
+    /// The stage gives a version no traffic that this SLO needs.
+    NotApplicable,
+}
+
+/// Stored invocations of one version in one window.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct VersionCounts {
+    /// Invocations.
+    pub requests: u64,
+    /// Bad ones for each SLO of the plan, in its order: errors, or requests slower than the objective's T.
+    pub bad: Vec<u64>,
+    /// What the window's indicator was for each SLO (a percentile in milliseconds, or a share), for people to read.
+    pub shown: Vec<Option<f64>>,
+}
+
+/// One settled window, `[index * check_interval, (index + 1) * check_interval)` from the Unix epoch.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Window {
+    /// Number of the window since the epoch.
+    pub index: i64,
+    /// The version that served before the release.
+    pub old: VersionCounts,
+    /// The version being released.
+    pub new: VersionCounts,
+    /// Invocations of versions that are neither.
+    pub others: u64,
+    /// One of those versions, if there were any.
+    pub other_version: Option<String>,
+    /// The platform answered from sampled data; the counts are of stored events all the same.
+    pub sampled: bool,
+}
+
+/// Counts of one version over a run of windows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Side {
+    /// Invocations in the run.
+    pub requests: u64,
+    /// Bad ones of them.
+    pub bad: u64,
+    /// The indicator: the share of bad requests for a rate, milliseconds of the newest window with traffic for a time.
+    pub value: Option<f64>,
+}
+
+/// An SLO's verdict with what it rests on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    /// The SLO's name.
+    pub slo: String,
+    /// The indicator, `error_rate` and so on.
+    pub sli: String,
+    /// The objective for people.
+    pub objective: String,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The new version over the run.
+    pub new: Side,
+    /// The old version over the same windows.
+    pub old: Side,
+    /// The same as a sentence.
+    pub sentence: String,
+}
+
+/// Whether there is ground to judge an SLO on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ground {
+    /// There is.
+    Firm,
+    /// The stage gives a version no traffic that the SLO needs.
+    NotApplicable,
+    /// It compares times with the old version's from before the release, and there are none.
+    NoReference,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Entry {
+    new: u64,
+    old: u64,
+    new_bad: Vec<u64>,
+    old_bad: Vec<u64>,
+}
+
+/// What a stage has counted so far: totals, and as much of its newest windows as the rule can ever look back on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Requests of the new version over the whole stage: `min_requests` is held against it.
+    pub new_requests: u64,
+    /// Requests of the old version over the whole stage.
+    pub old_requests: u64,
+    newest: VecDeque<Entry>,
+    shown_new: Vec<Option<f64>>,
+    shown_old: Vec<Option<f64>>,
+}
+
+/// Beyond so many windows the older half is merged in pairs: the row stays small, and only the run's far end gets coarser.
+const MAX_ENTRIES: usize = 256;
+
+impl Tally {
+    /// Counts a window, once, in order.
+    pub fn add(&mut self, window: &Window, slos: &[Slo]) {
+        self.new_requests += window.new.requests;
+        self.old_requests += window.old.requests;
+        remember(&mut self.shown_new, &window.new.shown);
+        remember(&mut self.shown_old, &window.old.shown);
+        if window.new.requests == 0 && window.old.requests == 0 {
+            return;
+        }
+        self.newest.push_back(Entry {
+            new: window.new.requests,
+            old: window.old.requests,
+            new_bad: window.new.bad.clone(),
+            old_bad: window.old.bad.clone(),
+        });
+        self.trim(slos);
+    }
+
+    /// Drops what no SLO's run can reach any more, and keeps the rest small.
+    fn trim(&mut self, slos: &[Slo]) {
+        let reach = slos.iter().map(|slo| slo.min_requests).max().unwrap_or(0);
+        let mut held: u64 = self.newest.iter().map(|entry| entry.new).sum();
+        while let Some(oldest) = self.newest.front()
+            && held - oldest.new >= reach
+        {
+            held -= oldest.new;
+            self.newest.pop_front();
+        }
+        if self.newest.len() > MAX_ENTRIES {
+            let mut merged = VecDeque::with_capacity(MAX_ENTRIES);
+            for _ in 0..MAX_ENTRIES / 4 {
+                if let (Some(mut a), Some(b)) = (self.newest.pop_front(), self.newest.pop_front()) {
+                    a.new += b.new;
+                    a.old += b.old;
+                    add_each(&mut a.new_bad, &b.new_bad);
+                    add_each(&mut a.old_bad, &b.old_bad);
+                    merged.push_back(a);
+                }
+            }
+            merged.append(&mut self.newest);
+            self.newest = merged;
+        }
+    }
+
+    /// Judges the plan's SLO number `index` by what was counted.
+    #[must_use]
+    pub fn judge(&self, slo: &Slo, index: usize, ground: Ground) -> Reading {
+        let (mut new, mut new_bad, mut old, mut old_bad) = (0, 0, 0, 0);
+        for entry in self.newest.iter().rev() {
+            if new >= slo.min_requests {
+                break;
+            }
+            new += entry.new;
+            old += entry.old;
+            new_bad += entry.new_bad.get(index).copied().unwrap_or(0);
+            old_bad += entry.old_bad.get(index).copied().unwrap_or(0);
+        }
+        let verdict = if ground == Ground::NotApplicable {
+            Verdict::NotApplicable
+        } else if self.new_requests == 0 || ground == Ground::NoReference {
+            Verdict::NoData
+        } else if new < slo.min_requests {
+            Verdict::Undecided
+        } else {
+            match over(slo, (new, new_bad), (old, old_bad)) {
+                Some(true) => Verdict::Harm,
+                Some(false) => Verdict::Safe,
+                None => Verdict::NoData,
+            }
+        };
+        let rate = slo.time_key().is_none();
+        let side = |requests, bad, shown: &[Option<f64>]| Side {
+            requests,
+            bad,
+            value: if rate {
+                share(bad, requests)
+            } else {
+                shown.get(index).copied().flatten()
+            },
+        };
+        let (new, old) = (
+            side(new, new_bad, &self.shown_new),
+            side(old, old_bad, &self.shown_old),
+        );
+        Reading {
+            slo: slo.name.clone(),
+            sli: slo.sli.kind.name().to_owned(),
+            objective: slo.objective_text(),
+            verdict,
+            sentence: sentence(slo, verdict, &new, &old),
+            new,
+            old,
+        }
+    }
+}
+
+/// Keeps the newest value of each indicator; a window without traffic has none and changes nothing.
+fn remember(kept: &mut Vec<Option<f64>>, shown: &[Option<f64>]) {
+    kept.resize(shown.len().max(kept.len()), None);
+    for (kept, shown) in kept.iter_mut().zip(shown) {
+        *kept = shown.or(*kept);
+    }
+}
+
+fn add_each(to: &mut Vec<u64>, from: &[u64]) {
+    to.resize(from.len().max(to.len()), 0);
+    for (to, from) in to.iter_mut().zip(from) {
+        *to += from;
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts of requests are far below 2^53"
+)]
+fn share(bad: u64, requests: u64) -> Option<f64> {
+    (requests > 0).then(|| bad as f64 / requests as f64)
+}
+
+/// Whether the new version is over the objective; `None` where there is nothing to compare with.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts of requests are far below 2^53"
+)]
+fn over(slo: &Slo, (new, new_bad): (u64, u64), (old, old_bad): (u64, u64)) -> Option<bool> {
+    // A share that equals the objective is within it, whatever binary fractions make of the product.
+    const SLACK: f64 = 1e-9;
+    Some(match slo.objective {
+        Objective::Max(max) => new_bad as f64 > max * new as f64 + SLACK,
+        Objective::MaxMs(_) => {
+            let allowed = slo
+                .sli
+                .percentile
+                .map_or(0, super::Percentile::allowed_slow_per_10_000);
+            new_bad * 10_000 > allowed * new
+        }
+        Objective::NoWorseThanOld(Tolerance { tolerance }) => {
+            if old == 0 {
+                return None;
+            }
+            let allowed = tolerance * old_bad as f64 / old as f64;
+            new_bad as f64 > allowed * new as f64 + SLACK
+        }
+    })
+}
+
+fn sentence(slo: &Slo, verdict: Verdict, new: &Side, old: &Side) -> String {
+    let indicator = slo.indicator();
+    let what = match slo.time_key() {
+        None => "errors",
+        Some(_) => "slow requests",
+    };
+    let counted = |side: &Side| {
+        format!(
+            "{} ({} {what} of {})",
+            share(side.bad, side.requests).map_or("no requests".to_owned(), percent_text),
+            side.bad,
+            side.requests
+        )
+    };
+    match verdict {
+        Verdict::NotApplicable => {
+            format!("{indicator} does not apply at this stage's split")
+        }
+        Verdict::NoData if new.requests == 0 => {
+            format!("{indicator}: telemetry holds no request of the new version in this stage")
+        }
+        Verdict::NoData => {
+            format!("{indicator}: telemetry holds no request of the old version to compare with")
+        }
+        Verdict::Undecided => format!(
+            "{indicator}: {} requests of the new version so far, {} needed",
+            new.requests, slo.min_requests
+        ),
+        Verdict::Harm | Verdict::Safe => {
+            let is = if verdict == Verdict::Harm {
+                "over"
+            } else {
+                "within"
+            };
+            let against = if slo.objective.is_relative() {
+                format!(", old version {}", counted(old))
+            } else {
+                String::new()
+            };
+            format!(
+                "{indicator} is {is} {}: {}{against}",
+                slo.objective_text(),
+                counted(new)
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slo(objective: &str, min_requests: u64) -> Slo {
+        let kind = if objective.contains("max_ms") {
+            r#""wall_time","percentile":99"#
+        } else {
+            r#""error_rate""#
+        };
+        serde_json::from_str(&format!(
+            r#"{{"name":"s","sli":{{"kind":{kind}}},"objective":{objective},"min_requests":{min_requests}}}"#
+        ))
+        .unwrap()
+    }
+
+    fn window(index: i64, new: (u64, u64), old: (u64, u64)) -> Window {
+        let counts = |(requests, bad)| VersionCounts {
+            requests,
+            bad: vec![bad],
+            shown: vec![None],
+        };
+        Window {
+            index,
+            old: counts(old),
+            new: counts(new),
+            ..Window::default()
+        }
+    }
+
+    fn verdict(slo: &Slo, windows: &[((u64, u64), (u64, u64))]) -> Verdict {
+        let mut tally = Tally::default();
+        for (index, (new, old)) in windows.iter().enumerate() {
+            tally.add(
+                &window(i64::try_from(index).unwrap(), *new, *old),
+                std::slice::from_ref(slo),
+            );
+        }
+        tally.judge(slo, 0, Ground::Firm).verdict
+    }
+
+    #[test]
+    fn nothing_counted_is_no_data_and_little_is_undecided() {
+        let slo = slo(r#"{"max":0.01}"#, 30);
+        assert_eq!(verdict(&slo, &[]), Verdict::NoData);
+        assert_eq!(verdict(&slo, &[((0, 0), (500, 0))]), Verdict::NoData);
+        assert_eq!(verdict(&slo, &[((29, 29), (500, 0))]), Verdict::Undecided);
+        assert_eq!(
+            verdict(&slo, &[((29, 0), (0, 0)), ((1, 0), (0, 0))]),
+            Verdict::Safe
+        );
+    }
+
+    #[test]
+    fn the_run_is_the_shortest_of_the_newest() {
+        let slo = slo(r#"{"max":0.10}"#, 30);
+        // A fault that begins late is not diluted by the healthy windows before it…
+        assert_eq!(
+            verdict(&slo, &[((1_000, 0), (0, 0)), ((30, 4), (0, 0))]),
+            Verdict::Harm
+        );
+        // …and one that was long ago is past.
+        assert_eq!(
+            verdict(&slo, &[((30, 4), (0, 0)), ((30, 0), (0, 0))]),
+            Verdict::Safe
+        );
+        // The newest window alone is too small, so the one before it counts too.
+        assert_eq!(
+            verdict(&slo, &[((30, 4), (0, 0)), ((2, 0), (0, 0))]),
+            Verdict::Harm
+        );
+        // Windows without requests are no part of any run.
+        assert_eq!(
+            verdict(
+                &slo,
+                &[((20, 4), (0, 0)), ((0, 0), (0, 0)), ((10, 0), (0, 0))]
+            ),
+            Verdict::Harm
+        );
+    }
+
+    #[test]
+    fn a_share_equal_to_the_objective_is_within_it() {
+        assert_eq!(
+            verdict(&slo(r#"{"max":0.01}"#, 1), &[((100, 1), (0, 0))]),
+            Verdict::Safe
+        );
+        assert_eq!(
+            verdict(&slo(r#"{"max":0.01}"#, 1), &[((100, 2), (0, 0))]),
+            Verdict::Harm
+        );
+        assert_eq!(
+            verdict(&slo(r#"{"max":0}"#, 1), &[((100, 0), (0, 0))]),
+            Verdict::Safe
+        );
+        assert_eq!(
+            verdict(&slo(r#"{"max_ms":250}"#, 1), &[((100, 1), (0, 0))]),
+            Verdict::Safe
+        );
+        assert_eq!(
+            verdict(&slo(r#"{"max_ms":250}"#, 1), &[((199, 2), (0, 0))]),
+            Verdict::Harm
+        );
+    }
+
+    #[test]
+    fn a_relative_objective_compares_the_same_windows() {
+        let slo = slo(r#"{"no_worse_than_old":{"tolerance":2}}"#, 30);
+        assert_eq!(verdict(&slo, &[((100, 4), (100, 2))]), Verdict::Safe);
+        assert_eq!(verdict(&slo, &[((100, 5), (100, 2))]), Verdict::Harm);
+        assert_eq!(verdict(&slo, &[((100, 5), (0, 0))]), Verdict::NoData);
+    }
+
+    #[test]
+    fn the_row_stays_small_and_the_verdict_the_same() {
+        let slo = slo(r#"{"max":0.10}"#, 5_000);
+        let mut tally = Tally::default();
+        for index in 0..10_000 {
+            tally.add(
+                &window(index, (1, u64::from(index >= 9_000)), (9, 0)),
+                std::slice::from_ref(&slo),
+            );
+            assert!(tally.newest.len() <= MAX_ENTRIES);
+        }
+        let reading = tally.judge(&slo, 0, Ground::Firm);
+        assert_eq!(reading.verdict, Verdict::Harm);
+        assert!(
+            reading.new.requests >= 5_000 && reading.new.requests < 6_000,
+            "{reading:?}"
+        );
+        assert_eq!(reading.new.bad, 1_000);
+        assert_eq!(tally.new_requests, 10_000);
+    }
+
+    #[test]
+    fn the_sentence_says_counts_and_objective() {
+        let slo = slo(r#"{"max":0.01}"#, 30);
+        let mut tally = Tally::default();
+        tally.add(
+            &window(1, (1_204, 47), (10_830, 61)),
+            std::slice::from_ref(&slo),
+        );
+        assert_eq!(
+            tally.judge(&slo, 0, Ground::Firm).sentence,
+            "error rate is over <= 1 %: 3.9 % (47 errors of 1204)"
+        );
+        assert_eq!(
+            tally.judge(&slo, 0, Ground::NotApplicable).verdict,
+            Verdict::NotApplicable
+        );
+    }
+}

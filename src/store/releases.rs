@@ -1,0 +1,360 @@
+//! Releases, and the one way to write to them: a decision row whose primary key is the guard.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::row::{StoreError, json, number, text};
+use crate::pipeline::message::MessageKind;
+use crate::pipeline::ports::{Param, Row, Sql, SqlError, Statement};
+use crate::release::{Decision, NewEvent, Release, WorkerRef};
+use crate::time::UnixMs;
+
+// Each statement takes the whole batch of decisions as one JSON parameter, so their number does not grow with it.
+// The first one is the guard: it inserts a decision row only for a release that is still at the sequence that was loaded,
+// and for a start only if nobody else holds the Worker. All others join that row by its fresh id, so the writes of a
+// decision that lost match nothing, and those of its neighbours go through.
+const GUARD: &str = "INSERT INTO decisions (release, seq, decision_id, version, at)
+    SELECT r.id, j.value->>'seq', j.value->>'decision_id', j.value->>'version', j.value->>'at'
+    FROM json_each(?1) j JOIN releases r ON r.id = j.value->>'id' AND r.seq = j.value->>'seq' - 1
+    WHERE j.value->>'starts' IS NOT 1 OR NOT EXISTS (SELECT 1 FROM releases o
+        WHERE o.account_id = r.account_id AND o.script_name = r.script_name AND o.id <> r.id
+        AND o.state IN ('rolling_out', 'paused', 'awaiting_approval', 'reverting'))
+    ON CONFLICT (release, seq) DO NOTHING";
+const RELEASE: &str = "UPDATE releases SET progress = x.progress, state = x.state, version = x.version, seq = x.seq,
+        act_due_at = x.act_due_at, check_due_at = x.check_due_at, ended_at = x.ended_at
+    FROM (SELECT j.value->>'id' AS id, j.value->'progress' AS progress, j.value->>'state' AS state,
+            j.value->>'version' AS version, j.value->>'seq' AS seq, j.value->>'act_due_at' AS act_due_at,
+            j.value->>'check_due_at' AS check_due_at, j.value->>'ended_at' AS ended_at
+        FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id' AND d.seq = j.value->>'seq'
+            AND d.decision_id = j.value->>'decision_id') x
+    WHERE releases.id = x.id";
+const WINDOWS: &str = "INSERT INTO windows (release, window_index, stage, body)
+    SELECT d.release, w.value->>'index', w.value->>'stage', w.value->'body'
+    FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id' AND d.seq = j.value->>'seq'
+        AND d.decision_id = j.value->>'decision_id', json_each(j.value->'windows') w";
+const EVENTS: &str = "INSERT INTO events (release, sequence, body)
+    SELECT d.release, e.value->>'sequence', e.value
+    FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id' AND d.seq = j.value->>'seq'
+        AND d.decision_id = j.value->>'decision_id', json_each(j.value->'events') e";
+const WON: &str =
+    "SELECT d.release FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id'
+    AND d.seq = j.value->>'seq' AND d.decision_id = j.value->>'decision_id'";
+
+const CREATE: &str = "INSERT INTO releases (id, account_id, script_name, plan, origin, progress, state, version, seq, created_at)
+    SELECT j.value->>'id', j.value->>'account_id', j.value->>'script_name', j.value->>'plan', j.value->'origin',
+        j.value->'progress', j.value->>'state', j.value->>'version', j.value->>'seq', j.value->>'created_at'
+    FROM json_each(?1) j
+    WHERE j.value->>'starts' IS NOT 1 OR NOT EXISTS (SELECT 1 FROM releases o
+        WHERE o.account_id = j.value->>'account_id' AND o.script_name = j.value->>'script_name'
+        AND o.state IN ('rolling_out', 'paused', 'awaiting_approval', 'reverting'))
+    ON CONFLICT (id) DO NOTHING";
+const LOAD: &str =
+    "SELECT origin, progress FROM releases WHERE id IN (SELECT value FROM json_each(?1))";
+const ACTIVE: &str = "SELECT id FROM releases WHERE account_id = ?1 AND script_name = ?2
+    AND state IN ('rolling_out', 'paused', 'awaiting_approval', 'reverting')";
+const LIST: &str = "SELECT origin, progress FROM releases
+    WHERE (?1 = '' OR script_name = ?1) AND (?2 = '' OR plan = ?2) AND (?3 = '' OR state = ?3)
+    AND (created_at < ?4 OR (created_at = ?4 AND id < ?5))
+    ORDER BY created_at DESC, id DESC LIMIT ?6";
+const EVENTS_OF: &str = "SELECT body FROM events WHERE release = ?1 ORDER BY sequence";
+const ACT_DUE: &str = "SELECT id, act_due_at AS due_at FROM releases WHERE act_due_at <= ?1 ORDER BY act_due_at LIMIT 10000";
+const CHECK_DUE: &str = "SELECT id, check_due_at AS due_at FROM releases WHERE check_due_at <= ?1 ORDER BY check_due_at LIMIT 10000";
+const DEAD: &str = "INSERT INTO dead_letters (id, queue, body, reason, at)
+    SELECT j.value->>'id', j.value->>'queue', j.value->>'body', j.value->>'reason', j.value->>'at' FROM json_each(?1) j WHERE 1
+    ON CONFLICT (id) DO NOTHING";
+
+/// D1 takes a parameter of 1 MB; room is left for what SQL adds.
+const MAX_PARAM_BYTES: usize = 900_000;
+/// How often an unknown commit is looked up and sent again.
+const COMMIT_TRIES: usize = 3;
+
+/// A decision ready to be written.
+#[derive(Debug)]
+pub struct Write<'a> {
+    /// The decision.
+    pub decision: &'a Decision,
+    /// Fresh for each try to decide, the same for each try to write.
+    pub decision_id: String,
+    /// When.
+    pub at: UnixMs,
+}
+
+impl Write<'_> {
+    fn param(&self) -> Value {
+        let release = &self.decision.release;
+        let progress = &release.progress;
+        let windows: Vec<Value> = self
+            .decision
+            .judged
+            .iter()
+            .map(|judged| json!({"index": judged.window.index, "stage": judged.stage, "body": judged}))
+            .collect();
+        json!({
+            "id": release.id(), "seq": progress.seq, "decision_id": self.decision_id, "version": progress.version,
+            "at": self.at, "starts": self.decision.starts, "progress": progress, "state": progress.status.name(),
+            "act_due_at": progress.act_due_at, "check_due_at": progress.check_due_at, "ended_at": progress.ended_at,
+            "windows": windows, "events": self.decision.events,
+        })
+    }
+}
+
+/// Commits decisions, each by itself: answers the ids of the releases whose decision won. A loser finds a release that has
+/// changed since it was loaded, or a Worker that another release holds.
+///
+/// # Errors
+/// [`StoreError::Sql`] if the database failed and nobody can say which decisions won.
+pub async fn commit(sql: &impl Sql, writes: &[Write<'_>]) -> Result<BTreeSet<String>, StoreError> {
+    let mut won = BTreeSet::new();
+    for chunk in chunks(writes.iter().map(Write::param)) {
+        let statements = || {
+            [GUARD, RELEASE, WINDOWS, EVENTS, WON]
+                .map(|text| Statement::new(text, vec![Param::Text(chunk.clone())]))
+                .to_vec()
+        };
+        won.extend(write_and_look(sql, statements, &chunk).await?);
+    }
+    Ok(won)
+}
+
+/// Creates a release, together with its start if there is a decision to start it. False if another release holds the
+/// Worker; then nothing was created.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn create(
+    sql: &impl Sql,
+    release: &Release,
+    start: Option<&Write<'_>>,
+) -> Result<bool, StoreError> {
+    let (origin, progress) = (&release.origin, &release.progress);
+    let row = json!([{
+        "id": origin.id, "account_id": origin.plan.worker.account_id, "script_name": origin.plan.worker.script_name,
+        "plan": origin.plan_name, "origin": origin, "progress": progress, "state": progress.status.name(),
+        "version": progress.version, "seq": progress.seq, "created_at": origin.created_at, "starts": start.is_some(),
+    }])
+    .to_string();
+    let insert = Statement::new(CREATE, vec![row.into()]);
+    let Some(start) = start else {
+        sql.batch(vec![insert]).await?;
+        return Ok(true);
+    };
+    let param = Value::Array(vec![start.param()]).to_string();
+    let statements = || {
+        let mut statements = vec![insert.clone()];
+        for text in [GUARD, RELEASE, WINDOWS, EVENTS, WON] {
+            statements.push(Statement::new(text, vec![Param::Text(param.clone())]));
+        }
+        statements
+    };
+    Ok(!write_and_look(sql, statements, &param).await?.is_empty())
+}
+
+/// Sends a batch whose last statement says who won. After an unknown commit it looks for the decision ids; if they are
+/// absent it sends the same batch again, which is safe since the ids are the same.
+async fn write_and_look(
+    sql: &impl Sql,
+    statements: impl Fn() -> Vec<Statement>,
+    param: &str,
+) -> Result<BTreeSet<String>, StoreError> {
+    let ids = |rows: Option<&Vec<Row>>| {
+        rows.into_iter()
+            .flatten()
+            .map(|row| text(row, "release").map(str::to_owned))
+            .collect::<Result<BTreeSet<_>, _>>()
+    };
+    let mut error = SqlError("it was not tried".to_owned());
+    for _ in 0..COMMIT_TRIES {
+        match sql.batch(statements()).await {
+            Ok(rows) => return ids(rows.last()),
+            Err(failed) => error = failed,
+        }
+        let look = Statement::new(WON, vec![Param::Text(param.to_owned())]);
+        if let Ok(rows) = sql.batch(vec![look]).await {
+            let won = ids(rows.last())?;
+            if !won.is_empty() {
+                return Ok(won);
+            }
+        }
+    }
+    Err(error.into())
+}
+
+/// JSON arrays of the items, none beyond what one parameter may hold.
+fn chunks(items: impl Iterator<Item = Value>) -> Vec<String> {
+    let mut chunks: Vec<String> = Vec::new();
+    for item in items {
+        let item = item.to_string();
+        match chunks.last_mut() {
+            Some(chunk) if chunk.len() + item.len() < MAX_PARAM_BYTES => {
+                chunk.push(',');
+                chunk.push_str(&item);
+            }
+            _ => chunks.push(format!("[{item}")),
+        }
+    }
+    for chunk in &mut chunks {
+        chunk.push(']');
+    }
+    chunks
+}
+
+fn release(row: &Row) -> Result<Release, StoreError> {
+    Ok(Release {
+        origin: json(row, "origin")?,
+        progress: json(row, "progress")?,
+    })
+}
+
+/// Loads releases by id; unknown ones are left out.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn load(
+    sql: &impl Sql,
+    ids: &BTreeSet<String>,
+) -> Result<BTreeMap<String, Release>, StoreError> {
+    if ids.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let rows = sql
+        .batch(vec![Statement::new(
+            LOAD,
+            vec![json!(ids).to_string().into()],
+        )])
+        .await?;
+    rows.iter()
+        .flatten()
+        .map(|row| release(row).map(|release| (release.id().to_owned(), release)))
+        .collect()
+}
+
+/// The release that holds a Worker, if one does.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn has_active(sql: &impl Sql, worker: &WorkerRef) -> Result<Option<String>, StoreError> {
+    let params = vec![
+        worker.account_id.as_str().into(),
+        worker.script_name.as_str().into(),
+    ];
+    let rows = sql.batch(vec![Statement::new(ACTIVE, params)]).await?;
+    rows.iter()
+        .flatten()
+        .next()
+        .map(|row| text(row, "id").map(str::to_owned))
+        .transpose()
+}
+
+/// Which releases a list shows. Empty texts do not filter.
+#[derive(Clone, Debug, Default)]
+pub struct ReleaseFilter {
+    /// Script name.
+    pub worker: String,
+    /// Plan name.
+    pub plan: String,
+    /// State name.
+    pub state: String,
+    /// Only older than this creation time and id.
+    pub before: Option<(UnixMs, String)>,
+    /// At most so many.
+    pub limit: i64,
+}
+
+/// Releases, newest first.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn list(sql: &impl Sql, filter: &ReleaseFilter) -> Result<Vec<Release>, StoreError> {
+    let (at, id) = filter
+        .before
+        .clone()
+        .unwrap_or((i64::from(u32::MAX) * 1_000, String::new()));
+    let params = vec![
+        filter.worker.as_str().into(),
+        filter.plan.as_str().into(),
+        filter.state.as_str().into(),
+        at.into(),
+        id.into(),
+        filter.limit.into(),
+    ];
+    let rows = sql.batch(vec![Statement::new(LIST, params)]).await?;
+    rows.iter().flatten().map(release).collect()
+}
+
+/// An event as it is stored.
+pub type StoredEvent = NewEvent;
+
+/// The events of a release, in order.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn events(sql: &impl Sql, id: &str) -> Result<Vec<StoredEvent>, StoreError> {
+    let rows = sql
+        .batch(vec![Statement::new(EVENTS_OF, vec![id.into()])])
+        .await?;
+    rows.iter().flatten().map(|row| json(row, "body")).collect()
+}
+
+/// An alarm of a release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alarm {
+    /// Which.
+    pub kind: MessageKind,
+    /// Of which release.
+    pub release: String,
+    /// When it rings.
+    pub due_at: UnixMs,
+}
+
+/// The alarms that ring up to a moment.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn due_alarms(sql: &impl Sql, until: UnixMs) -> Result<Vec<Alarm>, StoreError> {
+    let kinds = [
+        (MessageKind::Transition, ACT_DUE),
+        (MessageKind::Check, CHECK_DUE),
+    ];
+    let statements = kinds.map(|(_, text)| Statement::new(text, vec![until.into()]));
+    let rows = sql.batch(statements.to_vec()).await?;
+    let mut alarms = Vec::new();
+    for ((kind, _), rows) in kinds.iter().zip(&rows) {
+        for row in rows {
+            alarms.push(Alarm {
+                kind: *kind,
+                release: text(row, "id")?.to_owned(),
+                due_at: number(row, "due_at").unwrap_or(0),
+            });
+        }
+    }
+    Ok(alarms)
+}
+
+/// A message that nobody could handle.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeadLetter {
+    /// Fresh id.
+    pub id: String,
+    /// The queue that it came from.
+    pub queue: String,
+    /// Its body as text.
+    pub body: String,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: UnixMs,
+}
+
+/// Keeps messages that nobody could handle, so that a person can see what was lost.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn dead_letters(sql: &impl Sql, letters: &[DeadLetter]) -> Result<(), StoreError> {
+    for chunk in chunks(letters.iter().map(|letter| json!(letter))) {
+        sql.batch(vec![Statement::new(DEAD, vec![chunk.into()])])
+            .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! Times and durations. Times are Unix milliseconds everywhere inside; RFC 3339 UTC at the HTTP edge.
+
+use std::fmt;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// A moment, in milliseconds since the Unix epoch.
+pub type UnixMs = i64;
+
+/// RFC 3339 in UTC with milliseconds, as every time in an answer is written.
+#[must_use]
+pub fn rfc3339(at: UnixMs) -> String {
+    DateTime::<Utc>::from_timestamp_millis(at).map_or_else(
+        || at.to_string(),
+        |time| time.to_rfc3339_opts(SecondsFormat::Millis, true),
+    )
+}
+
+/// Serializes a moment as RFC 3339: for `#[serde(serialize_with = …)]` on views.
+///
+/// # Errors
+/// Those of the serializer.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes fields by reference"
+)]
+pub fn serialize_rfc3339<S: Serializer>(at: &UnixMs, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&rfc3339(*at))
+}
+
+/// Serializes an optional moment as RFC 3339 or null.
+///
+/// # Errors
+/// Those of the serializer.
+#[expect(clippy::ref_option, reason = "serde passes fields by reference")]
+pub fn serialize_rfc3339_option<S: Serializer>(
+    at: &Option<UnixMs>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => serializer.serialize_str(&rfc3339(*at)),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// Unix *micro*seconds of an RFC 3339 text: Cloudflare orders deployments by such times.
+#[must_use]
+pub fn parse_rfc3339_us(text: &str) -> Option<i64> {
+    Some(DateTime::parse_from_rfc3339(text).ok()?.timestamp_micros())
+}
+
+/// A duration as people write it (`"90s"`, `"10m"`, `"24h"`); keeps the text it was written in, so that a plan reads back
+/// as it was saved.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Span {
+    text: String,
+    ms: i64,
+}
+
+impl Span {
+    /// The duration in milliseconds.
+    #[must_use]
+    pub fn ms(&self) -> i64 {
+        self.ms
+    }
+
+    /// Reads a text such as `"1h 30m"`.
+    ///
+    /// # Errors
+    /// A sentence that says what is expected, when the text is no duration or one beyond a thousand years.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let expected =
+            || format!("{text:?} is not a duration; write it as \"90s\", \"10m\" or \"24h\"");
+        let duration = humantime::parse_duration(text).map_err(|_| expected())?;
+        let ms = i64::try_from(duration.as_millis()).map_err(|_| expected())?;
+        if ms > 1_000 * 365 * 86_400_000 {
+            return Err(expected());
+        }
+        Ok(Self {
+            text: text.to_owned(),
+            ms,
+        })
+    }
+}
+
+impl fmt::Debug for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Span::parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_keeps_its_text() {
+        let span = Span::parse("90s").unwrap();
+        assert_eq!(span.ms(), 90_000);
+        assert_eq!(serde_json::to_string(&span).unwrap(), "\"90s\"");
+        assert_eq!(Span::parse("24h").unwrap().ms(), 86_400_000);
+    }
+
+    #[test]
+    fn what_is_no_duration_is_refused_with_an_example() {
+        for text in ["", "10", "ten minutes", "-5s"] {
+            assert!(Span::parse(text).unwrap_err().contains("\"10m\""), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_are_rfc3339_utc() {
+        assert_eq!(rfc3339(1_790_846_400_123), "2026-10-01T09:20:00.123Z");
+        assert_eq!(
+            parse_rfc3339_us("2026-10-01T09:20:00.123456Z"),
+            Some(1_790_846_400_123_456)
+        );
+    }
+}
