@@ -1,1 +1,462 @@
+//! Every input in every phase, and the rules that the table can't show.
 
+use super::fixture;
+use super::*;
+use crate::slo::{VersionCounts, Window};
+
+const NOW: i64 = 1_790_845_200_000;
+
+fn moment(now: i64) -> Moment {
+    Moment {
+        now,
+        telemetry_lag_ms: 20_000,
+        propagation_delay_ms: 5_000,
+    }
+}
+
+fn command(command: Command) -> Input {
+    Input::Command {
+        actor: "ann".to_owned(),
+        command,
+    }
+}
+
+fn deployment(id: &str, message: &str, versions: &[(&str, f64)]) -> Deployment {
+    Deployment {
+        id: id.to_owned(),
+        created_on: "2026-11-22T10:00:00.000001Z".to_owned(),
+        source: Some("api".to_owned()),
+        author_email: Some("dev@example.com".to_owned()),
+        message: Some(message.to_owned()),
+        versions: versions.iter().map(|(v, share)| ((*v).to_owned(), *share)).collect(),
+    }
+}
+
+fn start() -> Input {
+    command(Command::Start {
+        seen: Seen {
+            deployment_id: "d0".to_owned(),
+            created_us: 1,
+        },
+        old_version: "old".to_owned(),
+        slow_above_ms: vec![None, None],
+    })
+}
+
+fn serving(read_at: i64) -> Outcome {
+    Outcome::Serving {
+        deployment: deployment("d1", "hmd:", &[("old", 90.0), ("new", 10.0)]),
+        read_at,
+        forced: false,
+    }
+}
+
+fn foreign() -> Outcome {
+    Outcome::Foreign {
+        deployment: deployment("d9", "hotfix", &[("third", 100.0)]),
+        overwritten: false,
+    }
+}
+
+fn reported(release: &Release, outcome: Outcome) -> Input {
+    Input::Reported {
+        act: release.progress.acts,
+        outcome,
+    }
+}
+
+fn then(release: &Release, input: &Input, now: i64) -> Release {
+    decide(release, input, &moment(now)).unwrap_or_else(|refusal| panic!("{refusal:?}")).release
+}
+
+fn act_due(release: &Release) -> Input {
+    Input::ActDue {
+        due_at: release.progress.act_due_at.unwrap_or(0),
+    }
+}
+
+fn checked(release: &Release, windows: Vec<Window>) -> Input {
+    Input::Checked {
+        due_at: release.progress.check_due_at.unwrap_or(0),
+        windows,
+        failure: None,
+        look: None,
+    }
+}
+
+fn window(index: i64, new_bad: u64) -> Window {
+    let counts = |bad| VersionCounts {
+        requests: 100,
+        bad: vec![bad, 0],
+        shown: vec![None, Some(20.0)],
+    };
+    Window {
+        index,
+        old: counts(0),
+        new: counts(new_bad),
+        ..Window::default()
+    }
+}
+
+fn soaking_of(plan: Plan) -> Release {
+    let release = then(&fixture::release_of(plan), &start(), NOW);
+    let release = then(&release, &act_due(&release), NOW);
+    then(&release, &reported(&release, serving(NOW)), NOW)
+}
+
+fn next_window(release: &Release) -> i64 {
+    release.progress.status.soak().unwrap().next_window
+}
+
+/// Judges windows, each when it settles, until the check after `until`.
+fn soak_until(mut release: Release, until: i64, bad: u64) -> Release {
+    while let Some(due) = release.progress.check_due_at.filter(|due| *due <= until) {
+        let windows = windows_due(&release, &moment(due)).map(|index| window(index, bad)).collect();
+        release = then(&release, &checked(&release, windows), due);
+    }
+    release
+}
+
+/// A release in a phase, and a moment at which its alarms have rung.
+fn in_phase(phase: Phase) -> (Release, i64) {
+    let manual = |plan: &mut serde_json::Value| plan["stages"][0]["advance"] = "manual".into();
+    let soaking = soaking_of(fixture::plan(manual));
+    let release = match phase {
+        Phase::Staged => fixture::release(),
+        Phase::Queued => {
+            let mut release = fixture::release();
+            release.progress.status = Status::Queued;
+            release
+        }
+        Phase::Deploying => {
+            let release = then(&fixture::release(), &start(), NOW);
+            then(&release, &act_due(&release), NOW)
+        }
+        Phase::Soaking => soaking,
+        Phase::PausedDeploying => then(&in_phase(Phase::Deploying).0, &command(Command::Pause), NOW),
+        Phase::PausedSoaking => then(&soaking, &command(Command::Pause), NOW),
+        Phase::AwaitingApproval => soak_until(soaking, NOW + 70_000, 0),
+        Phase::Reverting => {
+            let release = then(&soaking, &command(Command::Stop), NOW);
+            then(&release, &act_due(&release), NOW)
+        }
+        Phase::Ended => then(&fixture::release(), &command(Command::Stop), NOW),
+    };
+    assert_eq!(Phase::of(&release.progress.status), phase);
+    let alarms = [release.progress.act_due_at, release.progress.check_due_at];
+    let now = alarms.into_iter().flatten().max().unwrap_or(NOW).max(NOW + 1);
+    (release, now)
+}
+
+fn input(kind: Kind, release: &Release, now: i64) -> Input {
+    match kind {
+        Kind::Start => start(),
+        Kind::Stop => command(Command::Stop),
+        Kind::Pause => command(Command::Pause),
+        Kind::Resume => command(Command::Resume),
+        Kind::Promote => command(Command::Promote),
+        Kind::Approve => command(Command::Approve { stage: 1, comment: None }),
+        Kind::Deny => command(Command::Deny { stage: 1, comment: None }),
+        Kind::Abandon => command(Command::Abandon),
+        Kind::ActDue => act_due(release),
+        Kind::Reported => reported(release, serving(now)),
+        Kind::Checked => {
+            let windows = if release.progress.status.soak().is_some() {
+                vec![window(next_window(release), 0)]
+            } else {
+                Vec::new()
+            };
+            checked(release, windows)
+        }
+    }
+}
+
+/// What the design's table says, cell by cell: the state afterwards, `409`, or `-` for what is dropped.
+#[rustfmt::skip]
+const EXPECTED: [(Phase, [&str; 11]); 9] = {
+    use Phase as P;
+    const C: &str = "409";
+    const D: &str = "-";
+    [
+        //                     start          stop         pause     resume         promote   approve        deny         abandon  act_due        reported       checked
+        (P::Staged,           ["rolling_out", "cancelled", C,        C,             C,        C,             C,           C,       D,             D,             D]),
+        (P::Queued,           [C,             "cancelled", C,        C,             C,        C,             C,           C,       D,             D,             D]),
+        (P::Deploying,        [C,             "reverting", "paused", C,             C,        C,             C,           C,       "rolling_out", "rolling_out", D]),
+        (P::Soaking,          [C,             "reverting", "paused", C,             C,        C,             C,           C,       D,             D,             "rolling_out"]),
+        (P::PausedDeploying,  [C,             "reverting", C,        "rolling_out", C,        C,             C,           C,       "paused",      "paused",      D]),
+        (P::PausedSoaking,    [C,             "reverting", C,        "rolling_out", C,        C,             C,           C,       D,             D,             "paused"]),
+        (P::AwaitingApproval, [C,             "reverting", C,        C,             C,        "rolling_out", "reverting", C,       D,             D,             "awaiting_approval"]),
+        (P::Reverting,        [C,             "=",         C,        C,             C,        C,             C,           C,       "reverting",   "reverted",    D]),
+        (P::Ended,            [C,             C,           C,        C,             C,        C,             C,           C,       D,             D,             D]),
+    ]
+};
+
+#[test]
+fn every_input_in_every_phase_does_what_the_design_says() {
+    for (phase, cells) in EXPECTED {
+        for (kind, expected) in Kind::ALL.into_iter().zip(cells) {
+            let (release, now) = in_phase(phase);
+            let got = match decide(&release, &input(kind, &release, now), &moment(now)) {
+                Ok(decision) => decision.release.progress.status.name(),
+                Err(Refusal::Stale) => "-",
+                Err(Refusal::Already) => "=",
+                Err(Refusal::Conflict(detail)) => {
+                    assert!(detail.len() > 20, "{detail}");
+                    "409"
+                }
+            };
+            assert_eq!(got, expected, "{kind:?} in {phase:?}");
+        }
+    }
+}
+
+#[test]
+fn a_foreign_deployment_supersedes_wherever_it_is_seen() {
+    for phase in [Phase::Deploying, Phase::PausedDeploying, Phase::Reverting] {
+        let (release, now) = in_phase(phase);
+        let after = then(&release, &reported(&release, foreign()), now);
+        assert_eq!(after.progress.status.name(), "superseded", "{phase:?}");
+        assert_eq!(after.progress.act_due_at, None);
+    }
+    for phase in [Phase::Soaking, Phase::PausedSoaking, Phase::AwaitingApproval] {
+        let (release, now) = in_phase(phase);
+        let Outcome::Foreign { deployment, overwritten } = foreign() else { unreachable!() };
+        let input = Input::Checked {
+            due_at: release.progress.check_due_at.unwrap(),
+            // Harm in the same answer is the stranger's business, not ours.
+            windows: vec![window(next_window(&release), 100)],
+            failure: None,
+            look: Some(Look::Foreign { deployment, overwritten }),
+        };
+        let after = then(&release, &input, now);
+        assert_eq!(after.progress.status.ending().unwrap().reason, Reason::ForeignDeployment, "{phase:?}");
+    }
+}
+
+#[test]
+fn a_violation_reverts_in_every_state_that_sends_traffic_and_takes_the_lease() {
+    for phase in [Phase::Soaking, Phase::PausedSoaking, Phase::AwaitingApproval] {
+        let (release, now) = in_phase(phase);
+        let windows = vec![window(next_window(&release), 100)];
+        let decision = decide(&release, &checked(&release, windows), &moment(now)).unwrap();
+        assert_eq!(decision.release.progress.status.ending().unwrap().reason, Reason::SloViolation, "{phase:?}");
+        assert_eq!(decision.act, Some(decision.release.progress.acts), "whoever sees it acts");
+        assert_eq!(decision.release.progress.act_due_at, Some(now + LEASE_MS));
+    }
+    // The split of the stage before is watched while the next one is being applied, too.
+    let soaking = soaking_of(fixture::plan(|_| ()));
+    let deploying = soak_until(soaking, NOW + 65_000, 0);
+    assert_eq!((Phase::of(&deploying.progress.status), deploying.progress.stage), (Phase::Deploying, 1));
+    let due = deploying.progress.check_due_at.unwrap();
+    let windows = vec![window(next_window(&deploying), 100)];
+    let after = then(&deploying, &checked(&deploying, windows), due);
+    assert_eq!(after.progress.status.name(), "reverting");
+    assert_eq!(after.progress.stages[1].state, StageState::Failed);
+}
+
+#[test]
+fn stale_and_early_alarms_change_nothing() {
+    let (release, now) = in_phase(Phase::Soaking);
+    let due_at = release.progress.check_due_at.unwrap();
+    let check = |due_at| Input::Checked {
+        due_at,
+        windows: vec![window(next_window(&release), 100)],
+        failure: None,
+        look: None,
+    };
+    for (due_at, now) in [(due_at - 1, now), (due_at + 1, now + 10_000), (due_at, due_at - 1)] {
+        assert_eq!(decide(&release, &check(due_at), &moment(now)).unwrap_err(), Refusal::Stale);
+    }
+    let (release, now) = in_phase(Phase::Deploying);
+    let other = Input::Reported {
+        act: release.progress.acts + 1,
+        outcome: serving(now),
+    };
+    assert_eq!(decide(&release, &other, &moment(now)).unwrap_err(), Refusal::Stale);
+}
+
+#[test]
+fn windows_are_aligned_whole_and_judged_once() {
+    let release = soaking_of(fixture::plan(|_| ()));
+    // Split at NOW (a whole interval), 5 s of propagation: the first whole window begins at NOW + 10 s.
+    assert_eq!(next_window(&release), NOW / 10_000 + 1);
+    assert_eq!(release.progress.check_due_at, Some(NOW + 40_000));
+    assert!(windows_due(&release, &moment(NOW + 39_999)).is_empty());
+    assert_eq!(windows_due(&release, &moment(NOW + 40_000)).count(), 1);
+    let first = next_window(&release);
+    let check = checked(&release, vec![window(first, 0), window(first, 0), window(first + 2, 0)]);
+    let decision = decide(&release, &check, &moment(NOW + 50_000)).unwrap();
+    assert_eq!(decision.judged.len(), 1, "a repeated window and a gap end the run");
+    assert_eq!(next_window(&decision.release), first + 1);
+}
+
+#[test]
+fn a_stage_passes_only_when_its_soak_is_over_judged_and_has_data() {
+    let release = soaking_of(fixture::plan(|_| ()));
+    let before_end = soak_until(release.clone(), NOW + 59_999, 0);
+    assert_eq!(before_end.progress.stage, 0);
+    // At the very end of the soak an alarm rings: what has settled has been judged, so it passes at once.
+    assert_eq!(before_end.progress.check_due_at, Some(NOW + 60_000));
+    let passed = soak_until(before_end, NOW + 60_000, 0);
+    assert_eq!(passed.progress.stage, 1);
+    assert_eq!(passed.progress.stages[0].state, StageState::Passed);
+
+    // Without data it holds until max_soak, three times the soak.
+    let mut held = release;
+    while held.progress.check_due_at.is_some_and(|due| due < NOW + 180_000) {
+        let due = held.progress.check_due_at.unwrap();
+        let empty = windows_due(&held, &moment(due)).map(|index| Window { index, ..Window::default() }).collect();
+        held = then(&held, &checked(&held, empty), due);
+        assert_eq!(held.progress.status.name(), "rolling_out");
+    }
+    let due = held.progress.check_due_at.unwrap();
+    assert_eq!(due, NOW + 180_000);
+    let empty = windows_due(&held, &moment(due)).map(|index| Window { index, ..Window::default() }).collect();
+    let decision = decide(&held, &checked(&held, empty), &moment(due)).unwrap();
+    assert_eq!(decision.release.progress.status.name(), "awaiting_approval");
+}
+
+#[test]
+fn a_failed_question_judges_nothing_and_is_asked_again_with_patience() {
+    let mut release = soaking_of(fixture::plan(|_| ()));
+    let first = next_window(&release);
+    let mut waits = Vec::new();
+    let mut alerts = 0;
+    for _ in 0..8 {
+        let due = release.progress.check_due_at.unwrap();
+        let failed = Input::Checked {
+            due_at: due,
+            windows: Vec::new(),
+            failure: Some("503".to_owned()),
+            look: None,
+        };
+        let decision = decide(&release, &failed, &moment(due)).unwrap();
+        alerts += decision.events.iter().filter(|event| event.kind == "alert.raised").count();
+        release = decision.release;
+        waits.push((release.progress.check_due_at.unwrap() - due) / 1_000);
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+    assert_eq!(alerts, 1);
+    assert_eq!(next_window(&release), first, "nothing was skipped");
+    // The backlog is worked off in order, in portions.
+    let due = release.progress.check_due_at.unwrap();
+    assert_eq!(windows_due(&release, &moment(due)).count(), usize::try_from(MAX_WINDOWS_PER_CHECK).unwrap());
+    let windows: Vec<Window> = windows_due(&release, &moment(due)).map(|index| window(index, 0)).collect();
+    let after = then(&release, &checked(&release, windows), due);
+    assert_eq!(after.progress.status.soak().unwrap().failures, 0);
+    assert_eq!(after.progress.check_due_at, Some(due), "the rest is due at once");
+}
+
+#[test]
+fn reverted_needs_a_look_after_every_forward_act_is_done() {
+    let (deploying, _) = in_phase(Phase::Deploying);
+    let forward = deploying.progress.acts;
+    let stopping = then(&deploying, &command(Command::Stop), NOW + 1_000);
+    let acting = then(&stopping, &act_due(&stopping), NOW + 1_000);
+    // The old version serves, but the split is still under way.
+    let early = then(&acting, &reported(&acting, serving(NOW + 2_000)), NOW + 3_000);
+    assert_eq!(early.progress.status.name(), "reverting");
+    assert_eq!(early.progress.act_due_at, Some(NOW + LEASE_MS), "when the forward lease has run out");
+    // The forward act reports: now a fresh look is enough.
+    let report = Input::Reported {
+        act: forward,
+        outcome: serving(NOW + 4_000),
+    };
+    let quiet = then(&early, &report, NOW + 5_000);
+    assert_eq!(quiet.progress.act_due_at, Some(NOW + 5_000));
+    let again = then(&quiet, &act_due(&quiet), NOW + 5_000);
+    let done = then(&again, &reported(&again, serving(NOW + 5_000)), NOW + 6_000);
+    assert_eq!(done.progress.status.name(), "reverted");
+}
+
+#[test]
+fn a_revert_retries_with_back_off_alerts_and_can_be_abandoned_only_after_a_failure() {
+    let (mut release, mut now) = in_phase(Phase::Reverting);
+    assert!(matches!(decide(&release, &command(Command::Abandon), &moment(now)), Err(Refusal::Conflict(_))));
+    let mut waits = Vec::new();
+    let mut alerts = 0;
+    for _ in 0..8 {
+        let failed = Outcome::Failed {
+            detail: "Cloudflare answered 404 (code 10007)".to_owned(),
+            permanent: true,
+            retry_after_ms: None,
+        };
+        let decision = decide(&release, &reported(&release, failed), &moment(now)).unwrap();
+        alerts += decision.events.iter().filter(|event| event.kind == "alert.raised").count();
+        release = decision.release;
+        let due = release.progress.act_due_at.unwrap();
+        waits.push((due - now) / 1_000);
+        now = due;
+        release = then(&release, &act_due(&release), now);
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+    assert_eq!(alerts, 2, "at once since it can't work, and once more when it goes on");
+    let after = then(&release, &command(Command::Abandon), now);
+    let ending = after.progress.status.ending().unwrap();
+    assert_eq!((after.progress.status.name(), ending.reason), ("superseded", Reason::Abandoned));
+    assert!(ending.detail.as_ref().unwrap().contains("10007"));
+}
+
+#[test]
+fn a_refused_split_turns_the_release_back_and_a_failing_one_in_the_end() {
+    let (release, now) = in_phase(Phase::Deploying);
+    let failed = |permanent| Outcome::Failed {
+        detail: "no".to_owned(),
+        permanent,
+        retry_after_ms: Some(90_000),
+    };
+    let decision = decide(&release, &reported(&release, failed(true)), &moment(now)).unwrap();
+    assert_eq!(decision.release.progress.status.ending().unwrap().reason, Reason::DeployFailed);
+    assert!(decision.act.is_some());
+    let again = then(&release, &reported(&release, failed(false)), now);
+    assert_eq!(again.progress.act_due_at, Some(now + 90_000), "Retry-After is kept");
+    let late = now + 16 * 60_000;
+    let again = then(&again, &act_due(&again), late);
+    let after = then(&again, &reported(&again, failed(false)), late);
+    assert_eq!(after.progress.status.name(), "reverting");
+}
+
+#[test]
+fn markers_name_one_intent_and_fit_in_50_bytes() {
+    let (deploying, _) = in_phase(Phase::Deploying);
+    let plan = act_plan(&deploying).unwrap();
+    assert!(plan.marker.len() <= 45, "{}", plan.marker);
+    let good = deployment("d1", &plan.message, &[("old", 90.0), ("new", 10.0)]);
+    assert!(plan.is_done_by(&good));
+    let longer = deployment("d1", &format!("{}7 stage", plan.marker), &[("old", 90.0), ("new", 10.0)]);
+    assert!(!plan.is_done_by(&longer), "version 27 is not version 2");
+    let other_split = deployment("d1", &plan.message, &[("old", 50.0), ("new", 50.0)]);
+    assert!(!plan.is_done_by(&other_split));
+    let (reverting, _) = in_phase(Phase::Reverting);
+    let plan = act_plan(&reverting).unwrap();
+    assert!(plan.is_done_by(&deployment("d0", "anything", &[("old", 100.0)])));
+    assert!(!plan.is_done_by(&good));
+}
+
+#[test]
+fn a_batch_of_inputs_folds_into_one_decision() {
+    let (release, now) = in_phase(Phase::Soaking);
+    let check = checked(&release, vec![window(next_window(&release), 0)]);
+    let (decision, fates) = decide_all(&release, &[check.clone(), check, command(Command::Pause), command(Command::Stop)], &moment(now));
+    assert_eq!(fates, [Ok(()), Err(Refusal::Stale), Ok(()), Ok(())]);
+    let decision = decision.unwrap();
+    assert_eq!(decision.judged.len(), 1);
+    let kinds: Vec<&str> = decision.events.iter().map(|event| event.kind.as_str()).collect();
+    assert_eq!(kinds, ["release.paused", "release.reverting"]);
+    assert_eq!(decision.events[0].sequence + 1, decision.events[1].sequence);
+}
+
+#[test]
+fn the_version_counts_transitions_and_nothing_else() {
+    let release = fixture::release();
+    assert_eq!(release.progress.version, 1);
+    let deploying = then(&release, &start(), NOW);
+    assert_eq!(deploying.progress.version, 2);
+    let leased = then(&deploying, &act_due(&deploying), NOW);
+    assert_eq!(leased.progress.version, 2);
+    let soaking = then(&leased, &reported(&leased, serving(NOW)), NOW);
+    assert_eq!(soaking.progress.version, 3);
+    let due = soaking.progress.check_due_at.unwrap();
+    let looked = then(&soaking, &checked(&soaking, vec![window(next_window(&soaking), 0)]), due);
+    assert_eq!(looked.progress.version, 3);
+}

@@ -1,0 +1,284 @@
+//! The pipeline under faults: lost, doubled and poisoned messages, a database and a Cloudflare that fail before and after
+//! they did what was asked, and a crash at every single call.
+
+mod support;
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use hmd::pipeline::ports::QueueName;
+use hmd::simulator::{BehaviorPatch, HandDeployment, VersionShare};
+use serde_json::{Value, json};
+use support::{ACCOUNT, Call, Fault, Queued, World, healthy};
+
+/// A short release: two stages, the second at 100 %.
+fn short(plan: &mut Value) {
+    plan["stages"] = json!([{"percent": 50, "soak": "30s"}, {"percent": 100, "soak": "20s"}]);
+}
+
+/// What must hold of every ended release, whatever happened on the way.
+fn check_invariants(world: &World, id: &str) {
+    let release = world.get(id);
+    let sequences: Vec<u64> = world.events(id).iter().map(|e| e["sequence"].as_u64().unwrap()).collect();
+    assert_eq!(sequences, (1..=sequences.len() as u64).collect::<Vec<_>>(), "events without gaps");
+    let decisions = world.rows("SELECT seq, version FROM decisions ORDER BY seq");
+    for (i, decision) in decisions.iter().enumerate() {
+        assert_eq!(decision["seq"].as_u64(), Some(i as u64 + 2), "sequences without gaps");
+    }
+    assert_eq!(decisions.last().unwrap()["seq"], release["revision"]);
+    // Each intent was deployed at most once.
+    let mut markers: BTreeMap<String, u32> = BTreeMap::new();
+    for deployment in world.deployments("shop") {
+        if let Some(message) = deployment["annotations"]["workers/message"].as_str()
+            && message.starts_with("hmd:")
+        {
+            *markers.entry(message.split(' ').next().unwrap().to_owned()).or_default() += 1;
+        }
+    }
+    assert!(markers.values().all(|times| *times == 1), "a blind second deployment: {markers:?}");
+    let gaps = world.rows(
+        "SELECT stage FROM windows GROUP BY stage HAVING max(window_index) - min(window_index) + 1 <> count(*)",
+    );
+    assert!(gaps.is_empty(), "windows without gaps in a stage: {gaps:?}");
+}
+
+fn released(world: &World) -> (Vec<String>, String) {
+    let versions = world.worker("shop", &[healthy(), healthy()]);
+    world.plan("shop", short);
+    let id = world.release("shop");
+    (versions, id)
+}
+
+fn succeeds(world: &World, versions: &[String], id: &str) {
+    let release = world.finish(id);
+    assert_eq!(release["state"], "succeeded", "{release}\n{:#?}", world.events(id));
+    assert_eq!(world.split("shop"), [(versions[1].clone(), 100.0)].into());
+    check_invariants(world, id);
+}
+
+#[test]
+fn a_release_survives_the_loss_of_every_message() {
+    let world = World::new();
+    let (versions, id) = released(&world);
+    // Nothing that is sent outside a sweep ever arrives.
+    let end = world.now.get() + 3_600_000;
+    while world.get(&id)["ended_at"].is_null() && world.now.get() < end {
+        world.queue.borrow_mut().clear();
+        let minute = world.now.get() + 60_000;
+        world.sweep();
+        world.run_until(minute, |_| false);
+    }
+    succeeds(&world, &versions, &id);
+}
+
+#[test]
+fn doubled_messages_fork_nothing() {
+    let world = World::new();
+    let (versions, id) = released(&world);
+    world.run_until(world.now.get() + 3_600_000, |world| {
+        let mut queue = world.queue.borrow_mut();
+        let copies: Vec<Queued> = queue
+            .iter()
+            .filter(|message| message.id < 1_000_000)
+            .map(|message| Queued { body: message.body.clone(), id: message.id + 1_000_000, ..*message })
+            .collect();
+        let known: Vec<u64> = queue.iter().map(|message| message.id).collect();
+        queue.extend(copies.into_iter().filter(|copy| !known.contains(&copy.id)));
+        drop(queue);
+        !world.get(&id)["ended_at"].is_null()
+    });
+    succeeds(&world, &versions, &id);
+}
+
+#[test]
+fn poisoned_messages_become_dead_letters_and_hold_nobody_up() {
+    let world = World::new();
+    let (versions, id) = released(&world);
+    for (i, body) in ["", "{", "{\"schema\":99,\"kind\":\"check\",\"release\":\"r\",\"due_at\":1}", "[1,2]"].into_iter().enumerate() {
+        for queue in [QueueName::Transitions, QueueName::Checks] {
+            let id = 9_000 + 10 * i as u64 + u64::from(queue == QueueName::Checks);
+            world.queue.borrow_mut().push(Queued { queue, body: body.to_owned(), due_at: world.now.get(), id });
+        }
+    }
+    // Calls for releases that do not exist are nobody's business.
+    let ghost = json!({"schema": 1, "kind": "check", "release": "rel_ghost", "due_at": 1}).to_string();
+    world.queue.borrow_mut().push(Queued { queue: QueueName::Checks, body: ghost, due_at: world.now.get(), id: 1 << 40 });
+    succeeds(&world, &versions, &id);
+    let letters = world.rows("SELECT queue, reason FROM dead_letters");
+    assert_eq!(letters.len(), 8, "{letters:?}");
+    assert!(letters.iter().any(|letter| letter["reason"].as_str().unwrap().contains("schema 99")));
+    assert!(world.lines.borrow().iter().any(|line| line["log"] == "alert"));
+}
+
+#[test]
+fn early_messages_are_sent_on_so_that_long_delays_chain() {
+    let world = World::new();
+    world.worker("shop", &[healthy(), healthy()]);
+    world.plan("shop", |plan| {
+        plan["stages"] = json!([{"percent": 50, "soak": "30h", "max_soak": "60h"}, {"percent": 100, "soak": "15h"}]);
+        plan["check_interval"] = json!("15h");
+    });
+    {
+        let mut cloudflare = world.cloudflare.lock().unwrap();
+        let slow = hmd::simulator::WorkerPatch { requests_per_second: Some(0.05), ..hmd::simulator::WorkerPatch::default() };
+        cloudflare.patch_worker(world.now.get(), ACCOUNT, "shop", slow).unwrap();
+        cloudflare.set_retention_ms(world.now.get(), 7 * 86_400_000);
+    }
+    let id = world.release("shop");
+    // No sweep helps here: only the chain of messages.
+    world.set_rule(|_| None);
+    world.run_until(world.now.get() + 5 * 86_400_000, |world| !world.get(&id)["ended_at"].is_null());
+    assert_eq!(world.get(&id)["state"], "succeeded", "{:#?}", world.events(&id));
+}
+
+#[test]
+fn whatever_call_fails_or_loses_its_answer_the_release_ends_right() {
+    for fault in [Fault::Refused, Fault::Lost, Fault::CrashBefore, Fault::CrashAfter] {
+        // Each call of a whole release, one release per call.
+        for nth in 0.. {
+            let world = World::new();
+            let (versions, id) = released(&world);
+            let calls = Rc::new(Cell::new(0));
+            let counted = Rc::clone(&calls);
+            world.set_rule(move |_| {
+                let call = counted.replace(counted.get() + 1);
+                (call == nth).then_some(fault)
+            });
+            // Reading through the API would count as calls, too.
+            world.run_until(world.now.get() + 400_000, |_| false);
+            world.clear_rule();
+            if calls.get() <= nth {
+                assert!(nth > 30, "only {nth} calls in a whole release?");
+                break;
+            }
+            succeeds(&world, &versions, &id);
+        }
+    }
+}
+
+#[test]
+fn whatever_call_fails_a_bad_version_is_reverted() {
+    for fault in [Fault::Refused, Fault::Lost, Fault::CrashBefore, Fault::CrashAfter, Fault::Status(503), Fault::Status(429)] {
+        for nth in 0.. {
+            let world = World::new();
+            let (versions, id) = released(&world);
+            world.run_to(&id, |r| r["stages"][0]["state"] == "soaking");
+            let bad = BehaviorPatch { error_rate: Some(0.4), ..BehaviorPatch::default() };
+            world.cloudflare.lock().unwrap().patch_behavior(world.now.get(), ACCOUNT, "shop", &versions[1], bad).unwrap();
+            let calls = Rc::new(Cell::new(0));
+            let counted = Rc::clone(&calls);
+            world.set_rule(move |call| {
+                if matches!(fault, Fault::Status(_)) && !matches!(call, Call::Http(_)) {
+                    return None;
+                }
+                let call = counted.replace(counted.get() + 1);
+                (call == nth).then_some(fault)
+            });
+            world.run_until(world.now.get() + 300_000, |_| false);
+            world.clear_rule();
+            if calls.get() <= nth {
+                break;
+            }
+            let release = world.finish(&id);
+            assert_eq!((release["state"].as_str(), release["reason"].as_str()), (Some("reverted"), Some("slo_violation")), "{fault:?} at {nth}: {:#?}", world.events(&id));
+            assert_eq!(world.split("shop"), [(versions[0].clone(), 100.0)].into());
+            assert_eq!(release["stages"][1]["state"], "skipped", "the share never rises after harm");
+            check_invariants(&world, &id);
+        }
+    }
+}
+
+#[test]
+fn a_late_split_of_our_own_is_reverted_again() {
+    let world = World::new();
+    let (versions, id) = released(&world);
+    // The first split hangs: Cloudflare will carry it out later.
+    world.set_rule(|call| matches!(call, Call::Http(request) if request.method == "POST" && request.url.ends_with("/deployments")).then_some(Fault::CrashBefore));
+    world.run_for(1_000);
+    let (status, _) = world.api("POST", &format!("/v1/releases/{id}/stop"), &Value::Null);
+    assert_eq!(status, 200);
+    world.clear_rule();
+    world.run_for(2_000);
+    // The old version serves all, but the split is at large: no end yet.
+    assert_eq!(world.get(&id)["state"], "reverting");
+    let marker = format!("hmd:{id}/2 stage 1 of 2: 50 %");
+    let late = vec![
+        VersionShare { version_id: versions[0].clone(), percentage: 50.0 },
+        VersionShare { version_id: versions[1].clone(), percentage: 50.0 },
+    ];
+    world.cloudflare.lock().unwrap().deploy_by_api(world.now.get(), ACCOUNT, "shop", late, Some(&marker)).unwrap();
+    let release = world.finish(&id);
+    assert_eq!((release["state"].as_str(), release["reason"].as_str()), (Some("reverted"), Some("stopped")));
+    assert_eq!(world.split("shop"), [(versions[0].clone(), 100.0)].into());
+}
+
+#[test]
+fn a_hotfix_between_look_and_write_is_named() {
+    let world = World::new();
+    let versions = world.worker("shop", &[healthy(), healthy(), healthy()]);
+    world.plan("shop", short);
+    let id = world.release("shop");
+    let cloudflare = std::sync::Arc::clone(&world.cloudflare);
+    let hotfix = versions[1].clone();
+    let now = world.now.get();
+    let mut done = false;
+    // A person deploys in the instant between HMD's look and its write; Cloudflare has no compare-and-swap.
+    world.set_rule(move |call| {
+        if let Call::Http(request) = call
+            && request.method == "POST"
+            && !done
+        {
+            done = true;
+            let hand = HandDeployment {
+                versions: vec![VersionShare { version_id: hotfix.clone(), percentage: 100.0 }],
+                message: Some("hotfix".to_owned()),
+            };
+            cloudflare.lock().unwrap().deploy_by_hand(now, ACCOUNT, "shop", hand).unwrap();
+        }
+        None
+    });
+    let release = world.finish(&id);
+    assert_eq!((release["state"].as_str(), release["reason"].as_str()), (Some("superseded"), Some("foreign_deployment")));
+    assert!(release["detail"].as_str().unwrap().contains("deploy theirs again"), "{release}");
+    assert!(world.event_types(&id).contains(&"alert.raised".to_owned()));
+}
+
+#[test]
+fn secrets_that_changed_do_not_stop_the_way_back() {
+    let world = World::new();
+    let (versions, id) = released(&world);
+    world.run_to(&id, |r| r["stages"][0]["state"] == "soaking");
+    let rule = hmd::simulator::FaultRule {
+        method: Some("POST".to_owned()),
+        path_contains: "/deployments".to_owned(),
+        status: Some(400),
+        code: Some(10_220),
+        message: Some("Cannot roll back. The following secrets have changed: API_KEY".to_owned()),
+        times: Some(1),
+        ..hmd::simulator::FaultRule::default()
+    };
+    world.cloudflare.lock().unwrap().set_faults(vec![rule]).unwrap();
+    world.api("POST", &format!("/v1/releases/{id}/stop"), &Value::Null);
+    let release = world.finish(&id);
+    assert_eq!(release["reason"], "stopped");
+    assert_eq!(world.split("shop"), [(versions[0].clone(), 100.0)].into());
+    let ended = world.events(&id).pop().unwrap();
+    assert_eq!(ended["data"]["forced"], true, "{ended}");
+    assert!(world.requests.borrow().iter().any(|(_, path)| path.ends_with("deployments?force=true")));
+}
+
+#[test]
+fn telemetry_that_can_not_be_read_holds_and_judges_later() {
+    let world = World::new();
+    let (versions, id) = released(&world);
+    world.run_to(&id, |r| r["stages"][0]["state"] == "soaking");
+    world.set_rule(|call| matches!(call, Call::Http(request) if request.url.ends_with("/query")).then_some(Fault::Status(500)));
+    world.run_for(1_800_000);
+    let release = world.get(&id);
+    assert_eq!((release["state"].as_str(), release["stage"].as_u64()), (Some("rolling_out"), Some(1)), "held, far beyond max_soak");
+    let alerts = world.event_types(&id).iter().filter(|kind| *kind == "alert.raised").count();
+    assert_eq!(alerts, 1);
+    world.clear_rule();
+    succeeds(&world, &versions, &id);
+}
