@@ -21,10 +21,6 @@ pub fn rfc3339(at: UnixMs) -> String {
 ///
 /// # Errors
 /// Those of the serializer.
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde passes fields by reference"
-)]
 pub fn serialize_rfc3339<S: Serializer>(at: &UnixMs, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&rfc3339(*at))
 }
@@ -33,7 +29,6 @@ pub fn serialize_rfc3339<S: Serializer>(at: &UnixMs, serializer: S) -> Result<S:
 ///
 /// # Errors
 /// Those of the serializer.
-#[expect(clippy::ref_option, reason = "serde passes fields by reference")]
 pub fn serialize_rfc3339_option<S: Serializer>(
     at: &Option<UnixMs>,
     serializer: S,

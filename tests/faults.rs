@@ -1,6 +1,8 @@
 //! The pipeline under faults: lost, doubled and poisoned messages, a database and a Cloudflare that fail before and after
 //! they did what was asked, and a crash at every single call.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail at once")]
+
 mod support;
 
 use std::cell::Cell;
@@ -20,11 +22,23 @@ fn short(plan: &mut Value) {
 /// What must hold of every ended release, whatever happened on the way.
 fn check_invariants(world: &World, id: &str) {
     let release = world.get(id);
-    let sequences: Vec<u64> = world.events(id).iter().map(|e| e["sequence"].as_u64().unwrap()).collect();
-    assert_eq!(sequences, (1..=sequences.len() as u64).collect::<Vec<_>>(), "events without gaps");
+    let sequences: Vec<u64> = world
+        .events(id)
+        .iter()
+        .map(|e| e["sequence"].as_u64().unwrap())
+        .collect();
+    assert_eq!(
+        sequences,
+        (1..=sequences.len() as u64).collect::<Vec<_>>(),
+        "events without gaps"
+    );
     let decisions = world.rows("SELECT seq, version FROM decisions ORDER BY seq");
     for (i, decision) in decisions.iter().enumerate() {
-        assert_eq!(decision["seq"].as_u64(), Some(i as u64 + 2), "sequences without gaps");
+        assert_eq!(
+            decision["seq"].as_u64(),
+            Some(i as u64 + 2),
+            "sequences without gaps"
+        );
     }
     assert_eq!(decisions.last().unwrap()["seq"], release["revision"]);
     // Each intent was deployed at most once.
@@ -33,10 +47,15 @@ fn check_invariants(world: &World, id: &str) {
         if let Some(message) = deployment["annotations"]["workers/message"].as_str()
             && message.starts_with("hmd:")
         {
-            *markers.entry(message.split(' ').next().unwrap().to_owned()).or_default() += 1;
+            *markers
+                .entry(message.split(' ').next().unwrap().to_owned())
+                .or_default() += 1;
         }
     }
-    assert!(markers.values().all(|times| *times == 1), "a blind second deployment: {markers:?}");
+    assert!(
+        markers.values().all(|times| *times == 1),
+        "a blind second deployment: {markers:?}"
+    );
     let gaps = world.rows(
         "SELECT stage FROM windows GROUP BY stage HAVING max(window_index) - min(window_index) + 1 <> count(*)",
     );
@@ -52,7 +71,12 @@ fn released(world: &World) -> (Vec<String>, String) {
 
 fn succeeds(world: &World, versions: &[String], id: &str) {
     let release = world.finish(id);
-    assert_eq!(release["state"], "succeeded", "{release}\n{:#?}", world.events(id));
+    assert_eq!(
+        release["state"],
+        "succeeded",
+        "{release}\n{:#?}",
+        world.events(id)
+    );
     assert_eq!(world.split("shop"), [(versions[1].clone(), 100.0)].into());
     check_invariants(world, id);
 }
@@ -81,7 +105,11 @@ fn doubled_messages_fork_nothing() {
         let copies: Vec<Queued> = queue
             .iter()
             .filter(|message| message.id < 1_000_000)
-            .map(|message| Queued { body: message.body.clone(), id: message.id + 1_000_000, ..*message })
+            .map(|message| Queued {
+                body: message.body.clone(),
+                id: message.id + 1_000_000,
+                ..*message
+            })
             .collect();
         let known: Vec<u64> = queue.iter().map(|message| message.id).collect();
         queue.extend(copies.into_iter().filter(|copy| !known.contains(&copy.id)));
@@ -95,20 +123,49 @@ fn doubled_messages_fork_nothing() {
 fn poisoned_messages_become_dead_letters_and_hold_nobody_up() {
     let world = World::new();
     let (versions, id) = released(&world);
-    for (i, body) in ["", "{", "{\"schema\":99,\"kind\":\"check\",\"release\":\"r\",\"due_at\":1}", "[1,2]"].into_iter().enumerate() {
+    for (i, body) in [
+        "",
+        "{",
+        "{\"schema\":99,\"kind\":\"check\",\"release\":\"r\",\"due_at\":1}",
+        "[1,2]",
+    ]
+    .into_iter()
+    .enumerate()
+    {
         for queue in [QueueName::Transitions, QueueName::Checks] {
             let id = 9_000 + 10 * i as u64 + u64::from(queue == QueueName::Checks);
-            world.queue.borrow_mut().push(Queued { queue, body: body.to_owned(), due_at: world.now.get(), id });
+            world.queue.borrow_mut().push(Queued {
+                queue,
+                body: body.to_owned(),
+                due_at: world.now.get(),
+                id,
+            });
         }
     }
     // Calls for releases that do not exist are nobody's business.
-    let ghost = json!({"schema": 1, "kind": "check", "release": "rel_ghost", "due_at": 1}).to_string();
-    world.queue.borrow_mut().push(Queued { queue: QueueName::Checks, body: ghost, due_at: world.now.get(), id: 1 << 40 });
+    let ghost =
+        json!({"schema": 1, "kind": "check", "release": "rel_ghost", "due_at": 1}).to_string();
+    world.queue.borrow_mut().push(Queued {
+        queue: QueueName::Checks,
+        body: ghost,
+        due_at: world.now.get(),
+        id: 1 << 40,
+    });
     succeeds(&world, &versions, &id);
     let letters = world.rows("SELECT queue, reason FROM dead_letters");
     assert_eq!(letters.len(), 8, "{letters:?}");
-    assert!(letters.iter().any(|letter| letter["reason"].as_str().unwrap().contains("schema 99")));
-    assert!(world.lines.borrow().iter().any(|line| line["log"] == "alert"));
+    assert!(
+        letters
+            .iter()
+            .any(|letter| letter["reason"].as_str().unwrap().contains("schema 99"))
+    );
+    assert!(
+        world
+            .lines
+            .borrow()
+            .iter()
+            .any(|line| line["log"] == "alert")
+    );
 }
 
 #[test]
@@ -121,20 +178,37 @@ fn early_messages_are_sent_on_so_that_long_delays_chain() {
     });
     {
         let mut cloudflare = world.cloudflare.lock().unwrap();
-        let slow = hmd::simulator::WorkerPatch { requests_per_second: Some(0.05), ..hmd::simulator::WorkerPatch::default() };
-        cloudflare.patch_worker(world.now.get(), ACCOUNT, "shop", slow).unwrap();
+        let slow = hmd::simulator::WorkerPatch {
+            requests_per_second: Some(0.05),
+            ..hmd::simulator::WorkerPatch::default()
+        };
+        cloudflare
+            .patch_worker(world.now.get(), ACCOUNT, "shop", slow)
+            .unwrap();
         cloudflare.set_retention_ms(world.now.get(), 7 * 86_400_000);
     }
     let id = world.release("shop");
     // No sweep helps here: only the chain of messages.
     world.set_rule(|_| None);
-    world.run_until(world.now.get() + 5 * 86_400_000, |world| !world.get(&id)["ended_at"].is_null());
-    assert_eq!(world.get(&id)["state"], "succeeded", "{:#?}", world.events(&id));
+    world.run_until(world.now.get() + 5 * 86_400_000, |world| {
+        !world.get(&id)["ended_at"].is_null()
+    });
+    assert_eq!(
+        world.get(&id)["state"],
+        "succeeded",
+        "{:#?}",
+        world.events(&id)
+    );
 }
 
 #[test]
 fn whatever_call_fails_or_loses_its_answer_the_release_ends_right() {
-    for fault in [Fault::Refused, Fault::Lost, Fault::CrashBefore, Fault::CrashAfter] {
+    for fault in [
+        Fault::Refused,
+        Fault::Lost,
+        Fault::CrashBefore,
+        Fault::CrashAfter,
+    ] {
         // Each call of a whole release, one release per call.
         for nth in 0.. {
             let world = World::new();
@@ -159,13 +233,28 @@ fn whatever_call_fails_or_loses_its_answer_the_release_ends_right() {
 
 #[test]
 fn whatever_call_fails_a_bad_version_is_reverted() {
-    for fault in [Fault::Refused, Fault::Lost, Fault::CrashBefore, Fault::CrashAfter, Fault::Status(503), Fault::Status(429)] {
+    for fault in [
+        Fault::Refused,
+        Fault::Lost,
+        Fault::CrashBefore,
+        Fault::CrashAfter,
+        Fault::Status(503),
+        Fault::Status(429),
+    ] {
         for nth in 0.. {
             let world = World::new();
             let (versions, id) = released(&world);
             world.run_to(&id, |r| r["stages"][0]["state"] == "soaking");
-            let bad = BehaviorPatch { error_rate: Some(0.4), ..BehaviorPatch::default() };
-            world.cloudflare.lock().unwrap().patch_behavior(world.now.get(), ACCOUNT, "shop", &versions[1], bad).unwrap();
+            let bad = BehaviorPatch {
+                error_rate: Some(0.4),
+                ..BehaviorPatch::default()
+            };
+            world
+                .cloudflare
+                .lock()
+                .unwrap()
+                .patch_behavior(world.now.get(), ACCOUNT, "shop", &versions[1], bad)
+                .unwrap();
             let calls = Rc::new(Cell::new(0));
             let counted = Rc::clone(&calls);
             world.set_rule(move |call| {
@@ -181,9 +270,17 @@ fn whatever_call_fails_a_bad_version_is_reverted() {
                 break;
             }
             let release = world.finish(&id);
-            assert_eq!((release["state"].as_str(), release["reason"].as_str()), (Some("reverted"), Some("slo_violation")), "{fault:?} at {nth}: {:#?}", world.events(&id));
+            assert_eq!(
+                (release["state"].as_str(), release["reason"].as_str()),
+                (Some("reverted"), Some("slo_violation")),
+                "{fault:?} at {nth}: {:#?}",
+                world.events(&id)
+            );
             assert_eq!(world.split("shop"), [(versions[0].clone(), 100.0)].into());
-            assert_eq!(release["stages"][1]["state"], "skipped", "the share never rises after harm");
+            assert_eq!(
+                release["stages"][1]["state"], "skipped",
+                "the share never rises after harm"
+            );
             check_invariants(&world, &id);
         }
     }
@@ -204,12 +301,26 @@ fn a_late_split_of_our_own_is_reverted_again() {
     assert_eq!(world.get(&id)["state"], "reverting");
     let marker = format!("hmd:{id}/2 stage 1 of 2: 50 %");
     let late = vec![
-        VersionShare { version_id: versions[0].clone(), percentage: 50.0 },
-        VersionShare { version_id: versions[1].clone(), percentage: 50.0 },
+        VersionShare {
+            version_id: versions[0].clone(),
+            percentage: 50.0,
+        },
+        VersionShare {
+            version_id: versions[1].clone(),
+            percentage: 50.0,
+        },
     ];
-    world.cloudflare.lock().unwrap().deploy_by_api(world.now.get(), ACCOUNT, "shop", late, Some(&marker)).unwrap();
+    world
+        .cloudflare
+        .lock()
+        .unwrap()
+        .deploy_by_api(world.now.get(), ACCOUNT, "shop", late, Some(&marker))
+        .unwrap();
     let release = world.finish(&id);
-    assert_eq!((release["state"].as_str(), release["reason"].as_str()), (Some("reverted"), Some("stopped")));
+    assert_eq!(
+        (release["state"].as_str(), release["reason"].as_str()),
+        (Some("reverted"), Some("stopped"))
+    );
     assert_eq!(world.split("shop"), [(versions[0].clone(), 100.0)].into());
 }
 
@@ -231,16 +342,32 @@ fn a_hotfix_between_look_and_write_is_named() {
         {
             done = true;
             let hand = HandDeployment {
-                versions: vec![VersionShare { version_id: hotfix.clone(), percentage: 100.0 }],
+                versions: vec![VersionShare {
+                    version_id: hotfix.clone(),
+                    percentage: 100.0,
+                }],
                 message: Some("hotfix".to_owned()),
             };
-            cloudflare.lock().unwrap().deploy_by_hand(now, ACCOUNT, "shop", hand).unwrap();
+            cloudflare
+                .lock()
+                .unwrap()
+                .deploy_by_hand(now, ACCOUNT, "shop", hand)
+                .unwrap();
         }
         None
     });
     let release = world.finish(&id);
-    assert_eq!((release["state"].as_str(), release["reason"].as_str()), (Some("superseded"), Some("foreign_deployment")));
-    assert!(release["detail"].as_str().unwrap().contains("deploy theirs again"), "{release}");
+    assert_eq!(
+        (release["state"].as_str(), release["reason"].as_str()),
+        (Some("superseded"), Some("foreign_deployment"))
+    );
+    assert!(
+        release["detail"]
+            .as_str()
+            .unwrap()
+            .contains("deploy theirs again"),
+        "{release}"
+    );
     assert!(world.event_types(&id).contains(&"alert.raised".to_owned()));
 }
 
@@ -258,14 +385,25 @@ fn secrets_that_changed_do_not_stop_the_way_back() {
         times: Some(1),
         ..hmd::simulator::FaultRule::default()
     };
-    world.cloudflare.lock().unwrap().set_faults(vec![rule]).unwrap();
+    world
+        .cloudflare
+        .lock()
+        .unwrap()
+        .set_faults(vec![rule])
+        .unwrap();
     world.api("POST", &format!("/v1/releases/{id}/stop"), &Value::Null);
     let release = world.finish(&id);
     assert_eq!(release["reason"], "stopped");
     assert_eq!(world.split("shop"), [(versions[0].clone(), 100.0)].into());
     let ended = world.events(&id).pop().unwrap();
     assert_eq!(ended["data"]["forced"], true, "{ended}");
-    assert!(world.requests.borrow().iter().any(|(_, path)| path.ends_with("deployments?force=true")));
+    assert!(
+        world
+            .requests
+            .borrow()
+            .iter()
+            .any(|(_, path)| path.ends_with("deployments?force=true"))
+    );
 }
 
 #[test]
@@ -273,11 +411,22 @@ fn telemetry_that_can_not_be_read_holds_and_judges_later() {
     let world = World::new();
     let (versions, id) = released(&world);
     world.run_to(&id, |r| r["stages"][0]["state"] == "soaking");
-    world.set_rule(|call| matches!(call, Call::Http(request) if request.url.ends_with("/query")).then_some(Fault::Status(500)));
+    world.set_rule(|call| {
+        matches!(call, Call::Http(request) if request.url.ends_with("/query"))
+            .then_some(Fault::Status(500))
+    });
     world.run_for(1_800_000);
     let release = world.get(&id);
-    assert_eq!((release["state"].as_str(), release["stage"].as_u64()), (Some("rolling_out"), Some(1)), "held, far beyond max_soak");
-    let alerts = world.event_types(&id).iter().filter(|kind| *kind == "alert.raised").count();
+    assert_eq!(
+        (release["state"].as_str(), release["stage"].as_u64()),
+        (Some("rolling_out"), Some(1)),
+        "held, far beyond max_soak"
+    );
+    let alerts = world
+        .event_types(&id)
+        .iter()
+        .filter(|kind| *kind == "alert.raised")
+        .count();
     assert_eq!(alerts, 1);
     world.clear_rule();
     succeeds(&world, &versions, &id);

@@ -1,5 +1,7 @@
 //! The pipeline on the host: the very statements and messages of production over SQLite, against the simulated Cloudflare.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail at once")]
+
 mod support;
 
 use hmd::simulator::{BehaviorPatch, HandDeployment, VersionShare, WorkerPatch};
@@ -147,7 +149,7 @@ fn a_slow_version_is_reverted_though_no_request_fails() {
     slow.wall_ms.p99 = 900.0;
     world.worker("shop", &[healthy(), slow]);
     world.plan("shop", |plan| {
-        plan["slos"][1]["objective"]["max_ms"] = json!(400)
+        plan["slos"][1]["objective"]["max_ms"] = json!(400);
     });
     let id = world.release("shop");
     let release = world.finish(&id);
@@ -463,7 +465,7 @@ fn questions_grow_with_accounts_and_not_with_releases() {
             let script = format!("shop-{i}");
             world.worker(&script, &[healthy(), healthy()]);
             world.plan(&script, |plan| {
-                plan["slos"][1]["objective"]["max_ms"] = json!(2_000 + i)
+                plan["slos"][1]["objective"]["max_ms"] = json!(2_000 + i);
             });
             ids.push(world.release(&script));
         }

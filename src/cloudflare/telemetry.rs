@@ -136,7 +136,7 @@ fn part<'a, P: HttpOut + Clock>(
     async move {
         let asked = Questions::of(targets);
         let answers = asked
-            .questions
+            .bodies
             .iter()
             .map(|question| ask(cloudflare, account, (from, to), question));
         let answers = try_join_all(answers).await?;
@@ -159,7 +159,7 @@ fn part<'a, P: HttpOut + Clock>(
 
 /// The questions for some targets: totals first, then errors (if any SLO wants them), then slow requests, slot by slot.
 struct Questions {
-    questions: Vec<Value>,
+    bodies: Vec<Value>,
     errors_at: Option<usize>,
     slow_from: usize,
     percentiles: Vec<(&'static str, &'static str)>,
@@ -265,7 +265,7 @@ impl Questions {
             questions.push(question(filters, counted));
         }
         Self {
-            questions,
+            bodies: questions,
             errors_at,
             slow_from,
             percentiles,

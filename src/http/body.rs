@@ -57,19 +57,19 @@ fn wrong_field(error: &serde_path_to_error::Error<serde_json::Error>) -> FieldEr
     let detail = error.inner().to_string();
     let mut pointer = String::new();
     for segment in error.path() {
-        match segment {
-            Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
-            Segment::Map { key } => pointer.push_str(&format!("/{}", escaped(key))),
-            Segment::Enum { variant } => pointer.push_str(&format!("/{}", escaped(variant))),
-            Segment::Unknown => (),
-        }
+        pointer += &match segment {
+            Segment::Seq { index } => step(&index.to_string()),
+            Segment::Map { key } => step(key),
+            Segment::Enum { variant } => step(variant),
+            Segment::Unknown => String::new(),
+        };
     }
     // serde says of a missing field only where it is missing; point at the place where it belongs.
     if let Some(field) = detail
         .strip_prefix("missing field `")
         .and_then(|rest| rest.split('`').next())
     {
-        pointer.push_str(&format!("/{}", escaped(field)));
+        pointer += &step(field);
     }
     FieldError { pointer, detail }
 }
@@ -79,15 +79,16 @@ fn ignored_pointer(path: &serde_ignored::Path<'_>) -> String {
     match path {
         Path::Root => String::new(),
         Path::Seq { parent, index } => format!("{}/{index}", ignored_pointer(parent)),
-        Path::Map { parent, key } => format!("{}/{}", ignored_pointer(parent), escaped(key)),
+        Path::Map { parent, key } => ignored_pointer(parent) + &step(key),
         Path::Some { parent }
         | Path::NewtypeStruct { parent }
         | Path::NewtypeVariant { parent } => ignored_pointer(parent),
     }
 }
 
-fn escaped(segment: &str) -> String {
-    segment.replace('~', "~0").replace('/', "~1")
+/// One step of a JSON pointer.
+fn step(name: &str) -> String {
+    format!("/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ impl Problem {
     }
 
     /// A body that can be read, but not accepted.
+    #[must_use]
     pub fn invalid(errors: Vec<FieldError>) -> Self {
         let said: Vec<String> = errors
             .iter()

@@ -93,7 +93,7 @@ impl<P: Ports> Pipeline<'_, P> {
         for index in windows_due(release, &self.moment()) {
             match answers.get(&(interval, index)) {
                 Some(Ok(counts)) => {
-                    windows.push(targets_window(release, index, counts.get(script)))
+                    windows.push(targets_window(release, index, counts.get(script)));
                 }
                 Some(Err(error)) => return (windows, Some(error.detail.clone())),
                 // It settled while the others were asked; its turn comes with the next check.

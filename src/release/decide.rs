@@ -162,10 +162,10 @@ impl Draft {
             }
             (Rule::Promote, _) => self.promote(),
             (Rule::Approve, Command::Approve { stage, comment }) => {
-                self.decide_stage(*stage, true, comment)
+                self.decide_stage(*stage, true, comment.as_ref())
             }
             (Rule::Deny, Command::Deny { stage, comment }) => {
-                self.decide_stage(*stage, false, comment)
+                self.decide_stage(*stage, false, comment.as_ref())
             }
             (Rule::Abandon, _) => self.abandon(),
             (Rule::Already, _) => Err(Refusal::Already),
@@ -224,7 +224,7 @@ impl Draft {
         &mut self,
         stage: usize,
         approved: bool,
-        comment: &Option<String>,
+        comment: Option<&String>,
     ) -> Result<(), Refusal> {
         let present = self.next.progress.stage;
         if stage != present + 1 {
@@ -241,10 +241,10 @@ impl Draft {
         let lacking = wait.lacking.clone();
         if approved {
             let data = (!lacking.is_empty()).then(|| json!({"waived": lacking}));
-            self.event("approval.granted", None, comment.clone(), data);
+            self.event("approval.granted", None, comment.cloned(), data);
             self.pass_now();
         } else {
-            self.event("approval.denied", None, comment.clone(), None);
+            self.event("approval.denied", None, comment.cloned(), None);
             let detail = format!("stage {stage} denied by {}", self.actor);
             self.go_back(Reason::Denied, Some(detail), false);
         }

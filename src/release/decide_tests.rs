@@ -28,7 +28,10 @@ fn deployment(id: &str, message: &str, versions: &[(&str, f64)]) -> Deployment {
         source: Some("api".to_owned()),
         author_email: Some("dev@example.com".to_owned()),
         message: Some(message.to_owned()),
-        versions: versions.iter().map(|(v, share)| ((*v).to_owned(), *share)).collect(),
+        versions: versions
+            .iter()
+            .map(|(v, share)| ((*v).to_owned(), *share))
+            .collect(),
     }
 }
 
@@ -66,7 +69,9 @@ fn reported(release: &Release, outcome: Outcome) -> Input {
 }
 
 fn then(release: &Release, input: &Input, now: i64) -> Release {
-    decide(release, input, &moment(now)).unwrap_or_else(|refusal| panic!("{refusal:?}")).release
+    decide(release, input, &moment(now))
+        .unwrap_or_else(|refusal| panic!("{refusal:?}"))
+        .release
 }
 
 fn act_due(release: &Release) -> Input {
@@ -111,7 +116,9 @@ fn next_window(release: &Release) -> i64 {
 /// Judges windows, each when it settles, until the check after `until`.
 fn soak_until(mut release: Release, until: i64, bad: u64) -> Release {
     while let Some(due) = release.progress.check_due_at.filter(|due| *due <= until) {
-        let windows = windows_due(&release, &moment(due)).map(|index| window(index, bad)).collect();
+        let windows = windows_due(&release, &moment(due))
+            .map(|index| window(index, bad))
+            .collect();
         release = then(&release, &checked(&release, windows), due);
     }
     release
@@ -133,7 +140,9 @@ fn in_phase(phase: Phase) -> (Release, i64) {
             then(&release, &act_due(&release), NOW)
         }
         Phase::Soaking => soaking,
-        Phase::PausedDeploying => then(&in_phase(Phase::Deploying).0, &command(Command::Pause), NOW),
+        Phase::PausedDeploying => {
+            then(&in_phase(Phase::Deploying).0, &command(Command::Pause), NOW)
+        }
         Phase::PausedSoaking => then(&soaking, &command(Command::Pause), NOW),
         Phase::AwaitingApproval => soak_until(soaking, NOW + 70_000, 0),
         Phase::Reverting => {
@@ -144,7 +153,12 @@ fn in_phase(phase: Phase) -> (Release, i64) {
     };
     assert_eq!(Phase::of(&release.progress.status), phase);
     let alarms = [release.progress.act_due_at, release.progress.check_due_at];
-    let now = alarms.into_iter().flatten().max().unwrap_or(NOW).max(NOW + 1);
+    let now = alarms
+        .into_iter()
+        .flatten()
+        .max()
+        .unwrap_or(NOW)
+        .max(NOW + 1);
     (release, now)
 }
 
@@ -155,8 +169,14 @@ fn input(kind: Kind, release: &Release, now: i64) -> Input {
         Kind::Pause => command(Command::Pause),
         Kind::Resume => command(Command::Resume),
         Kind::Promote => command(Command::Promote),
-        Kind::Approve => command(Command::Approve { stage: 1, comment: None }),
-        Kind::Deny => command(Command::Deny { stage: 1, comment: None }),
+        Kind::Approve => command(Command::Approve {
+            stage: 1,
+            comment: None,
+        }),
+        Kind::Deny => command(Command::Deny {
+            stage: 1,
+            comment: None,
+        }),
         Kind::Abandon => command(Command::Abandon),
         Kind::ActDue => act_due(release),
         Kind::Reported => reported(release, serving(now)),
@@ -218,35 +238,70 @@ fn a_foreign_deployment_supersedes_wherever_it_is_seen() {
         assert_eq!(after.progress.status.name(), "superseded", "{phase:?}");
         assert_eq!(after.progress.act_due_at, None);
     }
-    for phase in [Phase::Soaking, Phase::PausedSoaking, Phase::AwaitingApproval] {
+    for phase in [
+        Phase::Soaking,
+        Phase::PausedSoaking,
+        Phase::AwaitingApproval,
+    ] {
         let (release, now) = in_phase(phase);
-        let Outcome::Foreign { deployment, overwritten } = foreign() else { unreachable!() };
+        let Outcome::Foreign {
+            deployment,
+            overwritten,
+        } = foreign()
+        else {
+            unreachable!()
+        };
         let input = Input::Checked {
             due_at: release.progress.check_due_at.unwrap(),
             // Harm in the same answer is the stranger's business, not ours.
             windows: vec![window(next_window(&release), 100)],
             failure: None,
-            look: Some(Look::Foreign { deployment, overwritten }),
+            look: Some(Look::Foreign {
+                deployment,
+                overwritten,
+            }),
         };
         let after = then(&release, &input, now);
-        assert_eq!(after.progress.status.ending().unwrap().reason, Reason::ForeignDeployment, "{phase:?}");
+        assert_eq!(
+            after.progress.status.ending().unwrap().reason,
+            Reason::ForeignDeployment,
+            "{phase:?}"
+        );
     }
 }
 
 #[test]
 fn a_violation_reverts_in_every_state_that_sends_traffic_and_takes_the_lease() {
-    for phase in [Phase::Soaking, Phase::PausedSoaking, Phase::AwaitingApproval] {
+    for phase in [
+        Phase::Soaking,
+        Phase::PausedSoaking,
+        Phase::AwaitingApproval,
+    ] {
         let (release, now) = in_phase(phase);
         let windows = vec![window(next_window(&release), 100)];
         let decision = decide(&release, &checked(&release, windows), &moment(now)).unwrap();
-        assert_eq!(decision.release.progress.status.ending().unwrap().reason, Reason::SloViolation, "{phase:?}");
-        assert_eq!(decision.act, Some(decision.release.progress.acts), "whoever sees it acts");
+        assert_eq!(
+            decision.release.progress.status.ending().unwrap().reason,
+            Reason::SloViolation,
+            "{phase:?}"
+        );
+        assert_eq!(
+            decision.act,
+            Some(decision.release.progress.acts),
+            "whoever sees it acts"
+        );
         assert_eq!(decision.release.progress.act_due_at, Some(now + LEASE_MS));
     }
     // The split of the stage before is watched while the next one is being applied, too.
     let soaking = soaking_of(fixture::plan(|_| ()));
     let deploying = soak_until(soaking, NOW + 65_000, 0);
-    assert_eq!((Phase::of(&deploying.progress.status), deploying.progress.stage), (Phase::Deploying, 1));
+    assert_eq!(
+        (
+            Phase::of(&deploying.progress.status),
+            deploying.progress.stage
+        ),
+        (Phase::Deploying, 1)
+    );
     let due = deploying.progress.check_due_at.unwrap();
     let windows = vec![window(next_window(&deploying), 100)];
     let after = then(&deploying, &checked(&deploying, windows), due);
@@ -264,15 +319,25 @@ fn stale_and_early_alarms_change_nothing() {
         failure: None,
         look: None,
     };
-    for (due_at, now) in [(due_at - 1, now), (due_at + 1, now + 10_000), (due_at, due_at - 1)] {
-        assert_eq!(decide(&release, &check(due_at), &moment(now)).unwrap_err(), Refusal::Stale);
+    for (due_at, now) in [
+        (due_at - 1, now),
+        (due_at + 1, now + 10_000),
+        (due_at, due_at - 1),
+    ] {
+        assert_eq!(
+            decide(&release, &check(due_at), &moment(now)).unwrap_err(),
+            Refusal::Stale
+        );
     }
     let (release, now) = in_phase(Phase::Deploying);
     let other = Input::Reported {
         act: release.progress.acts + 1,
         outcome: serving(now),
     };
-    assert_eq!(decide(&release, &other, &moment(now)).unwrap_err(), Refusal::Stale);
+    assert_eq!(
+        decide(&release, &other, &moment(now)).unwrap_err(),
+        Refusal::Stale
+    );
 }
 
 #[test]
@@ -284,9 +349,16 @@ fn windows_are_aligned_whole_and_judged_once() {
     assert!(windows_due(&release, &moment(NOW + 39_999)).is_empty());
     assert_eq!(windows_due(&release, &moment(NOW + 40_000)).count(), 1);
     let first = next_window(&release);
-    let check = checked(&release, vec![window(first, 0), window(first, 0), window(first + 2, 0)]);
+    let check = checked(
+        &release,
+        vec![window(first, 0), window(first, 0), window(first + 2, 0)],
+    );
     let decision = decide(&release, &check, &moment(NOW + 50_000)).unwrap();
-    assert_eq!(decision.judged.len(), 1, "a repeated window and a gap end the run");
+    assert_eq!(
+        decision.judged.len(),
+        1,
+        "a repeated window and a gap end the run"
+    );
     assert_eq!(next_window(&decision.release), first + 1);
 }
 
@@ -303,15 +375,29 @@ fn a_stage_passes_only_when_its_soak_is_over_judged_and_has_data() {
 
     // Without data it holds until max_soak, three times the soak.
     let mut held = release;
-    while held.progress.check_due_at.is_some_and(|due| due < NOW + 180_000) {
+    while held
+        .progress
+        .check_due_at
+        .is_some_and(|due| due < NOW + 180_000)
+    {
         let due = held.progress.check_due_at.unwrap();
-        let empty = windows_due(&held, &moment(due)).map(|index| Window { index, ..Window::default() }).collect();
+        let empty = windows_due(&held, &moment(due))
+            .map(|index| Window {
+                index,
+                ..Window::default()
+            })
+            .collect();
         held = then(&held, &checked(&held, empty), due);
         assert_eq!(held.progress.status.name(), "rolling_out");
     }
     let due = held.progress.check_due_at.unwrap();
     assert_eq!(due, NOW + 180_000);
-    let empty = windows_due(&held, &moment(due)).map(|index| Window { index, ..Window::default() }).collect();
+    let empty = windows_due(&held, &moment(due))
+        .map(|index| Window {
+            index,
+            ..Window::default()
+        })
+        .collect();
     let decision = decide(&held, &checked(&held, empty), &moment(due)).unwrap();
     assert_eq!(decision.release.progress.status.name(), "awaiting_approval");
 }
@@ -331,7 +417,11 @@ fn a_failed_question_judges_nothing_and_is_asked_again_with_patience() {
             look: None,
         };
         let decision = decide(&release, &failed, &moment(due)).unwrap();
-        alerts += decision.events.iter().filter(|event| event.kind == "alert.raised").count();
+        alerts += decision
+            .events
+            .iter()
+            .filter(|event| event.kind == "alert.raised")
+            .count();
         release = decision.release;
         waits.push((release.progress.check_due_at.unwrap() - due) / 1_000);
     }
@@ -340,11 +430,20 @@ fn a_failed_question_judges_nothing_and_is_asked_again_with_patience() {
     assert_eq!(next_window(&release), first, "nothing was skipped");
     // The backlog is worked off in order, in portions.
     let due = release.progress.check_due_at.unwrap();
-    assert_eq!(windows_due(&release, &moment(due)).count(), usize::try_from(MAX_WINDOWS_PER_CHECK).unwrap());
-    let windows: Vec<Window> = windows_due(&release, &moment(due)).map(|index| window(index, 0)).collect();
+    assert_eq!(
+        windows_due(&release, &moment(due)).count(),
+        usize::try_from(MAX_WINDOWS_PER_CHECK).unwrap()
+    );
+    let windows: Vec<Window> = windows_due(&release, &moment(due))
+        .map(|index| window(index, 0))
+        .collect();
     let after = then(&release, &checked(&release, windows), due);
     assert_eq!(after.progress.status.soak().unwrap().failures, 0);
-    assert_eq!(after.progress.check_due_at, Some(due), "the rest is due at once");
+    assert_eq!(
+        after.progress.check_due_at,
+        Some(due),
+        "the rest is due at once"
+    );
 }
 
 #[test]
@@ -354,9 +453,17 @@ fn reverted_needs_a_look_after_every_forward_act_is_done() {
     let stopping = then(&deploying, &command(Command::Stop), NOW + 1_000);
     let acting = then(&stopping, &act_due(&stopping), NOW + 1_000);
     // The old version serves, but the split is still under way.
-    let early = then(&acting, &reported(&acting, serving(NOW + 2_000)), NOW + 3_000);
+    let early = then(
+        &acting,
+        &reported(&acting, serving(NOW + 2_000)),
+        NOW + 3_000,
+    );
     assert_eq!(early.progress.status.name(), "reverting");
-    assert_eq!(early.progress.act_due_at, Some(NOW + LEASE_MS), "when the forward lease has run out");
+    assert_eq!(
+        early.progress.act_due_at,
+        Some(NOW + LEASE_MS),
+        "when the forward lease has run out"
+    );
     // The forward act reports: now a fresh look is enough.
     let report = Input::Reported {
         act: forward,
@@ -372,7 +479,10 @@ fn reverted_needs_a_look_after_every_forward_act_is_done() {
 #[test]
 fn a_revert_retries_with_back_off_alerts_and_can_be_abandoned_only_after_a_failure() {
     let (mut release, mut now) = in_phase(Phase::Reverting);
-    assert!(matches!(decide(&release, &command(Command::Abandon), &moment(now)), Err(Refusal::Conflict(_))));
+    assert!(matches!(
+        decide(&release, &command(Command::Abandon), &moment(now)),
+        Err(Refusal::Conflict(_))
+    ));
     let mut waits = Vec::new();
     let mut alerts = 0;
     for _ in 0..8 {
@@ -382,7 +492,11 @@ fn a_revert_retries_with_back_off_alerts_and_can_be_abandoned_only_after_a_failu
             retry_after_ms: None,
         };
         let decision = decide(&release, &reported(&release, failed), &moment(now)).unwrap();
-        alerts += decision.events.iter().filter(|event| event.kind == "alert.raised").count();
+        alerts += decision
+            .events
+            .iter()
+            .filter(|event| event.kind == "alert.raised")
+            .count();
         release = decision.release;
         let due = release.progress.act_due_at.unwrap();
         waits.push((due - now) / 1_000);
@@ -390,10 +504,16 @@ fn a_revert_retries_with_back_off_alerts_and_can_be_abandoned_only_after_a_failu
         release = then(&release, &act_due(&release), now);
     }
     assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
-    assert_eq!(alerts, 2, "at once since it can't work, and once more when it goes on");
+    assert_eq!(
+        alerts, 2,
+        "at once since it can't work, and once more when it goes on"
+    );
     let after = then(&release, &command(Command::Abandon), now);
     let ending = after.progress.status.ending().unwrap();
-    assert_eq!((after.progress.status.name(), ending.reason), ("superseded", Reason::Abandoned));
+    assert_eq!(
+        (after.progress.status.name(), ending.reason),
+        ("superseded", Reason::Abandoned)
+    );
     assert!(ending.detail.as_ref().unwrap().contains("10007"));
 }
 
@@ -406,10 +526,17 @@ fn a_refused_split_turns_the_release_back_and_a_failing_one_in_the_end() {
         retry_after_ms: Some(90_000),
     };
     let decision = decide(&release, &reported(&release, failed(true)), &moment(now)).unwrap();
-    assert_eq!(decision.release.progress.status.ending().unwrap().reason, Reason::DeployFailed);
+    assert_eq!(
+        decision.release.progress.status.ending().unwrap().reason,
+        Reason::DeployFailed
+    );
     assert!(decision.act.is_some());
     let again = then(&release, &reported(&release, failed(false)), now);
-    assert_eq!(again.progress.act_due_at, Some(now + 90_000), "Retry-After is kept");
+    assert_eq!(
+        again.progress.act_due_at,
+        Some(now + 90_000),
+        "Retry-After is kept"
+    );
     let late = now + 16 * 60_000;
     let again = then(&again, &act_due(&again), late);
     let after = then(&again, &reported(&again, failed(false)), late);
@@ -423,7 +550,11 @@ fn markers_name_one_intent_and_fit_in_50_bytes() {
     assert!(plan.marker.len() <= 45, "{}", plan.marker);
     let good = deployment("d1", &plan.message, &[("old", 90.0), ("new", 10.0)]);
     assert!(plan.is_done_by(&good));
-    let longer = deployment("d1", &format!("{}7 stage", plan.marker), &[("old", 90.0), ("new", 10.0)]);
+    let longer = deployment(
+        "d1",
+        &format!("{}7 stage", plan.marker),
+        &[("old", 90.0), ("new", 10.0)],
+    );
     assert!(!plan.is_done_by(&longer), "version 27 is not version 2");
     let other_split = deployment("d1", &plan.message, &[("old", 50.0), ("new", 50.0)]);
     assert!(!plan.is_done_by(&other_split));
@@ -437,11 +568,24 @@ fn markers_name_one_intent_and_fit_in_50_bytes() {
 fn a_batch_of_inputs_folds_into_one_decision() {
     let (release, now) = in_phase(Phase::Soaking);
     let check = checked(&release, vec![window(next_window(&release), 0)]);
-    let (decision, fates) = decide_all(&release, &[check.clone(), check, command(Command::Pause), command(Command::Stop)], &moment(now));
+    let (decision, fates) = decide_all(
+        &release,
+        &[
+            check.clone(),
+            check,
+            command(Command::Pause),
+            command(Command::Stop),
+        ],
+        &moment(now),
+    );
     assert_eq!(fates, [Ok(()), Err(Refusal::Stale), Ok(()), Ok(())]);
     let decision = decision.unwrap();
     assert_eq!(decision.judged.len(), 1);
-    let kinds: Vec<&str> = decision.events.iter().map(|event| event.kind.as_str()).collect();
+    let kinds: Vec<&str> = decision
+        .events
+        .iter()
+        .map(|event| event.kind.as_str())
+        .collect();
     assert_eq!(kinds, ["release.paused", "release.reverting"]);
     assert_eq!(decision.events[0].sequence + 1, decision.events[1].sequence);
 }
@@ -457,6 +601,10 @@ fn the_version_counts_transitions_and_nothing_else() {
     let soaking = then(&leased, &reported(&leased, serving(NOW)), NOW);
     assert_eq!(soaking.progress.version, 3);
     let due = soaking.progress.check_due_at.unwrap();
-    let looked = then(&soaking, &checked(&soaking, vec![window(next_window(&soaking), 0)]), due);
+    let looked = then(
+        &soaking,
+        &checked(&soaking, vec![window(next_window(&soaking), 0)]),
+        due,
+    );
     assert_eq!(looked.progress.version, 3);
 }

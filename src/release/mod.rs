@@ -5,7 +5,7 @@ mod decide;
 #[cfg(test)]
 mod decide_tests;
 #[cfg(test)]
-pub mod fixture;
+mod fixture;
 mod head;
 mod input;
 mod plan;

@@ -25,6 +25,10 @@ pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 #[must_use]
 pub fn system_clock() -> Clock {
     Arc::new(|| {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the simulator's own clock, at its outer edge"
+        )]
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
         i64::try_from(since_epoch.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
     })

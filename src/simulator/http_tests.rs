@@ -154,6 +154,10 @@ async fn faults_delay_answers_and_ask_for_a_retry() {
     let rules = json!({"rules": [rule]});
     let (status, _) = server.control(Method::PUT, "/faults", rules).await;
     assert_eq!(status, 200);
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a real delay is what is measured"
+    )]
     let begun = Instant::now();
     let request = server.request(Method::GET, DEPLOYMENTS).bearer_auth("any");
     let response = request.send().await.unwrap();

@@ -114,7 +114,7 @@ pub struct Tally {
     shown_old: Vec<Option<f64>>,
 }
 
-/// Beyond so many windows the older half is merged in pairs: the row stays small, and only the run's far end gets coarser.
+/// Beyond so many windows, neighbours are merged: the row stays small, and a run that long gets a little coarser.
 const MAX_ENTRIES: usize = 256;
 
 impl Tally {
@@ -147,18 +147,18 @@ impl Tally {
             self.newest.pop_front();
         }
         if self.newest.len() > MAX_ENTRIES {
-            let mut merged = VecDeque::with_capacity(MAX_ENTRIES);
-            for _ in 0..MAX_ENTRIES / 4 {
-                if let (Some(mut a), Some(b)) = (self.newest.pop_front(), self.newest.pop_front()) {
-                    a.new += b.new;
-                    a.old += b.old;
-                    add_each(&mut a.new_bad, &b.new_bad);
-                    add_each(&mut a.old_bad, &b.old_bad);
-                    merged.push_back(a);
-                }
+            // The lightest neighbours become one, so that all entries stay about equally fine.
+            let weight = |i: usize| self.newest[i].new + self.newest[i + 1].new;
+            let lightest = (0..self.newest.len() - 2).min_by_key(|i| weight(*i));
+            if let Some(at) = lightest
+                && let Some(later) = self.newest.remove(at + 1)
+            {
+                let entry = &mut self.newest[at];
+                entry.new += later.new;
+                entry.old += later.old;
+                add_each(&mut entry.new_bad, &later.new_bad);
+                add_each(&mut entry.old_bad, &later.old_bad);
             }
-            merged.append(&mut self.newest);
-            self.newest = merged;
         }
     }
 
@@ -342,7 +342,10 @@ mod tests {
         }
     }
 
-    fn verdict(slo: &Slo, windows: &[((u64, u64), (u64, u64))]) -> Verdict {
+    /// Requests and bad ones of the new version, and of the old one.
+    type Counts = ((u64, u64), (u64, u64));
+
+    fn verdict(slo: &Slo, windows: &[Counts]) -> Verdict {
         let mut tally = Tally::default();
         for (index, (new, old)) in windows.iter().enumerate() {
             tally.add(

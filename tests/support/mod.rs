@@ -1,6 +1,11 @@
 //! A world for the pipeline: SQLite, queues in memory, the simulated Cloudflare, and a clock that is moved by hand.
 
 #![allow(dead_code, reason = "each test file uses its own part of the world")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a test may fail at once"
+)]
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 //! A process is known by a label in its environment, which all its descendants inherit. So a grandchild is found even after
 //! the parent between us and it has gone, and no process is ever ended because of its name.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -64,7 +64,7 @@ pub async fn end(whose: &Whose) -> Result<usize> {
         return Ok(0);
     }
     signal(&system, &first, Signal::Term);
-    let mut seen: HashSet<Pid> = first.into_iter().collect();
+    let mut seen: BTreeSet<Pid> = first.into_iter().collect();
     let killing_from = Instant::now() + GRACE;
     loop {
         tokio::time::sleep(POLL).await;
@@ -110,8 +110,8 @@ fn is_alive(process: &Process) -> bool {
     )
 }
 
-fn ourselves_and_ancestors(system: &System) -> HashSet<Pid> {
-    let mut spared = HashSet::new();
+fn ourselves_and_ancestors(system: &System) -> BTreeSet<Pid> {
+    let mut spared = BTreeSet::new();
     let mut next = sysinfo::get_current_pid().ok();
     while let Some(pid) = next
         && spared.insert(pid)
