@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::in_flight::InFlight;
-use crate::pipeline::config::Config;
+use crate::pipeline::config::{Config, Secret};
 use crate::pipeline::ports::{Clock, HttpError, HttpOut, HttpRequest};
 use crate::time::UnixMs;
 
@@ -53,6 +53,15 @@ impl ApiError {
         }
     }
 
+    /// How long Cloudflare asks to be left alone, in milliseconds.
+    #[must_use]
+    pub fn retry_after_ms(&self) -> i64 {
+        match self.kind {
+            ErrorKind::Throttled { retry_after_ms } => retry_after_ms,
+            _ => 0,
+        }
+    }
+
     /// Cloudflare's error code, if it refused with one.
     #[must_use]
     pub fn code(&self) -> i64 {
@@ -77,7 +86,7 @@ pub enum Urgency {
 pub struct Cloudflare<'a, P> {
     pub(super) ports: &'a P,
     base_url: &'a str,
-    token: &'a str,
+    token: &'a Secret,
     in_flight: InFlight,
 }
 
@@ -108,7 +117,7 @@ impl<'a, P: HttpOut + Clock> Cloudflare<'a, P> {
         Self {
             ports,
             base_url: &config.cloudflare_api_base_url,
-            token: config.cloudflare_api_token.expose(),
+            token: &config.cloudflare_api_token,
             in_flight: InFlight::new(IN_FLIGHT),
         }
     }
@@ -134,7 +143,7 @@ impl<'a, P: HttpOut + Clock> Cloudflare<'a, P> {
         let request = HttpRequest {
             method,
             url: format!("{}{path}", self.base_url),
-            bearer: self.token.to_owned(),
+            bearer: self.token.clone(),
             body: body.map(Value::to_string),
             timeout_ms: CALL_TIMEOUT_MS,
         };
@@ -197,11 +206,8 @@ fn refusal(
         429 => ErrorKind::Throttled {
             retry_after_ms: retry_after_s.unwrap_or(5).clamp(1, 600) * 1_000,
         },
-        408 | 425 | 500.. => ErrorKind::Unknown,
-        // A version that was just uploaded may be unknown for a moment.
-        404 if code == 100_146 => ErrorKind::Throttled {
-            retry_after_ms: 1_000,
-        },
+        // A success that can't be read may well have been one.
+        ..300 | 408 | 425 | 500.. => ErrorKind::Unknown,
         _ => ErrorKind::Refused { status, code },
     };
     ApiError {

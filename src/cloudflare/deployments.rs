@@ -16,6 +16,26 @@ pub struct Version {
     /// Its number, rising with each upload.
     #[serde(default)]
     pub number: i64,
+    /// Who uploaded it, when and from where.
+    #[serde(default)]
+    pub metadata: VersionMetadata,
+    /// `workers/message` and `workers/tag`.
+    #[serde(default)]
+    pub annotations: std::collections::BTreeMap<String, Value>,
+}
+
+/// Who uploaded a version, when and from where; all of it may be missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct VersionMetadata {
+    /// When, RFC 3339.
+    #[serde(default)]
+    pub created_on: Option<String>,
+    /// Who.
+    #[serde(default)]
+    pub author_email: Option<String>,
+    /// `wrangler`, `api` and so on.
+    #[serde(default)]
+    pub source: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -127,7 +147,8 @@ impl<P: HttpOut + Clock> Cloudflare<'_, P> {
         Ok(deployments)
     }
 
-    /// Applies a split. Its answer is not used: it may be partial, so the caller reads back.
+    /// Applies a split. Answers the deployment's id, if it came; the rest of the answer may be partial, so the caller reads
+    /// back.
     ///
     /// # Errors
     /// [`ApiError`]; after `Unknown` it may have been carried out.
@@ -138,7 +159,7 @@ impl<P: HttpOut + Clock> Cloudflare<'_, P> {
         message: &str,
         force: bool,
         (urgency, until): (Urgency, UnixMs),
-    ) -> Result<(), ApiError> {
+    ) -> Result<Option<String>, ApiError> {
         let what = format!("deploying {}", worker.script_name);
         let versions: Vec<Value> = split
             .iter()
@@ -152,7 +173,7 @@ impl<P: HttpOut + Clock> Cloudflare<'_, P> {
         } else {
             "deployments"
         };
-        let _: Value = self
+        let made: Value = self
             .call(
                 &what,
                 "POST",
@@ -161,6 +182,6 @@ impl<P: HttpOut + Clock> Cloudflare<'_, P> {
                 (urgency, Some(until)),
             )
             .await?;
-        Ok(())
+        Ok(made["id"].as_str().map(str::to_owned))
     }
 }

@@ -38,9 +38,31 @@ impl InFlight {
         let (sender, receiver) = oneshot::channel();
         let line = if urgent { &self.urgent } else { &self.patient };
         line.borrow_mut().push_back(sender);
+        let mut waiting = Waiting {
+            receiver,
+            in_flight: self,
+            entered: false,
+        };
         // The sender is dropped only with the whole counter, so an error can't be waited out any better.
-        receiver.await.ok();
+        (&mut waiting.receiver).await.ok();
+        waiting.entered = true;
         Place(self)
+    }
+}
+
+/// Somebody in a line, who may give up: a place that was handed over in the same moment goes on to the next.
+struct Waiting<'a> {
+    receiver: oneshot::Receiver<()>,
+    in_flight: &'a InFlight,
+    entered: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.receiver.close();
+        if !self.entered && matches!(self.receiver.try_recv(), Ok(Some(()))) {
+            drop(Place(self.in_flight));
+        }
     }
 }
 
@@ -84,6 +106,25 @@ mod tests {
         };
         drop(second);
         assert!(patient.as_mut().poll(&mut context).is_ready());
+        assert_eq!(in_flight.free.get(), 1);
+    }
+
+    #[test]
+    fn a_place_handed_to_somebody_who_gives_up_is_not_lost() {
+        let in_flight = InFlight::new(1);
+        let mut context = Context::from_waker(Waker::noop());
+        let Poll::Ready(first) = pin!(in_flight.enter(false)).poll(&mut context) else {
+            panic!("a free place is given at once")
+        };
+        let mut second = Box::pin(in_flight.enter(false));
+        let mut third = Box::pin(in_flight.enter(false));
+        assert!(second.as_mut().poll(&mut context).is_pending());
+        assert!(third.as_mut().poll(&mut context).is_pending());
+        drop(first);
+        // The second has been granted its place, but is dropped before it is polled again.
+        drop(second);
+        assert!(third.as_mut().poll(&mut context).is_ready());
+        drop(third);
         assert_eq!(in_flight.free.get(), 1);
     }
 }

@@ -2,12 +2,16 @@
 //! ring carries them.
 
 mod body;
+mod conditional;
 mod plans;
 mod problem;
 mod releases;
 mod route;
+mod workers;
 
 use ::http::{Method, Request, Response, StatusCode, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::json;
 use subtle::ConstantTimeEq as _;
@@ -18,6 +22,9 @@ use crate::pipeline::ports::Ports;
 
 pub use problem::Problem;
 use route::Route;
+
+const OPENAPI: &str = include_str!("../../schemas/openapi.json");
+const DOCS: &str = include_str!("../../schemas/docs.html");
 
 /// Most bytes in a request body.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -43,7 +50,7 @@ pub async fn handle<P: Ports>(
             "HMD is not configured",
             "GET /healthz says what is missing",
         )),
-        (route, Ok(config)) => match (authorized(request, config), route) {
+        (route, Ok(config)) => match (authorized(request, config, route), route) {
             (Err(problem), _) => Err(problem),
             (Ok(()), None) => Err(Problem::new(
                 404,
@@ -79,18 +86,28 @@ async fn answer<P: Ports>(
         ));
     }
     let put_or_post = request.method() == Method::PUT || request.method() == Method::POST;
+    let delete = request.method() == Method::DELETE;
     match route {
         Route::Health => json_answer(StatusCode::OK, &json!({"status": "ok"})),
+        Route::OpenApi => asset("application/json", OPENAPI),
+        Route::Docs => asset("text/html; charset=utf-8", DOCS),
         Route::Plans => plans::list(pipeline).await,
         Route::Plan(name) if put_or_post => plans::put(pipeline, name, request).await,
-        Route::Plan(name) => plans::get(pipeline, name).await,
+        Route::Plan(name) if delete => plans::delete(pipeline, name, request).await,
+        Route::Plan(name) => plans::get(pipeline, name, request).await,
         Route::Releases if put_or_post => releases::create(pipeline, request).await,
         Route::Releases => releases::list(pipeline, request).await,
-        Route::Release(id) => releases::get(pipeline, id).await,
+        Route::Release(id) if delete => releases::delete(pipeline, id).await,
+        Route::Release(id) => releases::get(pipeline, id, request).await,
         Route::Events(id) => releases::events(pipeline, id).await,
+        Route::Evidence(id) => releases::evidence(pipeline, id, request).await,
         Route::Command(id, verb) => releases::command(pipeline, id, verb, request).await,
         Route::Decide(id, stage, approve) => {
             releases::decide(pipeline, id, (stage, approve), request).await
+        }
+        Route::Versions(account, script) => workers::versions(pipeline, (account, script)).await,
+        Route::Deployments(account, script) => {
+            workers::deployments(pipeline, (account, script)).await
         }
     }
 }
@@ -111,14 +128,30 @@ fn only(request: &Request<Vec<u8>>, methods: &[Method]) -> Result<(), Problem> {
     Err(Problem::new(405, "Method not allowed", detail).header(header::ALLOW, &allowed))
 }
 
-fn authorized(request: &Request<Vec<u8>>, config: &Config) -> Result<(), Problem> {
-    let shown = request
-        .headers()
-        .get(header::AUTHORIZATION)
+/// Lets in whoever shows the API token. The two pages for people take it as a password, too, since browsers can ask for
+/// one; nothing that changes anything does, for browsers also send it along by themselves.
+fn authorized(
+    request: &Request<Vec<u8>>,
+    config: &Config,
+    route: Option<Route<'_>>,
+) -> Result<(), Problem> {
+    let page = matches!(route, Some(Route::Docs | Route::OpenApi));
+    let header = request.headers().get(header::AUTHORIZATION);
+    let (scheme, credential) = header
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map_or("", |(_, token)| token.trim());
+        .unwrap_or_default();
+    let shown = if scheme.eq_ignore_ascii_case("bearer") {
+        credential.trim().to_owned()
+    } else if scheme.eq_ignore_ascii_case("basic") && page {
+        let decoded = STANDARD.decode(credential.trim()).unwrap_or_default();
+        let text = String::from_utf8(decoded).unwrap_or_default();
+        text.split_once(':')
+            .map(|(_, password)| password.to_owned())
+            .unwrap_or_default()
+    } else {
+        String::new()
+    };
     // In constant time: how long a wrong token takes must not tell how much of it was right.
     if bool::from(
         shown
@@ -128,7 +161,32 @@ fn authorized(request: &Request<Vec<u8>>, config: &Config) -> Result<(), Problem
         return Ok(());
     }
     let detail = "send the installation's HMD_API_TOKEN as `Authorization: Bearer …`";
-    Err(Problem::new(401, "Not authorized", detail).header(header::WWW_AUTHENTICATE, "Bearer"))
+    let asks = if page {
+        "Basic realm=\"HMD: any name, and HMD_API_TOKEN\""
+    } else {
+        "Bearer"
+    };
+    Err(Problem::new(401, "Not authorized", detail).header(header::WWW_AUTHENTICATE, asks))
+}
+
+fn asset(content_type: &str, body: &str) -> Answer {
+    Response::builder()
+        .header(header::CONTENT_TYPE, content_type)
+        .header(header::CACHE_CONTROL, "no-cache")
+        .header(
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; style-src 'unsafe-inline'",
+        )
+        .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
+        .body(body.as_bytes().to_vec())
+        .map_err(|error| Problem::internal(&error))
+}
+
+pub(crate) fn no_content() -> Answer {
+    Response::builder()
+        .status(StatusCode::NO_CONTENT)
+        .body(Vec::new())
+        .map_err(|error| Problem::internal(&error))
 }
 
 pub(crate) fn json_answer(status: StatusCode, body: &impl Serialize) -> Answer {

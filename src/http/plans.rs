@@ -4,8 +4,9 @@ use ::http::{Request, StatusCode};
 use serde::Serialize;
 
 use super::body::json_body;
+use super::conditional::{precondition, tagged};
 use super::problem::Problem;
-use super::{Answer, json_answer};
+use super::{Answer, json_answer, no_content};
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
 use crate::release::{FieldError, Plan};
@@ -56,7 +57,12 @@ fn checked_name(name: &str) -> Result<&str, Problem> {
         return Ok(name);
     }
     let detail = "a plan's name has 1 to 64 letters, digits, '-' or '_'";
-    Err(Problem::new(404, "Not found", detail))
+    Err(Problem::not_found(detail))
+}
+
+fn unmet(name: &str) -> Problem {
+    let detail = format!("plan {name:?} is not as the condition says; read it again");
+    Problem::new(412, "Precondition failed", detail)
 }
 
 /// `PUT /v1/plans/{name}`: saves a plan; running releases keep the snapshot that they took.
@@ -66,31 +72,54 @@ pub async fn put<P: Ports>(
     request: &Request<Vec<u8>>,
 ) -> Answer {
     let name = checked_name(name)?;
+    let precondition = precondition(request)?;
     let plan: Plan = json_body(request, &READ_ONLY)?;
     let config = pipeline.config;
     let errors = plan.errors(config.min_check_interval_ms);
     if !errors.is_empty() {
         return Err(Problem::invalid(errors));
     }
-    let stored = store::put_plan(pipeline.ports, name, &plan, pipeline.ports.now()).await?;
+    let now = pipeline.ports.now();
+    let stored = store::put_plan(pipeline.ports, name, &plan, precondition, now)
+        .await?
+        .ok_or_else(|| unmet(name))?;
     let status = if stored.revision == 1 {
         StatusCode::CREATED
     } else {
         StatusCode::OK
     };
     let warnings = plan.warnings(config.telemetry_lag_ms, config.propagation_delay_ms);
-    json_answer(status, &view(&stored, Some(warnings)))
+    let view = view(&stored, Some(warnings));
+    tagged(request, status, stored.revision.unsigned_abs(), &view)
 }
 
 /// `GET /v1/plans/{name}`.
-pub async fn get<P: Ports>(pipeline: &Pipeline<'_, P>, name: &str) -> Answer {
-    match store::get_plan(pipeline.ports, checked_name(name)?).await? {
-        Some(stored) => json_answer(StatusCode::OK, &view(&stored, None)),
-        None => Err(Problem::new(
-            404,
-            "Not found",
-            format!("there is no plan {name:?}"),
-        )),
+pub async fn get<P: Ports>(
+    pipeline: &Pipeline<'_, P>,
+    name: &str,
+    request: &Request<Vec<u8>>,
+) -> Answer {
+    let stored = store::get_plan(pipeline.ports, checked_name(name)?)
+        .await?
+        .ok_or_else(|| Problem::not_found(format!("there is no plan {name:?}")))?;
+    let revision = stored.revision.unsigned_abs();
+    tagged(request, StatusCode::OK, revision, &view(&stored, None))
+}
+
+/// `DELETE /v1/plans/{name}`: releases keep the snapshot that they took.
+pub async fn delete<P: Ports>(
+    pipeline: &Pipeline<'_, P>,
+    name: &str,
+    request: &Request<Vec<u8>>,
+) -> Answer {
+    let name = checked_name(name)?;
+    let precondition = precondition(request)?;
+    if store::delete_plan(pipeline.ports, name, precondition).await? {
+        return no_content();
+    }
+    match store::get_plan(pipeline.ports, name).await? {
+        Some(_) => Err(unmet(name)),
+        None => Err(Problem::not_found(format!("there is no plan {name:?}"))),
     }
 }
 

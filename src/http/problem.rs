@@ -57,6 +57,11 @@ impl Problem {
         }])
     }
 
+    /// There is nothing of that name.
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(404, "Not found", detail)
+    }
+
     /// The state does not allow it.
     pub fn conflict(detail: impl Into<String>) -> Self {
         Self::new(409, "Conflict", detail)

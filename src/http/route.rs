@@ -17,14 +17,21 @@ pub enum Verb {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route<'a> {
     Health,
+    OpenApi,
+    Docs,
     Plans,
     Plan(&'a str),
     Releases,
     Release(&'a str),
     Events(&'a str),
+    Evidence(&'a str),
     Command(&'a str, Verb),
     /// Approve or deny a stage, counted from 1.
     Decide(&'a str, usize, bool),
+    /// Versions of a Worker: account id and script name.
+    Versions(&'a str, &'a str),
+    /// Deployments of a Worker.
+    Deployments(&'a str, &'a str),
 }
 
 impl<'a> Route<'a> {
@@ -33,11 +40,16 @@ impl<'a> Route<'a> {
         let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
         Some(match segments[..] {
             ["healthz"] => Self::Health,
+            ["openapi.json"] => Self::OpenApi,
+            ["docs"] => Self::Docs,
             ["v1", "plans"] => Self::Plans,
             ["v1", "plans", name] => Self::Plan(name),
             ["v1", "releases"] => Self::Releases,
             ["v1", "releases", id] => Self::Release(id),
             ["v1", "releases", id, "events"] => Self::Events(id),
+            ["v1", "releases", id, "evidence"] => Self::Evidence(id),
+            ["v1", "workers", account, script, "versions"] => Self::Versions(account, script),
+            ["v1", "workers", account, script, "deployments"] => Self::Deployments(account, script),
             ["v1", "releases", id, verb] => Self::Command(
                 id,
                 match verb {
@@ -63,8 +75,16 @@ impl<'a> Route<'a> {
     /// The methods that it takes.
     pub fn methods(self) -> &'static [Method] {
         match self {
-            Self::Health | Self::Plans | Self::Release(_) | Self::Events(_) => &[Method::GET],
-            Self::Plan(_) => &[Method::GET, Method::PUT],
+            Self::Health
+            | Self::OpenApi
+            | Self::Docs
+            | Self::Plans
+            | Self::Events(_)
+            | Self::Evidence(_)
+            | Self::Versions(..)
+            | Self::Deployments(..) => &[Method::GET],
+            Self::Release(_) => &[Method::GET, Method::DELETE],
+            Self::Plan(_) => &[Method::GET, Method::PUT, Method::DELETE],
             Self::Releases => &[Method::GET, Method::POST],
             Self::Command(..) | Self::Decide(..) => &[Method::POST],
         }

@@ -3,23 +3,28 @@
 use super::Pipeline;
 use super::ports::Ports;
 use crate::cloudflare::{ApiError, ErrorKind, Urgency};
-use crate::release::{
-    ActPlan, Deployment, Head, Input, Outcome, Percent, Release, act_plan, read_head,
-};
+use crate::release::{ActPlan, Head, Input, Outcome, Percent, Release, act_plan, read_head};
 
 /// Cloudflare's code for a rollback that it refuses because secrets changed since.
 const SECRETS_CHANGED: i64 = 10_220;
+/// Its code for a version that it does not know.
+const VERSION_NOT_FOUND: i64 = 100_146;
+
+/// What became of a write.
+#[derive(Default)]
+struct Written {
+    /// The id that Cloudflare gave the deployment, if it answered.
+    posted: Option<String>,
+    /// It had to be forced, since secrets had changed.
+    forced: bool,
+}
 
 /// Carries out what the holder of the release's lease owes, and answers the report. `None` if nothing is owed.
 pub(super) async fn act<P: Ports>(pipeline: &Pipeline<'_, P>, release: &Release) -> Option<Input> {
     let plan = act_plan(release)?;
-    let outcome = match attempt(pipeline, release, &plan).await {
-        Ok(outcome) => outcome,
-        Err(error) => failure(&error),
-    };
     Some(Input::Reported {
         act: plan.lease.act,
-        outcome,
+        outcome: attempt(pipeline, release, &plan).await,
     })
 }
 
@@ -27,25 +32,32 @@ async fn attempt<P: Ports>(
     pipeline: &Pipeline<'_, P>,
     release: &Release,
     plan: &ActPlan,
-) -> Result<Outcome, ApiError> {
+) -> Outcome {
     // Nothing has been written yet: a crash at this read leaves what was there.
-    if let Some(outcome) = look(pipeline, release, plan, false).await? {
-        return Ok(outcome);
+    match look(pipeline, release, plan, None).await {
+        Ok(Some(outcome)) => return outcome,
+        Ok(None) => (),
+        Err(error) => return failure(&error, plan, false),
     }
     // A crash from here on leaves the deployment perhaps made, and the intent with its marker in the row: whoever gets the
     // lease next begins by looking, and finds it.
-    let forced = write(pipeline, release, plan).await?;
-    match look(pipeline, release, plan, forced).await {
-        Ok(Some(outcome)) => Ok(outcome),
-        Ok(None) => Ok(Outcome::Unknown {
-            detail: "Cloudflare took the deployment, but does not show it yet".to_owned(),
-        }),
-        Err(error) => Ok(Outcome::Unknown {
-            detail: format!(
-                "Cloudflare took the deployment, but it could not be read back: {}",
-                error.detail
-            ),
-        }),
+    let written = match write(pipeline, release, plan).await {
+        Ok(written) => written,
+        Err(error) => return failure(&error, plan, error.kind == ErrorKind::Unknown),
+    };
+    let unseen = |detail: String| Outcome::Unknown {
+        detail,
+        written: true,
+        posted: written.posted.clone(),
+    };
+    match look(pipeline, release, plan, Some(&written)).await {
+        Ok(Some(Outcome::Unknown { detail, .. })) => unseen(detail),
+        Ok(Some(outcome)) => outcome,
+        Ok(None) => unseen("Cloudflare took the deployment, but does not show it yet".to_owned()),
+        Err(error) => unseen(format!(
+            "Cloudflare took the deployment, but it could not be read back: {}",
+            error.detail
+        )),
     }
 }
 
@@ -62,7 +74,7 @@ async fn look<P: Ports>(
     pipeline: &Pipeline<'_, P>,
     release: &Release,
     plan: &ActPlan,
-    forced: bool,
+    written: Option<&Written>,
 ) -> Result<Option<Outcome>, ApiError> {
     let read_at = pipeline.ports.now();
     let worker = &release.origin.plan.worker;
@@ -80,68 +92,72 @@ async fn look<P: Ports>(
         }),
         Head::Lagging => Some(Outcome::Unknown {
             detail: "Cloudflare shows an older deployment than it showed before".to_owned(),
+            written: false,
+            posted: None,
         }),
-        Head::Ours(deployment) => done(plan, deployment, read_at, forced),
+        Head::Ours(deployment) => plan.is_done_by(&deployment).then_some(Outcome::Serving {
+            deployment,
+            read_at,
+            forced: written.is_some_and(|written| written.forced),
+        }),
     })
 }
 
-fn done(plan: &ActPlan, deployment: Deployment, read_at: i64, forced: bool) -> Option<Outcome> {
-    plan.is_done_by(&deployment).then_some(Outcome::Serving {
-        deployment,
-        read_at,
-        forced,
-    })
-}
-
-/// Writes the split, once. Answers whether it had to be forced.
+/// Writes the split, once.
 async fn write<P: Ports>(
     pipeline: &Pipeline<'_, P>,
     release: &Release,
     plan: &ActPlan,
-) -> Result<bool, ApiError> {
+) -> Result<Written, ApiError> {
     let worker = &release.origin.plan.worker;
-    let post = async |split: &[(String, Percent)], force: bool| {
+    let post = async |split: &[(String, Percent)], forced: bool| {
         let when = (priority(plan), plan.lease.until);
-        pipeline
+        let posted = pipeline
             .cloudflare
-            .deploy(worker, split, &plan.message, force, when)
-            .await
+            .deploy(worker, split, &plan.message, forced, when)
+            .await?;
+        Ok::<_, ApiError>(Written { posted, forced })
     };
-    let first = post(&plan.split, false).await;
-    match (first, &plan.without_zero) {
-        (Ok(()), _) => Ok(false),
+    match (post(&plan.split, false).await, &plan.without_zero) {
         // The version that served before the release had its secrets then; going back to it may be forced.
         (Err(error), _) if plan.revert && error.code() == SECRETS_CHANGED => {
-            post(&plan.split, true).await.map(|()| true)
+            post(&plan.split, true).await
         }
         // Refused means not carried out, so this is no blind second deployment.
-        (Err(error), Some(without_zero))
-            if matches!(
-                error.kind,
-                ErrorKind::Refused {
-                    status: 400 | 422,
-                    ..
-                }
-            ) =>
-        {
-            post(without_zero, false).await.map(|()| false)
+        (Err(error), Some(without_zero)) if refused_share(&error) => {
+            post(without_zero, false).await
         }
-        (Err(error), _) => Err(error),
+        (result, _) => result,
     }
 }
 
-fn failure(error: &ApiError) -> Outcome {
+fn refused_share(error: &ApiError) -> bool {
+    matches!(
+        error.kind,
+        ErrorKind::Refused {
+            status: 400 | 422,
+            ..
+        }
+    )
+}
+
+fn failure(error: &ApiError, plan: &ActPlan, written: bool) -> Outcome {
     let detail = error.detail.clone();
     match error.kind {
-        ErrorKind::Unknown | ErrorKind::NotSent => Outcome::Unknown { detail },
+        ErrorKind::Unknown | ErrorKind::NotSent => Outcome::Unknown {
+            detail,
+            written,
+            posted: None,
+        },
         ErrorKind::Throttled { retry_after_ms } => Outcome::Failed {
             detail,
             permanent: false,
             retry_after_ms: Some(retry_after_ms),
         },
         ErrorKind::Refused { .. } => Outcome::Failed {
+            // A new version may be unknown for a moment after its upload; an old one that is gone stays gone.
+            permanent: plan.revert || error.code() != VERSION_NOT_FOUND,
             detail,
-            permanent: true,
             retry_after_ms: None,
         },
     }

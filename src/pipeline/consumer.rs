@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::future::join_all;
 use serde_json::json;
 
 use super::Pipeline;
 use super::message::{Message, MessageKind};
 use super::ports::Ports;
-use crate::release::Input;
+use crate::release::{Input, Release, Status};
 use crate::store::{self, DeadLetter, StoreError};
 
 /// How long a message waits whose batch met a failing database.
@@ -102,11 +103,12 @@ impl<P: Ports> Pipeline<'_, P> {
             .map(|m| (m.kind, m.release.as_str(), m.due_at))
             .collect();
         let ids = messages.iter().map(|(_, id, _)| (*id).to_owned()).collect();
-        let rows = store::load(self.ports, &ids).await?;
+        let rows = self.load(&ids).await?;
         let now = self.ports.now();
         let mut early = Vec::new();
         let mut acts: BTreeMap<String, Vec<Input>> = BTreeMap::new();
         let mut checks = Vec::new();
+        let mut queued: Vec<Release> = Vec::new();
         for (kind, id, due_at) in messages {
             let Some(release) = rows.get(id) else {
                 continue;
@@ -119,6 +121,9 @@ impl<P: Ports> Pipeline<'_, P> {
                 continue;
             }
             match kind {
+                MessageKind::Transition if release.progress.status == Status::Queued => {
+                    queued.push(release.clone())
+                }
                 MessageKind::Transition => {
                     acts.insert(id.to_owned(), vec![Input::ActDue { due_at }]);
                 }
@@ -126,10 +131,15 @@ impl<P: Ports> Pipeline<'_, P> {
             }
         }
         self.send(&early).await;
-        let (acted, checked) =
-            futures_util::join!(self.settle_and_act(rows.clone(), acts), self.check(checks));
+        let starts = join_all(queued.iter().map(|release| self.start_queued(release)));
+        let (acted, checked, started) = futures_util::join!(
+            self.settle_and_act(rows.clone(), acts),
+            self.check(checks),
+            starts
+        );
         acted?;
-        checked
+        checked?;
+        started.into_iter().collect()
     }
 
     /// Sends again every call that is overdue or falls due before the next sweep: a lost message costs a minute, never a

@@ -7,6 +7,7 @@ mod consumer;
 mod log;
 pub mod message;
 pub mod ports;
+mod start;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,13 +15,14 @@ use futures_util::future::{FutureExt as _, LocalBoxFuture, join_all};
 use serde_json::json;
 
 use crate::cloudflare::Cloudflare;
-use crate::release::{Decision, Input, Moment, Refusal, Release, SYSTEM, decide_all};
+use crate::release::{Decision, Input, Moment, Refusal, Release, SYSTEM, WorkerRef, decide_all};
 use crate::store::{self, StoreError, Write};
 use config::Config;
 use message::{Message, MessageKind};
 use ports::{Outgoing, Ports, QueueName};
 
 pub use consumer::{Fate, Incoming};
+pub use start::NotReady;
 
 /// How often a decision is taken again because somebody else was faster.
 const DECIDE_TRIES: usize = 8;
@@ -63,15 +65,13 @@ impl<'a, P: Ports> Pipeline<'a, P> {
     }
 
     /// Decides on inputs and commits, as often as it takes: whoever loses a race loads and decides again. Then sets the
-    /// alarms' messages going. Releases that do not exist are left out.
-    ///
-    /// # Errors
-    /// [`StoreError`]; what was not committed may be given again.
+    /// alarms' messages going. Releases that do not exist are left out. An error comes beside those that are settled, for
+    /// winners have work to do; what was not committed may be given again.
     pub async fn settle(
         &self,
         mut rows: BTreeMap<String, Release>,
         mut inputs: BTreeMap<String, Vec<Input>>,
-    ) -> Result<Vec<Settled>, StoreError> {
+    ) -> (Vec<Settled>, Option<StoreError>) {
         let mut settled = Vec::new();
         for _ in 0..DECIDE_TRIES {
             let moment = self.moment();
@@ -91,45 +91,89 @@ impl<'a, P: Ports> Pipeline<'a, P> {
                 }
             }
             if decided.is_empty() {
-                return Ok(settled);
+                return (settled, None);
             }
-            let writes: Vec<Write<'_>> = decided
-                .iter()
-                .map(|(decision, _)| Write {
-                    decision,
-                    decision_id: self.ports.uuid().simple().to_string(),
-                    at: moment.now,
-                })
-                .collect();
-            // A crash here leaves either nothing or the whole decision with its alarms, which the sweep finds.
-            let won = store::commit(self.ports, &writes).await?;
-            let winners: Vec<&Decision> = decided
-                .iter()
-                .map(|(decision, _)| decision)
-                .filter(|decision| won.contains(decision.release.id()))
-                .collect();
-            self.committed(&rows, &winners).await;
-            let mut lost = BTreeSet::new();
+            // A crash at this commit leaves either nothing or whole decisions with their alarms, which the sweep finds.
+            let (won, error) = self.commit(&rows, &decided).await;
+            let mut lost = BTreeMap::new();
             for (decision, fates) in decided {
-                if won.contains(decision.release.id()) {
+                let id = decision.release.id().to_owned();
+                if won.contains(&id) {
                     settled.push(Settled {
                         acts: decision.act.is_some(),
                         release: decision.release,
                         fates,
                     });
                 } else {
-                    lost.insert(decision.release.id().to_owned());
+                    lost.insert(id, decision);
                 }
             }
-            if lost.is_empty() {
-                return Ok(settled);
+            if error.is_some() || lost.is_empty() {
+                return (settled, error);
             }
-            rows = store::load(self.ports, &lost).await?;
-            inputs.retain(|id, _| lost.contains(id));
+            rows = match self.load(&lost.keys().cloned().collect()).await {
+                Ok(rows) => rows,
+                Err(error) => return (settled, Some(error)),
+            };
+            // A start that lost although its row has not moved could not win the Worker; deciding again can't help.
+            for (id, decision) in lost {
+                match rows.get(&id) {
+                    Some(row)
+                        if decision.starts
+                            && row.progress.seq + 1 == decision.release.progress.seq =>
+                    {
+                        let fates = inputs.remove(&id).into_iter().flatten();
+                        settled.push(Settled {
+                            release: row.clone(),
+                            fates: fates.map(|_| Err(Refusal::Held)).collect(),
+                            acts: false,
+                        });
+                    }
+                    _ => (),
+                }
+            }
+            inputs.retain(|id, _| {
+                rows.contains_key(id) && settled.iter().all(|settled| settled.release.id() != id)
+            });
         }
-        Err(StoreError::Contended(
-            inputs.into_keys().next().unwrap_or_default(),
-        ))
+        let contended = inputs.into_keys().next().unwrap_or_default();
+        (settled, Some(StoreError::Contended(contended)))
+    }
+
+    async fn commit(
+        &self,
+        before: &BTreeMap<String, Release>,
+        decided: &[(Decision, Vec<Result<(), Refusal>>)],
+    ) -> (BTreeSet<String>, Option<StoreError>) {
+        let at = self.ports.now();
+        let writes: Vec<Write<'_>> = decided
+            .iter()
+            .map(|(decision, _)| Write {
+                decision,
+                decision_id: self.ports.uuid().simple().to_string(),
+                at,
+            })
+            .collect();
+        let (won, error) = store::commit(self.ports, &writes).await;
+        let winners: Vec<&Decision> = decided
+            .iter()
+            .map(|(decision, _)| decision)
+            .filter(|decision| won.contains(decision.release.id()))
+            .collect();
+        self.committed(before, &winners).await;
+        (won, error)
+    }
+
+    /// Loads releases, and tells of rows that can't be read.
+    pub(crate) async fn load(
+        &self,
+        ids: &BTreeSet<String>,
+    ) -> Result<BTreeMap<String, Release>, StoreError> {
+        let loaded = store::load(self.ports, ids).await?;
+        for detail in loaded.unreadable {
+            self.ports.log(&json!({"log": "alert", "detail": detail}));
+        }
+        Ok(loaded.releases)
     }
 
     /// What follows a commit: log lines, and messages for the alarms that changed. A message that can't be sent costs a
@@ -155,7 +199,39 @@ impl<'a, P: Ports> Pipeline<'a, P> {
                 }
             }
         }
+        messages.extend(self.next_in_line(before, winners).await);
         self.send(&messages).await;
+    }
+
+    /// Calls for the queued releases of Workers that have just become free; whose turn it is they find out themselves. A
+    /// call that is lost here comes with the next sweep, for their alarms stand.
+    async fn next_in_line(
+        &self,
+        before: &BTreeMap<String, Release>,
+        winners: &[&Decision],
+    ) -> Vec<Message> {
+        let ended = winners
+            .iter()
+            .map(|decision| &decision.release)
+            .filter(|release| {
+                release.is_over() && before.get(release.id()).is_some_and(|row| !row.is_over())
+            });
+        let workers: BTreeSet<&WorkerRef> =
+            ended.map(|release| &release.origin.plan.worker).collect();
+        if workers.is_empty() {
+            return Vec::new();
+        }
+        match store::queued_alarms(self.ports, &workers).await {
+            Ok(alarms) => alarms
+                .iter()
+                .map(|alarm| Message::new(alarm.kind, &alarm.release, alarm.due_at))
+                .collect(),
+            Err(error) => {
+                let detail = format!("{error}; the sweep starts who waits");
+                self.ports.log(&json!({"log": "alert", "detail": detail}));
+                Vec::new()
+            }
+        }
     }
 
     /// Sends wake-up calls, delayed until they are due.
@@ -179,13 +255,13 @@ impl<'a, P: Ports> Pipeline<'a, P> {
     /// the slowest.
     ///
     /// # Errors
-    /// [`StoreError`] of the first settlement; of the later ones only a log line tells, since the alarms stand.
+    /// [`StoreError`] of the settlement; of those of the reports only a log line tells, since the alarms stand.
     pub async fn settle_and_act(
         &self,
         rows: BTreeMap<String, Release>,
         inputs: BTreeMap<String, Vec<Input>>,
-    ) -> Result<Vec<Settled>, StoreError> {
-        let settled = self.settle(rows, inputs).await?;
+    ) -> Result<(), StoreError> {
+        let (settled, error) = self.settle(rows, inputs).await;
         let mut actors: Vec<&Release> = settled
             .iter()
             .filter(|s| s.acts)
@@ -199,7 +275,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
                 .map(|release| self.act_and_report(release)),
         )
         .await;
-        Ok(settled)
+        error.map_or(Ok(()), Err)
     }
 
     /// Acts for a release and settles the report; the report may hand this caller the next lease (a refused split turns
@@ -214,7 +290,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
             // A crash before this commit loses only the report: the lease runs out, the alarm rings, and the next actor
             // reads what is in force before it writes.
             match self.settle_and_act(rows, BTreeMap::from([(id.clone(), vec![input])])).await {
-                Ok(_) => (),
+                Ok(()) => (),
                 Err(error) => self.ports.log(&json!({
                     "log": "alert", "release": id, "actor": SYSTEM,
                     "detail": format!("{error}; the act is looked at again when its lease runs out"),

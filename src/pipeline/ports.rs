@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::config::Secret;
 use crate::time::UnixMs;
 
 /// One SQL statement with its parameters (`?1`, `?2` …).
@@ -108,7 +109,7 @@ pub struct HttpRequest {
     /// The address.
     pub url: String,
     /// The token for `Authorization: Bearer`.
-    pub bearer: String,
+    pub bearer: Secret,
     /// A JSON body.
     pub body: Option<String>,
     /// When to give up, in milliseconds.

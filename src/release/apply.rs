@@ -8,8 +8,8 @@ use super::decide::{DEPLOY_PATIENCE_MS, Draft};
 use super::head::Deployment;
 use super::input::Refusal;
 use super::plan::Percent;
-use super::soak::backoff_ms;
-use super::state::{Lease, Reason, Release, Soak, SoakClock, StageState, Status, Step};
+use super::soak::{ROUTINE_LOOK_MS, backoff_ms};
+use super::state::{Deploying, Lease, Reason, Release, Soak, SoakClock, StageState, Status, Step};
 use crate::slo::Tally;
 use crate::time::UnixMs;
 
@@ -39,6 +39,10 @@ pub enum Outcome {
     Unknown {
         /// What happened.
         detail: String,
+        /// Something was sent that may still be carried out.
+        written: bool,
+        /// The deployment that Cloudflare said it took, if it answered.
+        posted: Option<String>,
     },
     /// It was not carried out.
     Failed {
@@ -173,12 +177,13 @@ impl Draft {
         let (detail, permanent, retry_after_ms) = match outcome {
             Outcome::Serving { deployment, .. } => {
                 self.next.progress.seen = Some(deployment.seen());
+                self.next.progress.posted = None;
                 self.next.progress.act_due_at = None;
                 if deploying.completing {
                     let data = json!({"deployment_id": deployment.id});
                     self.finish(Status::Succeeded, None, None, Some(data));
                 } else {
-                    self.begin_soak(paused, deployment);
+                    self.begin_soak(paused, &deploying, deployment);
                 }
                 return Ok(());
             }
@@ -189,31 +194,39 @@ impl Draft {
                 self.supersede(deployment, *overwritten);
                 return Ok(());
             }
-            Outcome::Unknown { detail } => (detail, false, None),
+            Outcome::Unknown { detail, .. } => (detail, false, None),
             Outcome::Failed {
                 detail,
                 permanent,
                 retry_after_ms,
             } => (detail, *permanent, *retry_after_ms),
         };
-        if permanent || now - deploying.since > DEPLOY_PATIENCE_MS {
-            self.go_back(Reason::DeployFailed, Some(detail.clone()), true);
-            // This actor has just reported, so no forward act is at large any more.
-            if let Status::Reverting(revert) = &mut self.next.progress.status {
-                revert.forward_act = None;
-                revert.quiet_from = now;
+        let lease = deploying.actor.take();
+        if let Outcome::Unknown {
+            written: true,
+            posted,
+            ..
+        } = outcome
+        {
+            let until = lease.map_or(now, |lease| lease.until);
+            let progress = &mut self.next.progress;
+            progress.unknown_until = progress.unknown_until.max(until);
+            if posted.is_some() {
+                self.next.progress.posted.clone_from(posted);
             }
-            return Ok(());
         }
         deploying.attempts += 1;
-        deploying.actor = None;
-        let attempts = deploying.attempts;
+        let (since, attempts) = (deploying.since, deploying.attempts);
         let step = Step::Deploying(deploying);
         self.next.progress.status = if paused {
             Status::Paused { step }
         } else {
             Status::RollingOut { step }
         };
+        if permanent || now - since > DEPLOY_PATIENCE_MS {
+            self.go_back(Reason::DeployFailed, Some(detail.clone()), true);
+            return Ok(());
+        }
         self.next.progress.act_due_at =
             Some(now + backoff_ms(attempts).max(retry_after_ms.unwrap_or(0)));
         if attempts == ALERT_AFTER_ATTEMPTS {
@@ -223,10 +236,22 @@ impl Draft {
         Ok(())
     }
 
-    fn begin_soak(&mut self, paused: bool, deployment: &Deployment) {
+    fn begin_soak(&mut self, paused: bool, deploying: &Deploying, deployment: &Deployment) {
         let now = self.moment.now;
         let interval = self.next.origin.plan.check_interval.ms();
         let stage = self.next.origin.plan.stages[self.next.progress.stage].clone();
+        // The split before this one is judged to its end: up to when this one was owed, for nothing was written earlier.
+        let before = deploying.watch.clone().and_then(|mut before| {
+            let until = deploying.since.div_euclid(interval);
+            before.until_window = Some(until);
+            before.before = None;
+            (before.percent > Percent::ZERO && before.next_window < until).then_some(before)
+        });
+        // A split that is only put back leaves in force what people said of its stage.
+        let again = deploying
+            .watch
+            .as_deref()
+            .filter(|watch| watch.stage == self.next.progress.stage);
         let soak = Soak {
             stage: self.next.progress.stage,
             percent: stage.percent,
@@ -240,10 +265,14 @@ impl Draft {
             next_window: -(-(now + self.moment.propagation_delay_ms)).div_euclid(interval),
             tally: Tally::default(),
             readings: Vec::new(),
-            waived: BTreeSet::new(),
-            told: BTreeSet::new(),
+            waived: again.map_or_else(BTreeSet::new, |watch| watch.waived.clone()),
+            told: again.map_or_else(BTreeSet::new, |watch| watch.told.clone()),
             looked_at: now,
+            look_again_at: now + ROUTINE_LOOK_MS,
+            look_failures: 0,
             failures: 0,
+            until_window: None,
+            before,
         };
         let step = Step::Soaking(soak);
         self.next.progress.status = if paused {
@@ -274,18 +303,12 @@ impl Draft {
         let Status::Reverting(mut revert) = self.next.progress.status.clone() else {
             return Err(Refusal::Stale);
         };
-        if let Outcome::Foreign {
-            deployment,
-            overwritten,
-        } = outcome
-            && (revert.forward_act == Some(act) || revert.actor.map(|lease| lease.act) == Some(act))
-        {
-            self.supersede(deployment, *overwritten);
-            return Ok(());
-        }
         if revert.forward_act == Some(act) {
             revert.forward_act = None;
-            revert.quiet_from = now;
+            // Unless its own write may still be carried out, no forward act can write after this report.
+            if !matches!(outcome, Outcome::Unknown { written: true, .. }) {
+                revert.quiet_from = now.max(self.next.progress.unknown_until);
+            }
             if revert.actor.is_none() {
                 self.next.progress.act_due_at = Some(now);
             }
@@ -296,6 +319,20 @@ impl Draft {
             return Err(Refusal::Stale);
         }
         revert.actor = None;
+        if let Outcome::Foreign {
+            deployment,
+            overwritten,
+        } = outcome
+        {
+            // As long as a split of ours is under way it could still land on theirs: a look after that says the end.
+            if now < revert.quiet_from {
+                self.next.progress.act_due_at = Some(revert.quiet_from);
+                self.next.progress.status = Status::Reverting(revert);
+            } else {
+                self.supersede(deployment, *overwritten);
+            }
+            return Ok(());
+        }
         let (detail, permanent, retry_after_ms) = match outcome {
             Outcome::Serving {
                 deployment,
@@ -303,6 +340,7 @@ impl Draft {
                 forced,
             } => {
                 self.next.progress.seen = Some(deployment.seen());
+                self.next.progress.posted = None;
                 // A split that is still under way could land after this read, so the read proves nothing yet.
                 if *read_at < revert.quiet_from {
                     self.next.progress.act_due_at = Some(revert.quiet_from.max(now));
@@ -319,7 +357,12 @@ impl Draft {
                 self.finish(status, Some(because.reason), because.detail, Some(data));
                 return Ok(());
             }
-            Outcome::Unknown { detail } => (detail, false, None),
+            Outcome::Unknown { detail, posted, .. } => {
+                if posted.is_some() {
+                    self.next.progress.posted.clone_from(posted);
+                }
+                (detail, false, None)
+            }
             Outcome::Failed {
                 detail,
                 permanent,
@@ -329,9 +372,7 @@ impl Draft {
         };
         revert.attempts += 1;
         let attempts = revert.attempts;
-        if matches!(outcome, Outcome::Failed { .. }) {
-            revert.last_failure = Some(detail.clone());
-        }
+        revert.last_failure = Some(detail.clone());
         self.next.progress.status = Status::Reverting(revert);
         self.next.progress.act_due_at =
             Some(now + backoff_ms(attempts).max(retry_after_ms.unwrap_or(0)));

@@ -101,6 +101,18 @@ impl Draft {
         let phase = Phase::of(&self.next.progress.status);
         match (rule(phase, input.kind()), input) {
             (Rule::Lease, Input::ActDue { due_at }) => self.lease(*due_at),
+            (Rule::Yield, Input::Newer { by }) => {
+                self.make_room(by);
+                Ok(())
+            }
+            (Rule::GiveUp, Input::CannotStart { detail }) => {
+                self.end(
+                    Status::Cancelled,
+                    Reason::DeployFailed,
+                    Some(detail.clone()),
+                );
+                Ok(())
+            }
             (Rule::Applied, Input::Reported { act, outcome }) => self.applied(*act, outcome),
             (Rule::WentBack, Input::Reported { act, outcome }) => self.went_back(*act, outcome),
             (
@@ -108,10 +120,11 @@ impl Draft {
                 Input::Checked {
                     due_at,
                     windows,
+                    asked_at,
                     failure,
                     look,
                 },
-            ) => self.judge(*due_at, windows, failure.as_deref(), look.as_ref()),
+            ) => self.judge(*due_at, windows, *asked_at, failure.as_ref(), look.as_ref()),
             (rule, Input::Command { command, .. }) => self.command(rule, command),
             _ => Err(Refusal::Stale),
         }
@@ -170,6 +183,15 @@ impl Draft {
             (Rule::Abandon, _) => self.abandon(),
             (Rule::Already, _) => Err(Refusal::Already),
             _ => Err(self.conflict(command)),
+        }
+    }
+
+    fn make_room(&mut self, by: &str) {
+        let detail = Some(format!("release {by} takes its place"));
+        if self.next.progress.status == Status::Queued {
+            self.end(Status::Cancelled, Reason::NewerRelease, detail);
+        } else {
+            self.go_back(Reason::NewerRelease, detail, true);
         }
     }
 
@@ -257,7 +279,8 @@ impl Draft {
         };
         let slos = &self.next.origin.plan.slos;
         for (reading, slo) in soak.readings.iter().zip(slos) {
-            if reading.verdict == Verdict::Harm && slo.severity != Severity::Observe {
+            let blocks = slo.severity != Severity::Observe && !soak.waived.contains(&slo.name);
+            if reading.verdict == Verdict::Harm && blocks {
                 return Err(Refusal::Conflict(format!(
                     "it can't be promoted in harm: {}",
                     reading.sentence
@@ -306,6 +329,7 @@ impl Draft {
             && let SoakClock::EndsAt(at) = soak.clock
         {
             soak.clock = SoakClock::RemainingMs((at - now).max(0));
+            self.record().soak_ends_at = None;
         }
         self.next.progress.status = Status::Paused { step };
         self.event(
@@ -468,7 +492,9 @@ impl Draft {
             last_failure: None,
             actor: None,
             forward_act: forward.map(|lease| lease.act),
-            quiet_from: forward.map_or(now, |lease| lease.until),
+            quiet_from: forward
+                .map_or(now, |lease| lease.until)
+                .max(progress.unknown_until),
         });
         progress.act_due_at = Some(now);
         progress.check_due_at = None;

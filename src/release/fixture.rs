@@ -19,7 +19,7 @@ pub fn plan(change: impl Fn(&mut Value)) -> Plan {
 
 /// A staged release of the plan.
 pub fn release_of(plan: Plan) -> Release {
-    let stages = vec![StageRecord::PENDING; plan.stages.len()];
+    let stages = plan.stages.len();
     Release {
         origin: Origin {
             schema: SCHEMA,
@@ -28,28 +28,13 @@ pub fn release_of(plan: Plan) -> Release {
             plan,
             new_version: "new".to_owned(),
             required_old_version: None,
+            supersedes: false,
             note: None,
             url: None,
             created_at: 0,
             created_by: "api".to_owned(),
         },
-        progress: Progress {
-            schema: SCHEMA,
-            old_version: "old".to_owned(),
-            status: Status::Staged,
-            stage: 0,
-            stages,
-            version: 1,
-            seq: 1,
-            last_event: 0,
-            act_due_at: None,
-            check_due_at: None,
-            acts: 0,
-            seen: None,
-            slow_above_ms: Vec::new(),
-            started_at: None,
-            ended_at: None,
-        },
+        progress: Progress::staged("old".to_owned(), stages),
     }
 }
 

@@ -123,6 +123,14 @@ pub fn read_head(release: &Release, deployments: &[Deployment]) -> Head {
             deployment: deployment.clone(),
         },
         None if newest.seen().created_us < seen.created_us => Head::Lagging,
+        None if release
+            .progress
+            .posted
+            .as_ref()
+            .is_some_and(|id| deployments.iter().all(|d| d.id != *id)) =>
+        {
+            Head::Lagging
+        }
         None => Head::Ours(newest.clone()),
     }
 }
@@ -189,6 +197,12 @@ mod tests {
         release.progress.seen = Some(ours.seen());
         assert_eq!(read_head(&release, &[before]), Head::Lagging);
         assert_eq!(read_head(&release, &[]), Head::Lagging);
+        release.progress.posted = Some("d4".to_owned());
+        assert_eq!(
+            read_head(&release, &[ours]),
+            Head::Lagging,
+            "a deployment that was taken is not shown yet"
+        );
     }
 
     #[test]

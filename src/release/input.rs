@@ -31,6 +31,16 @@ pub enum Input {
         /// What.
         command: Command,
     },
+    /// A newer release is to take this one's place.
+    Newer {
+        /// Its id.
+        by: String,
+    },
+    /// A queued release's turn has come, but it can't start.
+    CannotStart {
+        /// Why.
+        detail: String,
+    },
     /// The alarm for an owed effect rang.
     ActDue {
         /// The alarm that rang; counts only if it is still the row's.
@@ -49,11 +59,22 @@ pub enum Input {
         due_at: UnixMs,
         /// The answers, in order, from the row's `next_window` on.
         windows: Vec<Window>,
+        /// When telemetry was asked: what has settled since is the next check's business.
+        asked_at: UnixMs,
         /// Why the answers end before the newest settled window, if a question failed.
-        failure: Option<String>,
+        failure: Option<Failure>,
         /// What the active deployment looked like, if it was looked at.
-        look: Option<Look>,
+        look: Option<Result<Look, Failure>>,
     },
+}
+
+/// Why something could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What happened, for people.
+    pub detail: String,
+    /// How long Cloudflare asks to be left alone, in milliseconds.
+    pub retry_after_ms: i64,
 }
 
 /// A command.
@@ -99,6 +120,8 @@ impl Input {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
+            Self::Newer { .. } => Kind::Newer,
+            Self::CannotStart { .. } => Kind::CannotStart,
             Self::ActDue { .. } => Kind::ActDue,
             Self::Reported { .. } => Kind::Reported,
             Self::Checked { .. } => Kind::Checked,
@@ -173,4 +196,6 @@ pub enum Refusal {
     Already,
     /// The command does not fit the state: 409.
     Conflict(String),
+    /// A start whose Worker another release holds.
+    Held,
 }

@@ -17,7 +17,7 @@ mod view;
 pub use apply::{ActPlan, Outcome, act_plan};
 pub use decide::{LEASE_MS, SYSTEM, decide, decide_all};
 pub use head::{Deployment, Head, read_head};
-pub use input::{Command, Decision, Input, Judged, Moment, NewEvent, Refusal};
+pub use input::{Command, Decision, Failure, Input, Judged, Moment, NewEvent, Refusal};
 pub use plan::{
     Advance, FieldError, MAX_TEXT, OnApprovalTimeout, Percent, Plan, Stage, WorkerRef, slo_applies,
 };

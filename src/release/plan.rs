@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::slo::{Objective, SliKind, Slo, Tolerance};
+use crate::slo::{Objective, OnUndecided, SliKind, Slo, Tolerance};
 use crate::time::Span;
 
 /// A share of traffic in hundredths of a percent: whole numbers, so that two shares add up to exactly 100 %.
@@ -145,6 +145,13 @@ pub struct Plan {
     pub stages: Vec<Stage>,
     /// What health means.
     pub slos: Vec<Slo>,
+    /// Budget of false aborts for a whole release, shared by the SLOs that are judged by evidence.
+    #[serde(default = "default_alpha")]
+    pub alpha: f64,
+}
+
+fn default_alpha() -> f64 {
+    0.01
 }
 
 /// One thing wrong with a request body.
@@ -210,6 +217,11 @@ impl Plan {
                 "must be whole seconds, at least {} s (MIN_CHECK_INTERVAL) and at most 30 days",
                 (min_check_interval_ms + 999) / 1_000
             ),
+        );
+        errors.when(
+            !(1e-6..=0.5).contains(&self.alpha),
+            "/alpha",
+            "must be from 0.000001 to 0.5",
         );
         self.stage_errors(&mut errors);
         self.slo_errors(&mut errors);
@@ -301,48 +313,8 @@ impl Plan {
                 format!("/slos/{i}/min_requests"),
                 "must be at least 1: an SLO never passes without data",
             );
-            let time = slo.sli.kind != SliKind::ErrorRate;
-            errors.when(
-                time && slo.sli.percentile.is_none(),
-                format!("/slos/{i}/sli/percentile"),
-                "is missing: a time is judged at one of the percentiles 50, 90, 95, 99 and 99.9",
-            );
-            errors.when(
-                !time && slo.sli.percentile.is_some(),
-                format!("/slos/{i}/sli/percentile"),
-                "an error rate has no percentile",
-            );
-            match slo.objective {
-                Objective::Max(max) => {
-                    errors.when(
-                        time,
-                        format!("/slos/{i}/objective/max"),
-                        "is for a rate; a time takes max_ms or no_worse_than_old",
-                    );
-                    errors.when(
-                        !(0.0..1.0).contains(&max),
-                        format!("/slos/{i}/objective/max"),
-                        "must be a share from 0 to below 1 (0.01 is 1 %)",
-                    );
-                }
-                Objective::MaxMs(max) => {
-                    errors.when(
-                        !time,
-                        format!("/slos/{i}/objective/max_ms"),
-                        "is for a time; a rate takes max or no_worse_than_old",
-                    );
-                    errors.when(
-                        !(max > 0.0 && max <= 86_400_000.0),
-                        format!("/slos/{i}/objective/max_ms"),
-                        "must be milliseconds above 0, at most a day",
-                    );
-                }
-                Objective::NoWorseThanOld(Tolerance { tolerance }) => errors.when(
-                    !(1.0..=1_000.0).contains(&tolerance),
-                    format!("/slos/{i}/objective/no_worse_than_old/tolerance"),
-                    "must be from 1 (no worse at all) to 1000",
-                ),
-            }
+            sli_errors(errors, i, slo);
+            objective_errors(errors, i, slo);
         }
     }
 
@@ -356,6 +328,11 @@ impl Plan {
                 !self.stages.iter().any(applies),
                 format!("/slos/{i}"),
                 "never applies: it compares with the old version, and no stage gives both versions traffic",
+            );
+            warnings.when(
+                slo.on_undecided == OnUndecided::Hold,
+                format!("/slos/{i}/on_undecided"),
+                "has no effect with the threshold rule, which always has a verdict once there are min_requests",
             );
         }
         for (i, stage) in self.stages.iter().enumerate() {
@@ -371,6 +348,98 @@ impl Plan {
             );
         }
         warnings.0
+    }
+}
+
+fn sli_errors(errors: &mut Errors, i: usize, slo: &Slo) {
+    let time = slo.time_key().is_some();
+    errors.when(
+        time && slo.sli.percentile.is_none(),
+        format!("/slos/{i}/sli/percentile"),
+        "is missing: a time is judged at one of the percentiles 50, 90, 95, 99 and 99.9",
+    );
+    errors.when(
+        !time && slo.sli.percentile.is_some(),
+        format!("/slos/{i}/sli/percentile"),
+        "only a time has a percentile",
+    );
+    for (name, filters, needed) in [("bad", &slo.sli.bad, 1), ("total", &slo.sli.total, 0)] {
+        let pointer = format!("/slos/{i}/sli/{name}");
+        let Some(filters) = filters else {
+            errors.when(
+                slo.sli.kind == SliKind::Query && needed > 0,
+                pointer,
+                "is missing: the filters that make an event a bad one",
+            );
+            continue;
+        };
+        errors.when(
+            slo.sli.kind != SliKind::Query,
+            pointer.clone(),
+            "only a query has filters",
+        );
+        errors.when(
+            !(needed..=MAX_ITEMS).contains(&filters.len()),
+            pointer.clone(),
+            format!("must have {needed} to {MAX_ITEMS} filters"),
+        );
+        for (k, filter) in filters.iter().enumerate() {
+            for (field, detail) in filter.errors(false) {
+                errors.add(format!("{pointer}/{k}{field}"), detail);
+            }
+        }
+    }
+}
+
+fn objective_errors(errors: &mut Errors, i: usize, slo: &Slo) {
+    let at = |name: &str| format!("/slos/{i}/objective/{name}");
+    let time = slo.time_key().is_some();
+    let count = slo.sli.kind == SliKind::RequestCount;
+    match slo.objective {
+        Objective::Max(max) => {
+            errors.when(
+                time || count,
+                at("max"),
+                "is for a rate; a time takes max_ms or no_worse_than_old, a count takes min",
+            );
+            errors.when(
+                !(0.0..1.0).contains(&max),
+                at("max"),
+                "must be a share from 0 to below 1 (0.01 is 1 %)",
+            );
+        }
+        Objective::MaxMs(max) => {
+            errors.when(
+                !time,
+                at("max_ms"),
+                "is for a time; a rate takes max or no_worse_than_old, a count takes min",
+            );
+            errors.when(
+                !(max > 0.0 && max <= 86_400_000.0),
+                at("max_ms"),
+                "must be milliseconds above 0, at most a day",
+            );
+        }
+        Objective::Min(min) => {
+            errors.when(!count, at("min"), "is for request_count");
+            errors.when(
+                !(1..=1_000_000_000).contains(&min),
+                at("min"),
+                "must be at least 1",
+            );
+        }
+        Objective::NoWorseThanOld(Tolerance { tolerance }) => {
+            errors.when(
+                count,
+                at("no_worse_than_old"),
+                "is for rates and times; a count takes min",
+            );
+            errors.when(
+                !(1.0..=1_000.0).contains(&tolerance),
+                at("no_worse_than_old/tolerance"),
+                "must be from 1 (no worse at all) to 1000",
+            );
+        }
     }
 }
 

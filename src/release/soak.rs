@@ -5,10 +5,10 @@ use std::ops::Range;
 use serde_json::json;
 
 use super::decide::Draft;
-use super::head::Head;
-use super::input::{Judged, Moment, Refusal};
+use super::head::{Deployment, Head};
+use super::input::{Failure, Judged, Moment, Refusal};
 use super::plan::{Percent, slo_applies};
-use super::state::{Reason, Release, SoakClock, Status, Step};
+use super::state::{Reason, Release, Soak, SoakClock, StageState, Status, Step};
 use crate::slo::{Ground, OnNoData, Severity, Slo, Verdict, Window};
 use crate::time::UnixMs;
 
@@ -16,26 +16,34 @@ use crate::time::UnixMs;
 pub type Look = Head;
 
 /// Most windows judged in one check: after an outage the backlog is worked off in several.
-pub const MAX_WINDOWS_PER_CHECK: i64 = 8;
+pub const MAX_WINDOWS_PER_CHECK: usize = 8;
 /// The active deployment is looked at this often even if nothing is suspicious.
-const ROUTINE_LOOK_MS: i64 = 5 * 60_000;
+pub(super) const ROUTINE_LOOK_MS: i64 = 5 * 60_000;
 /// While something is suspicious, not more often than this.
 const SUSPICIOUS_LOOK_MS: i64 = 5_000;
 /// Failed telemetry questions in a row before somebody is told.
 const ALERT_AFTER_FAILURES: u32 = 5;
 
-/// The settled windows that have not been judged, oldest first.
+/// The settled windows that have not been judged, oldest first: those that the stage before still has, then the present
+/// stage's.
 #[must_use]
-pub fn windows_due(release: &Release, moment: &Moment) -> Range<i64> {
-    let Some(soak) = release.progress.status.soak() else {
-        return 0..0;
-    };
-    if soak.percent == Percent::ZERO {
-        return 0..0;
-    }
+pub fn windows_due(release: &Release, moment: &Moment) -> Vec<i64> {
     let settled =
         (moment.now - moment.telemetry_lag_ms).div_euclid(release.origin.plan.check_interval.ms());
-    soak.next_window..settled.clamp(soak.next_window, soak.next_window + MAX_WINDOWS_PER_CHECK)
+    let of = |soak: &Soak| {
+        let end = soak
+            .until_window
+            .map_or(settled, |until| until.min(settled));
+        let none = soak.percent == Percent::ZERO;
+        soak.next_window..if none { soak.next_window } else { end }
+    };
+    let soak = release.progress.status.soak();
+    let before = soak.and_then(|soak| soak.before.as_deref());
+    let due: Vec<Range<i64>> = [before, soak].into_iter().flatten().map(of).collect();
+    due.into_iter()
+        .flatten()
+        .take(MAX_WINDOWS_PER_CHECK)
+        .collect()
 }
 
 /// Whether the active deployment should be looked at in this check: now and then in any case, and at once when telemetry
@@ -49,7 +57,8 @@ pub fn wants_look(release: &Release, windows: &[Window], moment: &Moment) -> boo
     let suspicious = windows.iter().any(|w| {
         w.others > 0 || (w.new.requests == 0 && w.old.requests > 0 && soak.percent > Percent::ZERO)
     });
-    since >= ROUTINE_LOOK_MS || (suspicious && since >= SUSPICIOUS_LOOK_MS)
+    moment.now >= soak.look_again_at
+        || (suspicious && soak.look_failures == 0 && since >= SUSPICIOUS_LOOK_MS)
 }
 
 /// Doubling from 1 s to 60 s.
@@ -63,17 +72,18 @@ impl Draft {
         &mut self,
         due_at: UnixMs,
         windows: &[Window],
-        failure: Option<&str>,
-        look: Option<&Look>,
+        asked_at: UnixMs,
+        failure: Option<&Failure>,
+        look: Option<&Result<Look, Failure>>,
     ) -> Result<(), Refusal> {
         if self.next.progress.check_due_at != Some(due_at) || self.moment.now < due_at {
             return Err(Refusal::Stale);
         }
         // Strangers first: whoever deployed over the release owns the traffic that telemetry tells of.
-        if let Some(look) = look
-            && self.looked(look)
-        {
-            return Ok(());
+        match look {
+            Some(Ok(look)) if self.looked(look) => return Ok(()),
+            Some(Err(failure)) => self.look_failed(failure),
+            Some(Ok(_)) | None => (),
         }
         let mut paused_by = None;
         for window in windows {
@@ -110,7 +120,7 @@ impl Draft {
             soak.failures = 0;
         }
         self.schedule_check();
-        self.try_pass();
+        self.try_pass(asked_at);
         Ok(())
     }
 
@@ -119,6 +129,13 @@ impl Draft {
         let now = self.moment.now;
         if let Some(soak) = self.next.progress.status.soak_mut() {
             soak.looked_at = now;
+            soak.look_again_at = now + ROUTINE_LOOK_MS;
+            soak.look_failures = 0;
+        }
+        // While somebody is applying a split, what this look saw may be half of it. The actor looks before and after its
+        // write and reports a stranger itself; ending the release now would leave that write to nobody.
+        if self.acting() {
+            return false;
         }
         match look {
             Head::Foreign {
@@ -129,31 +146,79 @@ impl Draft {
                 true
             }
             Head::Lagging => false,
-            Head::Ours(deployment) => {
-                self.next.progress.seen = Some(deployment.seen());
-                let release = &self.next;
-                let Status::RollingOut {
-                    step: Step::Soaking(soak),
-                } = &release.progress.status
-                else {
-                    return false;
-                };
-                if deployment.is_split(
-                    &release.progress.old_version,
-                    &release.origin.new_version,
-                    soak.percent,
-                ) {
-                    return false;
-                }
-                // A deployment of our own that Cloudflare carried out late: put the stage's split back.
-                let detail = format!(
-                    "an earlier deployment of this release took effect late: {}; the stage's split is applied again",
-                    deployment.describe()
-                );
-                self.event("alert.raised", None, Some(detail), None);
-                self.owe_deployment(false);
-                true
+            Head::Ours(deployment) => self.saw_own(deployment),
+        }
+    }
+
+    /// Whether somebody holds a lease that has not run out.
+    fn acting(&self) -> bool {
+        match &self.next.progress.status {
+            Status::RollingOut {
+                step: Step::Deploying(d),
             }
+            | Status::Paused {
+                step: Step::Deploying(d),
+            } => d.actor.is_some_and(|lease| lease.until > self.moment.now),
+            _ => false,
+        }
+    }
+
+    /// A deployment of our own is in force. If it is not the stage's split, Cloudflare has carried out an earlier one late.
+    fn saw_own(&mut self, deployment: &Deployment) -> bool {
+        let release = &self.next;
+        let soak = match &release.progress.status {
+            Status::RollingOut {
+                step: Step::Soaking(soak),
+            }
+            | Status::Paused {
+                step: Step::Soaking(soak),
+            }
+            | Status::AwaitingApproval { soak, .. } => soak,
+            _ => return false,
+        };
+        let (old, new) = (&release.progress.old_version, &release.origin.new_version);
+        if deployment.is_split(old, new, soak.percent) {
+            self.next.progress.seen = Some(deployment.seen());
+            return false;
+        }
+        let waits = matches!(release.progress.status, Status::AwaitingApproval { .. });
+        let late = format!(
+            "an earlier deployment of this release took effect late: {}",
+            deployment.describe()
+        );
+        let soak = self.next.progress.status.soak_mut();
+        if !soak.is_some_and(|soak| soak.told.insert(format!("late {}", deployment.id))) {
+            return false;
+        }
+        if waits {
+            // Nobody who is about to decide is to lose the stage over this: it is said, and the decision puts it right.
+            self.event("alert.raised", None, Some(late), None);
+            return false;
+        }
+        self.next.progress.seen = Some(deployment.seen());
+        let detail = format!("{late}; the stage's split is applied again");
+        self.event("alert.raised", None, Some(detail), None);
+        self.record().state = StageState::Deploying;
+        self.owe_deployment(false);
+        true
+    }
+
+    /// The active deployment can't be read: tried again after 1, 2, 4 … s, so that a failing Cloudflare is not asked ever
+    /// faster.
+    fn look_failed(&mut self, failure: &Failure) {
+        let now = self.moment.now;
+        let Some(soak) = self.next.progress.status.soak_mut() else {
+            return;
+        };
+        soak.look_failures += 1;
+        let failures = soak.look_failures;
+        soak.look_again_at = now + backoff_ms(failures).max(failure.retry_after_ms);
+        if failures == ALERT_AFTER_FAILURES {
+            let detail = format!(
+                "nobody can see whether somebody else has deployed: {}",
+                failure.detail
+            );
+            self.event("alert.raised", None, Some(detail), None);
         }
     }
 
@@ -161,9 +226,14 @@ impl Draft {
     fn count(&mut self, window: &Window) -> Option<Vec<(Severity, crate::slo::Reading)>> {
         let plan = self.next.origin.plan.clone();
         let slow_above_ms = self.next.progress.slow_above_ms.clone();
-        let soak = self.next.progress.status.soak_mut()?;
+        let present = self.next.progress.status.soak_mut()?;
+        let is_next = |soak: &Soak| window.index == soak.next_window;
+        let soak = match present.before.as_deref_mut() {
+            Some(before) if is_next(before) => before,
+            _ => present,
+        };
         let stage = soak.stage + 1;
-        if window.index != soak.next_window {
+        if !is_next(soak) {
             return None;
         }
         soak.next_window += 1;
@@ -197,6 +267,12 @@ impl Draft {
             .map(|(reading, slo)| (slo.severity, reading.clone()))
             .collect();
         let readings = soak.readings.clone();
+        let over = soak
+            .until_window
+            .is_some_and(|until| soak.next_window >= until);
+        if over && let Some(present) = self.next.progress.status.soak_mut() {
+            present.before = None;
+        }
         self.judged.push(Judged {
             stage,
             window: window.clone(),
@@ -234,16 +310,20 @@ impl Draft {
     }
 
     /// A failed, truncated or clamped answer judges nothing: the same windows are asked again after 1, 2, 4 … s.
-    fn telemetry_failed(&mut self, failure: &str) {
+    fn telemetry_failed(&mut self, failure: &Failure) {
         let now = self.moment.now;
         let Some(soak) = self.next.progress.status.soak_mut() else {
             return;
         };
         soak.failures += 1;
         let failures = soak.failures;
-        self.next.progress.check_due_at = Some(now + backoff_ms(failures));
+        self.next.progress.check_due_at =
+            Some(now + backoff_ms(failures).max(failure.retry_after_ms));
         if failures == ALERT_AFTER_FAILURES {
-            let detail = format!("telemetry can't be read, so the stage holds: {failure}");
+            let detail = format!(
+                "telemetry can't be read, so the stage holds: {}",
+                failure.detail
+            );
             self.event("alert.raised", None, Some(detail), None);
         }
     }
@@ -260,7 +340,7 @@ impl Draft {
             let blocks = slo.severity != Severity::Observe
                 && !soak.waived.contains(&slo.name)
                 && slo_applies(slo, soak.percent);
-            (blocks && !(decided && soak.tally.new_requests >= slo.min_requests))
+            (blocks && !(decided && soak.tally.requests(i) >= slo.needed_requests()))
                 .then(|| slo.name.clone())
         };
         self.next
@@ -275,7 +355,7 @@ impl Draft {
 
     /// Passes the stage if its soak is over, every settled window is judged and no SLO lacks data; holds it otherwise, and
     /// after `max_soak` does what the SLOs' `on_no_data` says.
-    fn try_pass(&mut self) {
+    fn try_pass(&mut self, asked_at: UnixMs) {
         let now = self.moment.now;
         let Status::RollingOut {
             step: Step::Soaking(soak),
@@ -286,7 +366,11 @@ impl Draft {
         let SoakClock::EndsAt(ends_at) = soak.clock else {
             return;
         };
-        if now < ends_at || !windows_due(&self.next, &self.moment).is_empty() {
+        let asked = Moment {
+            now: asked_at,
+            ..self.moment
+        };
+        if now < ends_at || !windows_due(&self.next, &asked).is_empty() {
             return;
         }
         let lacking = self.lacking();
@@ -295,7 +379,10 @@ impl Draft {
             return;
         }
         if now < ends_at + self.hold_ms() {
-            self.tell_no_data(&lacking);
+            // Nothing to tell while nothing can have settled yet.
+            if !soak.readings.is_empty() {
+                self.tell_no_data(&lacking);
+            }
             return;
         }
         let plan = &self.next.origin.plan;
@@ -366,11 +453,13 @@ impl Draft {
             self.next.progress.check_due_at = None;
             return;
         };
-        let mut due = soak.looked_at + ROUTINE_LOOK_MS;
-        if soak.percent > Percent::ZERO {
-            let settles_at =
-                (soak.next_window + 1) * plan.check_interval.ms() + self.moment.telemetry_lag_ms;
-            due = due.min(settles_at);
+        let mut due = soak.look_again_at;
+        for soak in [Some(soak), soak.before.as_deref()].into_iter().flatten() {
+            if soak.percent > Percent::ZERO {
+                let settles_at = (soak.next_window + 1) * plan.check_interval.ms()
+                    + self.moment.telemetry_lag_ms;
+                due = due.min(settles_at);
+            }
         }
         let soaking = matches!(
             &self.next.progress.status,

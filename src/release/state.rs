@@ -36,6 +36,9 @@ pub struct Origin {
     /// The old version that the caller insisted on, if any.
     #[serde(default)]
     pub required_old_version: Option<String>,
+    /// It was queued to take the place of the release that ran, and goes before the others that wait.
+    #[serde(default)]
+    pub supersedes: bool,
     /// The caller's words.
     #[serde(default)]
     pub note: Option<String>,
@@ -49,11 +52,12 @@ pub struct Origin {
 }
 
 /// What decisions change.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// See [`SCHEMA`].
     pub schema: u32,
-    /// The version that served everything when the release started (until then: when it was created).
+    /// The version that served everything when the release started; until then the one that served when it was created,
+    /// or empty if the traffic was split.
     pub old_version: String,
     /// The state.
     pub status: Status,
@@ -75,6 +79,10 @@ pub struct Progress {
     pub acts: u32,
     /// The newest deployment that HMD has seen and understood; anything newer without its marker is foreign.
     pub seen: Option<Seen>,
+    /// The id of a deployment that Cloudflare took from HMD but has not shown yet: a list without it lags.
+    pub posted: Option<String>,
+    /// Until when a split of unknown outcome may still be carried out.
+    pub unknown_until: UnixMs,
     /// For each SLO relative in time: T, the old version's percentile before the start, in milliseconds.
     pub slow_above_ms: Vec<Option<f64>>,
     /// When it started.
@@ -93,11 +101,10 @@ pub struct Seen {
 }
 
 /// The state of a release.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Status {
     /// Created, not started.
-    #[default]
     Staged,
     /// Waiting for the Worker's running release to end.
     Queued,
@@ -248,10 +255,18 @@ pub struct Soak {
     pub waived: BTreeSet<String>,
     /// SLOs whose harm (or lack of data) has been told; each is told once a stage.
     pub told: BTreeSet<String>,
-    /// When the active deployment was last looked at.
+    /// When the active deployment was last seen.
     pub looked_at: UnixMs,
+    /// When it is to be looked at again in any case.
+    pub look_again_at: UnixMs,
+    /// Looks that failed in a row.
+    pub look_failures: u32,
     /// Telemetry questions that failed in a row.
     pub failures: u32,
+    /// Of a split that is no longer in force: the first window that is not its own any more.
+    pub until_window: Option<i64>,
+    /// The stage before, until its last windows have settled and been judged, too.
+    pub before: Option<Box<Soak>>,
 }
 
 /// What an approval is waited for.
@@ -341,6 +356,32 @@ impl StageRecord {
         left_at: None,
         decision: None,
     };
+}
+
+impl Progress {
+    /// The progress of a release that has just been created, with so many stages.
+    #[must_use]
+    pub fn staged(old_version: String, stages: usize) -> Self {
+        Self {
+            schema: SCHEMA,
+            old_version,
+            status: Status::Staged,
+            stage: 0,
+            stages: vec![StageRecord::PENDING; stages],
+            version: 1,
+            seq: 1,
+            last_event: 0,
+            act_due_at: None,
+            check_due_at: None,
+            acts: 0,
+            seen: None,
+            posted: None,
+            unknown_until: 0,
+            slow_above_ms: Vec::new(),
+            started_at: None,
+            ended_at: None,
+        }
+    }
 }
 
 impl Status {

@@ -32,6 +32,8 @@ pub enum Kind {
     Approve,
     Deny,
     Abandon,
+    Newer,
+    CannotStart,
     ActDue,
     Reported,
     Checked,
@@ -58,6 +60,10 @@ pub enum Rule {
     Deny,
     /// Give up a revert that can't work.
     Abandon,
+    /// Make room for a newer release.
+    Yield,
+    /// End a queued release that can't start.
+    GiveUp,
     /// Take the lease and apply what is owed.
     Lease,
     /// Take in what came of applying a split.
@@ -118,7 +124,7 @@ impl Phase {
 
 impl Kind {
     /// Every kind of input.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Start,
         Self::Stop,
         Self::Pause,
@@ -127,6 +133,8 @@ impl Kind {
         Self::Approve,
         Self::Deny,
         Self::Abandon,
+        Self::Newer,
+        Self::CannotStart,
         Self::ActDue,
         Self::Reported,
         Self::Checked,
@@ -140,7 +148,7 @@ pub const fn rule(phase: Phase, kind: Kind) -> Rule {
     use Kind as K;
     use Phase as P;
     match (phase, kind) {
-        (P::Staged,                                                             K::Start)    => Rule::Start,
+        (P::Staged | P::Queued,                                                 K::Start)    => Rule::Start,
         (P::Staged | P::Queued,                                                 K::Stop)     => Rule::Cancel,
         (P::Deploying | P::Soaking | P::PausedDeploying | P::PausedSoaking
             | P::AwaitingApproval,                                              K::Stop)     => Rule::Stop,
@@ -151,12 +159,15 @@ pub const fn rule(phase: Phase, kind: Kind) -> Rule {
         (P::AwaitingApproval,                                                   K::Approve)  => Rule::Approve,
         (P::AwaitingApproval,                                                   K::Deny)     => Rule::Deny,
         (P::Reverting,                                                          K::Abandon)  => Rule::Abandon,
+        (P::Queued | P::Deploying | P::Soaking | P::PausedDeploying | P::PausedSoaking
+            | P::AwaitingApproval,                                              K::Newer)    => Rule::Yield,
+        (P::Queued,                                                             K::CannotStart) => Rule::GiveUp,
         (P::Deploying | P::PausedDeploying | P::Reverting,                      K::ActDue)   => Rule::Lease,
         (P::Deploying | P::PausedDeploying,                                     K::Reported) => Rule::Applied,
         (P::Reverting,                                                          K::Reported) => Rule::WentBack,
         (P::Deploying | P::Soaking | P::PausedDeploying | P::PausedSoaking
             | P::AwaitingApproval,                                              K::Checked)  => Rule::Judge,
-        (_,                                          K::ActDue | K::Reported | K::Checked)   => Rule::Drop,
+        (_, K::Newer | K::CannotStart | K::ActDue | K::Reported | K::Checked)               => Rule::Drop,
         (_,                                                                     _)           => Rule::Refuse,
     }
 }

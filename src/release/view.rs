@@ -16,7 +16,7 @@ pub struct ReleaseView<'a> {
     state: &'static str,
     reason: Option<&'static str>,
     detail: Option<&'a str>,
-    old_version: &'a str,
+    old_version: Option<&'a str>,
     new_version: &'a str,
     /// From 1.
     stage: usize,
@@ -70,7 +70,7 @@ impl<'a> From<&'a Release> for ReleaseView<'a> {
             state: progress.status.name(),
             reason: ending.map(|end| end.reason.name()),
             detail: ending.and_then(|end| end.detail.as_deref()),
-            old_version: &progress.old_version,
+            old_version: Some(progress.old_version.as_str()).filter(|version| !version.is_empty()),
             new_version: &origin.new_version,
             stage: progress.stage + 1,
             version: progress.version,

@@ -99,7 +99,10 @@ impl HttpOut for WorkerPorts {
         let failed = |error: worker::Error| HttpError::Failed(error.to_string());
         let headers = Headers::new();
         headers
-            .set("authorization", &format!("Bearer {}", request.bearer))
+            .set(
+                "authorization",
+                &format!("Bearer {}", request.bearer.expose()),
+            )
             .map_err(failed)?;
         headers
             .set("content-type", "application/json")

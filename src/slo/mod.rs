@@ -4,6 +4,7 @@ mod objective;
 mod threshold;
 
 pub use objective::{
-    Objective, OnNoData, Percentile, Rule, Severity, Sli, SliKind, Slo, Tolerance,
+    Filter, FilterKind, Objective, OnNoData, OnUndecided, Percentile, Rule, Severity, Sli, SliKind,
+    Slo, Tolerance,
 };
-pub use threshold::{Ground, Reading, Side, Tally, Verdict, VersionCounts, Window};
+pub use threshold::{Ground, Reading, Side, SloCounts, Tally, Verdict, VersionCounts, Window};

@@ -12,6 +12,10 @@ pub enum SliKind {
     WallTime,
     /// CPU time, in milliseconds, at a percentile.
     CpuTime,
+    /// How many invocations the new version has served in the stage.
+    RequestCount,
+    /// The share of `bad` events among `total` ones, both counted by filters of the plan's own.
+    Query,
 }
 
 impl SliKind {
@@ -22,6 +26,8 @@ impl SliKind {
             Self::ErrorRate => "error_rate",
             Self::WallTime => "wall_time",
             Self::CpuTime => "cpu_time",
+            Self::RequestCount => "request_count",
+            Self::Query => "query",
         }
     }
 }
@@ -83,6 +89,127 @@ impl<'de> Deserialize<'de> for Percentile {
     }
 }
 
+/// A telemetry filter, or a group of them, in the words of Workers Observability.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Filter {
+    /// `filter` (the default) or `group`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<FilterKind>,
+    /// Of a filter: the key, such as `$workers.event.request.path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Of a filter: `eq`, `gt`, `includes` and so on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<String>,
+    /// Of a filter: `string`, `number` or `boolean`; must be the key's real type.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub value_type: Option<String>,
+    /// Of a filter: what the key is compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<serde_json::Value>,
+    /// Of a group: `and` or `or`.
+    #[serde(
+        default,
+        rename = "filterCombination",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub combination: Option<String>,
+    /// Of a group: its filters, which are no groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filters: Option<Vec<Filter>>,
+}
+
+/// What a [`Filter`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FilterKind {
+    /// One comparison.
+    Filter,
+    /// Several of them.
+    Group,
+}
+
+const OPERATIONS: [&str; 15] = [
+    "eq",
+    "neq",
+    "gt",
+    "gte",
+    "lt",
+    "lte",
+    "in",
+    "not_in",
+    "includes",
+    "not_includes",
+    "starts_with",
+    "ends_with",
+    "regex",
+    "exists",
+    "is_null",
+];
+
+impl Filter {
+    /// What is wrong with it: a field's name and a sentence.
+    #[must_use]
+    pub fn errors(&self, inside_group: bool) -> Vec<(String, String)> {
+        let mut errors = Vec::new();
+        if self.kind == Some(FilterKind::Group) {
+            if inside_group {
+                errors.push((
+                    String::new(),
+                    "is a group inside a group; one level is enough".to_owned(),
+                ));
+            }
+            if !matches!(self.combination.as_deref(), Some("and" | "or")) {
+                errors.push((
+                    "/filterCombination".to_owned(),
+                    "must be \"and\" or \"or\"".to_owned(),
+                ));
+            }
+            let filters = self.filters.as_deref().unwrap_or_default();
+            if filters.is_empty() {
+                errors.push(("/filters".to_owned(), "a group needs filters".to_owned()));
+            }
+            for (i, filter) in filters.iter().enumerate() {
+                let inner = filter.errors(true).into_iter();
+                errors
+                    .extend(inner.map(|(field, detail)| (format!("/filters/{i}{field}"), detail)));
+            }
+            return errors;
+        }
+        if self.key.as_deref().unwrap_or_default().is_empty() {
+            errors.push((
+                "/key".to_owned(),
+                "is missing: a telemetry key such as \"$workers.outcome\"".to_owned(),
+            ));
+        }
+        let operation = self.operation.as_deref().unwrap_or_default();
+        if !OPERATIONS.contains(&operation) {
+            errors.push((
+                "/operation".to_owned(),
+                format!("must be one of {}", OPERATIONS.join(", ")),
+            ));
+        }
+        if !matches!(
+            self.value_type.as_deref(),
+            Some("string" | "number" | "boolean")
+        ) {
+            errors.push((
+                "/type".to_owned(),
+                "must be \"string\", \"number\" or \"boolean\"".to_owned(),
+            ));
+        }
+        let needs_value = !matches!(operation, "exists" | "is_null");
+        let scalar = self
+            .value
+            .as_ref()
+            .is_some_and(|value| !value.is_array() && !value.is_object() && !value.is_null());
+        if needs_value && !scalar {
+            errors.push(("/value".to_owned(), "must be a text, a number or a boolean (for in and not_in, one comma-separated text)".to_owned()));
+        }
+        errors
+    }
+}
+
 /// A service level indicator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sli {
@@ -91,6 +218,12 @@ pub struct Sli {
     /// Which percentile: needed by the two times, meaningless for a rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub percentile: Option<Percentile>,
+    /// Of a `query`: which of its `total` events are bad.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bad: Option<Vec<Filter>>,
+    /// Of a `query`: which events of the Worker count; all that have a version if it is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<Vec<Filter>>,
 }
 
 /// How much worse than the old version the new one may be.
@@ -113,6 +246,8 @@ pub enum Objective {
     Max(f64),
     /// At most this many milliseconds at the indicator's percentile.
     MaxMs(f64),
+    /// At least this many requests of the new version in the stage.
+    Min(u64),
     /// A share of bad requests at most `tolerance` times the old version's over the same seconds.
     NoWorseThanOld(Tolerance),
 }
@@ -151,6 +286,17 @@ pub enum OnNoData {
     Revert,
 }
 
+/// What an SLO without a verdict at the end of a soak does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUndecided {
+    /// The stage passes: no harm was found.
+    #[default]
+    Pass,
+    /// The stage holds, up to `max_soak`, and then waits for approval.
+    Hold,
+}
+
 /// How counts become a verdict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -178,6 +324,9 @@ pub struct Slo {
     /// What lacking data does when the stage may hold no longer.
     #[serde(default)]
     pub on_no_data: OnNoData,
+    /// What a missing verdict does at the end of a soak. The threshold rule always has one once there is data.
+    #[serde(default)]
+    pub on_undecided: OnUndecided,
     /// How counts become a verdict.
     #[serde(default)]
     pub rule: Rule,
@@ -204,7 +353,17 @@ impl Slo {
         match self.objective {
             Objective::Max(max) => format!("<= {}", percent_text(max)),
             Objective::MaxMs(max) => format!("<= {max} ms"),
+            Objective::Min(min) => format!(">= {min}"),
             Objective::NoWorseThanOld(Tolerance { tolerance }) => format!("<= {tolerance}x old"),
+        }
+    }
+
+    /// Requests that the stage must have seen before this SLO can pass.
+    #[must_use]
+    pub fn needed_requests(&self) -> u64 {
+        match self.objective {
+            Objective::Min(min) => min,
+            _ => self.min_requests,
         }
     }
 
@@ -212,7 +371,7 @@ impl Slo {
     #[must_use]
     pub fn time_key(&self) -> Option<&'static str> {
         match self.sli.kind {
-            SliKind::ErrorRate => None,
+            SliKind::ErrorRate | SliKind::RequestCount | SliKind::Query => None,
             SliKind::WallTime => Some("$workers.wallTimeMs"),
             SliKind::CpuTime => Some("$workers.cpuTimeMs"),
         }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use super::objective::percent_text;
-use super::{Objective, Slo, Tolerance};
+use super::{Objective, SliKind, Slo, Tolerance};
 
 /// What the counts say about one SLO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,15 +25,24 @@ pub enum Verdict {
     NotApplicable,
 }
 
-/// Stored invocations of one version in one window.
+/// What telemetry stored of one version in one window.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct VersionCounts {
     /// Invocations.
     pub requests: u64,
-    /// Bad ones for each SLO of the plan, in its order: errors, or requests slower than the objective's T.
-    pub bad: Vec<u64>,
-    /// What the window's indicator was for each SLO (a percentile in milliseconds, or a share), for people to read.
-    pub shown: Vec<Option<f64>>,
+    /// What each SLO of the plan counts, in its order.
+    pub slos: Vec<SloCounts>,
+}
+
+/// What one SLO counts of one version in one window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SloCounts {
+    /// Requests (for a `query`, events that its `total` filters let through).
+    pub requests: u64,
+    /// Bad ones of them: errors, requests slower than the objective's T, events of the `bad` filters.
+    pub bad: u64,
+    /// The indicator in this window (a percentile in milliseconds, or a share), for people to read.
+    pub shown: Option<f64>,
 }
 
 /// One settled window, `[index * check_interval, (index + 1) * check_interval)` from the Unix epoch.
@@ -94,21 +103,21 @@ pub enum Ground {
     NoReference,
 }
 
+/// Requests and bad ones.
+type Pair = (u64, u64);
+
+/// One window, or several merged: for each SLO, what it counts of the new and of the old version.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Entry {
-    new: u64,
-    old: u64,
-    new_bad: Vec<u64>,
-    old_bad: Vec<u64>,
+    new: Vec<Pair>,
+    old: Vec<Pair>,
 }
 
 /// What a stage has counted so far: totals, and as much of its newest windows as the rule can ever look back on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tally {
-    /// Requests of the new version over the whole stage: `min_requests` is held against it.
-    pub new_requests: u64,
-    /// Requests of the old version over the whole stage.
-    pub old_requests: u64,
+    /// For each SLO, its requests of the new version over the whole stage: `min_requests` is held against it.
+    pub new_requests: Vec<u64>,
     newest: VecDeque<Entry>,
     shown_new: Vec<Option<f64>>,
     shown_old: Vec<Option<f64>>,
@@ -120,44 +129,63 @@ const MAX_ENTRIES: usize = 256;
 impl Tally {
     /// Counts a window, once, in order.
     pub fn add(&mut self, window: &Window, slos: &[Slo]) {
-        self.new_requests += window.new.requests;
-        self.old_requests += window.old.requests;
-        remember(&mut self.shown_new, &window.new.shown);
-        remember(&mut self.shown_old, &window.old.shown);
-        if window.new.requests == 0 && window.old.requests == 0 {
+        let pairs = |of: &VersionCounts| {
+            of.slos
+                .iter()
+                .map(|slo| (slo.requests, slo.bad))
+                .collect::<Vec<Pair>>()
+        };
+        remember(&mut self.shown_new, &window.new);
+        remember(&mut self.shown_old, &window.old);
+        let entry = Entry {
+            new: pairs(&window.new),
+            old: pairs(&window.old),
+        };
+        if entry.new.iter().chain(&entry.old).all(|pair| pair.0 == 0) {
             return;
         }
-        self.newest.push_back(Entry {
-            new: window.new.requests,
-            old: window.old.requests,
-            new_bad: window.new.bad.clone(),
-            old_bad: window.old.bad.clone(),
-        });
+        self.new_requests.resize(slos.len(), 0);
+        for (total, pair) in self.new_requests.iter_mut().zip(&entry.new) {
+            *total += pair.0;
+        }
+        self.newest.push_back(entry);
         self.trim(slos);
+    }
+
+    /// An SLO's requests of the new version over the whole stage.
+    #[must_use]
+    pub fn requests(&self, index: usize) -> u64 {
+        self.new_requests.get(index).copied().unwrap_or(0)
     }
 
     /// Drops what no SLO's run can reach any more, and keeps the rest small.
     fn trim(&mut self, slos: &[Slo]) {
-        let reach = slos.iter().map(|slo| slo.min_requests).max().unwrap_or(0);
-        let mut held: u64 = self.newest.iter().map(|entry| entry.new).sum();
+        let requests = |entry: &Entry, i: usize| entry.new.get(i).map_or(0, |pair| pair.0);
+        let mut held: Vec<u64> = (0..slos.len())
+            .map(|i| self.newest.iter().map(|entry| requests(entry, i)).sum())
+            .collect();
         while let Some(oldest) = self.newest.front()
-            && held - oldest.new >= reach
+            && slos
+                .iter()
+                .enumerate()
+                .all(|(i, slo)| held[i] - requests(oldest, i) >= slo.min_requests)
         {
-            held -= oldest.new;
+            for (i, held) in held.iter_mut().enumerate() {
+                *held -= requests(oldest, i);
+            }
             self.newest.pop_front();
         }
         if self.newest.len() > MAX_ENTRIES {
             // The lightest neighbours become one, so that all entries stay about equally fine.
-            let weight = |i: usize| self.newest[i].new + self.newest[i + 1].new;
-            let lightest = (0..self.newest.len() - 2).min_by_key(|i| weight(*i));
+            let of = |entry: &Entry| entry.new.iter().map(|pair| pair.0).sum::<u64>();
+            let lightest = (0..self.newest.len() - 2)
+                .min_by_key(|i| of(&self.newest[*i]) + of(&self.newest[*i + 1]));
             if let Some(at) = lightest
                 && let Some(later) = self.newest.remove(at + 1)
             {
                 let entry = &mut self.newest[at];
-                entry.new += later.new;
-                entry.old += later.old;
-                add_each(&mut entry.new_bad, &later.new_bad);
-                add_each(&mut entry.old_bad, &later.old_bad);
+                add_each(&mut entry.new, &later.new);
+                add_each(&mut entry.old, &later.old);
             }
         }
     }
@@ -165,43 +193,47 @@ impl Tally {
     /// Judges the plan's SLO number `index` by what was counted.
     #[must_use]
     pub fn judge(&self, slo: &Slo, index: usize, ground: Ground) -> Reading {
-        let (mut new, mut new_bad, mut old, mut old_bad) = (0, 0, 0, 0);
+        let (mut new, mut old): (Pair, Pair) = ((0, 0), (0, 0));
         for entry in self.newest.iter().rev() {
-            if new >= slo.min_requests {
+            if new.0 >= slo.min_requests {
                 break;
             }
-            new += entry.new;
-            old += entry.old;
-            new_bad += entry.new_bad.get(index).copied().unwrap_or(0);
-            old_bad += entry.old_bad.get(index).copied().unwrap_or(0);
+            for (sum, pairs) in [(&mut new, &entry.new), (&mut old, &entry.old)] {
+                let pair = pairs.get(index).copied().unwrap_or_default();
+                *sum = (sum.0 + pair.0, sum.1 + pair.1);
+            }
         }
+        let total = self.requests(index);
         let verdict = if ground == Ground::NotApplicable {
             Verdict::NotApplicable
-        } else if self.new_requests == 0 || ground == Ground::NoReference {
+        } else if total == 0 || ground == Ground::NoReference {
             Verdict::NoData
-        } else if new < slo.min_requests {
+        } else if let Objective::Min(min) = slo.objective {
+            new = (total, 0);
+            if total >= min {
+                Verdict::Safe
+            } else {
+                Verdict::Undecided
+            }
+        } else if new.0 < slo.min_requests {
             Verdict::Undecided
         } else {
-            match over(slo, (new, new_bad), (old, old_bad)) {
+            match over(slo, new, old) {
                 Some(true) => Verdict::Harm,
                 Some(false) => Verdict::Safe,
                 None => Verdict::NoData,
             }
         };
-        let rate = slo.time_key().is_none();
-        let side = |requests, bad, shown: &[Option<f64>]| Side {
+        let side = |(requests, bad): Pair, shown: &[Option<f64>]| Side {
             requests,
             bad,
-            value: if rate {
-                share(bad, requests)
-            } else {
-                shown.get(index).copied().flatten()
+            value: match slo.sli.kind {
+                SliKind::RequestCount => as_f64(requests),
+                SliKind::ErrorRate | SliKind::Query => share(bad, requests),
+                SliKind::WallTime | SliKind::CpuTime => shown.get(index).copied().flatten(),
             },
         };
-        let (new, old) = (
-            side(new, new_bad, &self.shown_new),
-            side(old, old_bad, &self.shown_old),
-        );
+        let (new, old) = (side(new, &self.shown_new), side(old, &self.shown_old));
         Reading {
             slo: slo.name.clone(),
             sli: slo.sli.kind.name().to_owned(),
@@ -215,26 +247,31 @@ impl Tally {
 }
 
 /// Keeps the newest value of each indicator; a window without traffic has none and changes nothing.
-fn remember(kept: &mut Vec<Option<f64>>, shown: &[Option<f64>]) {
-    kept.resize(shown.len().max(kept.len()), None);
-    for (kept, shown) in kept.iter_mut().zip(shown) {
-        *kept = shown.or(*kept);
+fn remember(kept: &mut Vec<Option<f64>>, of: &VersionCounts) {
+    kept.resize(of.slos.len().max(kept.len()), None);
+    for (kept, slo) in kept.iter_mut().zip(&of.slos) {
+        *kept = slo.shown.or(*kept);
     }
 }
 
-fn add_each(to: &mut Vec<u64>, from: &[u64]) {
-    to.resize(from.len().max(to.len()), 0);
+fn add_each(to: &mut Vec<Pair>, from: &[Pair]) {
+    to.resize(from.len().max(to.len()), (0, 0));
     for (to, from) in to.iter_mut().zip(from) {
-        *to += from;
+        *to = (to.0 + from.0, to.1 + from.1);
     }
 }
 
 #[expect(
     clippy::cast_precision_loss,
-    reason = "counts of requests are far below 2^53"
+    clippy::unnecessary_wraps,
+    reason = "counts of requests are far below 2^53, and a value may be absent elsewhere"
 )]
+fn as_f64(count: u64) -> Option<f64> {
+    Some(count as f64)
+}
+
 fn share(bad: u64, requests: u64) -> Option<f64> {
-    (requests > 0).then(|| bad as f64 / requests as f64)
+    Some(as_f64(bad)? / as_f64(requests).filter(|requests| *requests > 0.0)?)
 }
 
 /// Whether the new version is over the objective; `None` where there is nothing to compare with.
@@ -242,7 +279,7 @@ fn share(bad: u64, requests: u64) -> Option<f64> {
     clippy::cast_precision_loss,
     reason = "counts of requests are far below 2^53"
 )]
-fn over(slo: &Slo, (new, new_bad): (u64, u64), (old, old_bad): (u64, u64)) -> Option<bool> {
+fn over(slo: &Slo, (new, new_bad): Pair, (old, old_bad): Pair) -> Option<bool> {
     // A share that equals the objective is within it, whatever binary fractions make of the product.
     const SLACK: f64 = 1e-9;
     Some(match slo.objective {
@@ -254,6 +291,7 @@ fn over(slo: &Slo, (new, new_bad): (u64, u64), (old, old_bad): (u64, u64)) -> Op
                 .map_or(0, super::Percentile::allowed_slow_per_10_000);
             new_bad * 10_000 > allowed * new
         }
+        Objective::Min(_) => return None,
         Objective::NoWorseThanOld(Tolerance { tolerance }) => {
             if old == 0 {
                 return None;
@@ -266,9 +304,10 @@ fn over(slo: &Slo, (new, new_bad): (u64, u64), (old, old_bad): (u64, u64)) -> Op
 
 fn sentence(slo: &Slo, verdict: Verdict, new: &Side, old: &Side) -> String {
     let indicator = slo.indicator();
-    let what = match slo.time_key() {
-        None => "errors",
-        Some(_) => "slow requests",
+    let what = match slo.sli.kind {
+        SliKind::ErrorRate => "errors",
+        SliKind::WallTime | SliKind::CpuTime => "slow requests",
+        SliKind::RequestCount | SliKind::Query => "bad",
     };
     let counted = |side: &Side| {
         format!(
@@ -290,8 +329,16 @@ fn sentence(slo: &Slo, verdict: Verdict, new: &Side, old: &Side) -> String {
         }
         Verdict::Undecided => format!(
             "{indicator}: {} requests of the new version so far, {} needed",
-            new.requests, slo.min_requests
+            new.requests,
+            slo.needed_requests()
         ),
+        Verdict::Safe if slo.sli.kind == SliKind::RequestCount => {
+            format!(
+                "{indicator} is within {}: {}",
+                slo.objective_text(),
+                new.requests
+            )
+        }
         Verdict::Harm | Verdict::Safe => {
             let is = if verdict == Verdict::Harm {
                 "over"
@@ -331,8 +378,11 @@ mod tests {
     fn window(index: i64, new: (u64, u64), old: (u64, u64)) -> Window {
         let counts = |(requests, bad)| VersionCounts {
             requests,
-            bad: vec![bad],
-            shown: vec![None],
+            slos: vec![SloCounts {
+                requests,
+                bad,
+                shown: None,
+            }],
         };
         Window {
             index,
@@ -446,7 +496,7 @@ mod tests {
             "{reading:?}"
         );
         assert_eq!(reading.new.bad, 1_000);
-        assert_eq!(tally.new_requests, 10_000);
+        assert_eq!(tally.requests(0), 10_000);
     }
 
     #[test]

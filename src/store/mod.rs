@@ -4,9 +4,10 @@ mod plans;
 mod releases;
 mod row;
 
-pub use plans::{StoredPlan, get_plan, list_plans, put_plan};
+pub use plans::{Precondition, StoredPlan, delete_plan, get_plan, list_plans, put_plan};
 pub use releases::{
-    Alarm, DeadLetter, ReleaseFilter, StoredEvent, Write, commit, create, dead_letters, due_alarms,
-    events, has_active, list, load,
+    Alarm, DeadLetter, Idempotency, Loaded, ReleaseFilter, StoredEvent, Write, commit, contenders,
+    create, dead_letters, delete_staged, due_alarms, events, forget_keys, has_active, list, load,
+    queued_alarms, remembered, windows,
 };
 pub use row::StoreError;

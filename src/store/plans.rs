@@ -5,8 +5,16 @@ use crate::pipeline::ports::{Param, Row, Sql, Statement};
 use crate::release::Plan;
 use crate::time::UnixMs;
 
-const PUT: &str = "INSERT INTO plans (name, body, revision, created_at, updated_at) VALUES (?1, ?2, 1, ?3, ?3)
-    ON CONFLICT (name) DO UPDATE SET body = excluded.body, revision = plans.revision + 1, updated_at = excluded.updated_at";
+// ?4 is the precondition: -1 none, -2 that there is such a plan, 0 that there is none, else the revision that it must have.
+// The answer holds a row only if something was written.
+const PUT: &str = "INSERT INTO plans (name, body, revision, created_at, updated_at)
+    SELECT ?1, ?2, 1, ?3, ?3 WHERE ?4 IN (-1, 0)
+        OR EXISTS (SELECT 1 FROM plans p WHERE p.name = ?1 AND (?4 = -2 OR p.revision = ?4))
+    ON CONFLICT (name) DO UPDATE SET body = excluded.body, revision = plans.revision + 1, updated_at = excluded.updated_at
+        WHERE ?4 < 0 OR plans.revision = ?4
+    RETURNING name, body, revision, created_at, updated_at";
+const DELETE: &str =
+    "DELETE FROM plans WHERE name = ?1 AND (?2 < 0 OR revision = ?2) RETURNING name";
 const GET: &str = "SELECT name, body, revision, created_at, updated_at FROM plans WHERE name = ?1";
 const LIST: &str = "SELECT name, body, revision, created_at, updated_at FROM plans ORDER BY name";
 
@@ -35,7 +43,31 @@ fn stored(row: &Row) -> Result<StoredPlan, StoreError> {
     })
 }
 
-/// Saves a plan under a name, and answers it as saved.
+/// What must be so for a plan to be written or deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precondition {
+    /// Anything goes.
+    None,
+    /// There is no plan of this name.
+    Absent,
+    /// There is one.
+    Exists,
+    /// It has this revision.
+    Revision(i64),
+}
+
+impl From<Precondition> for Param {
+    fn from(precondition: Precondition) -> Self {
+        Self::Number(match precondition {
+            Precondition::None => -1,
+            Precondition::Absent => 0,
+            Precondition::Exists => -2,
+            Precondition::Revision(revision) => revision.max(1),
+        })
+    }
+}
+
+/// Saves a plan under a name and answers it as saved; `None` if the precondition does not hold.
 ///
 /// # Errors
 /// [`StoreError`]
@@ -43,20 +75,27 @@ pub async fn put_plan(
     sql: &impl Sql,
     name: &str,
     plan: &Plan,
+    precondition: Precondition,
     now: UnixMs,
-) -> Result<StoredPlan, StoreError> {
+) -> Result<Option<StoredPlan>, StoreError> {
     let body = serde_json::json!(plan).to_string();
-    let params: Vec<Param> = vec![name.into(), body.into(), now.into()];
-    let rows = sql
-        .batch(vec![
-            Statement::new(PUT, params),
-            Statement::new(GET, vec![name.into()]),
-        ])
-        .await?;
-    rows.get(1)
-        .and_then(|rows| rows.first())
-        .ok_or_else(|| StoreError::Row("the plan just saved is not there".to_owned()))
-        .and_then(stored)
+    let params = vec![name.into(), body.into(), now.into(), precondition.into()];
+    let rows = sql.batch(vec![Statement::new(PUT, params)]).await?;
+    rows.iter().flatten().next().map(stored).transpose()
+}
+
+/// Deletes a plan; false if there is none, or the precondition does not hold. Releases keep their snapshots.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn delete_plan(
+    sql: &impl Sql,
+    name: &str,
+    precondition: Precondition,
+) -> Result<bool, StoreError> {
+    let params = vec![name.into(), precondition.into()];
+    let rows = sql.batch(vec![Statement::new(DELETE, params)]).await?;
+    Ok(rows.iter().flatten().next().is_some())
 }
 
 /// The plan of a name.

@@ -8,13 +8,14 @@ use serde_json::{Value, json};
 use super::row::{StoreError, json, number, text};
 use crate::pipeline::message::MessageKind;
 use crate::pipeline::ports::{Param, Row, Sql, SqlError, Statement};
-use crate::release::{Decision, NewEvent, Release, WorkerRef};
+use crate::release::{Decision, Judged, NewEvent, Release, SCHEMA, WorkerRef};
 use crate::time::UnixMs;
 
 // Each statement takes the whole batch of decisions as one JSON parameter, so their number does not grow with it.
 // The first one is the guard: it inserts a decision row only for a release that is still at the sequence that was loaded,
 // and for a start only if nobody else holds the Worker. All others join that row by its fresh id, so the writes of a
-// decision that lost match nothing, and those of its neighbours go through.
+// decision that lost match nothing, and those of its neighbours go through. The release itself is held to its sequence
+// once more: when a batch is sent again after an unknown commit, somebody may have decided further in the meantime.
 const GUARD: &str = "INSERT INTO decisions (release, seq, decision_id, version, at)
     SELECT r.id, j.value->>'seq', j.value->>'decision_id', j.value->>'version', j.value->>'at'
     FROM json_each(?1) j JOIN releases r ON r.id = j.value->>'id' AND r.seq = j.value->>'seq' - 1
@@ -29,7 +30,7 @@ const RELEASE: &str = "UPDATE releases SET progress = x.progress, state = x.stat
             j.value->>'check_due_at' AS check_due_at, j.value->>'ended_at' AS ended_at
         FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id' AND d.seq = j.value->>'seq'
             AND d.decision_id = j.value->>'decision_id') x
-    WHERE releases.id = x.id";
+    WHERE releases.id = x.id AND releases.seq = x.seq - 1";
 const WINDOWS: &str = "INSERT INTO windows (release, window_index, stage, body)
     SELECT d.release, w.value->>'index', w.value->>'stage', w.value->'body'
     FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id' AND d.seq = j.value->>'seq'
@@ -42,21 +43,37 @@ const WON: &str =
     "SELECT d.release FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id'
     AND d.seq = j.value->>'seq' AND d.decision_id = j.value->>'decision_id'";
 
-const CREATE: &str = "INSERT INTO releases (id, account_id, script_name, plan, origin, progress, state, version, seq, created_at)
+const CREATE: &str = "INSERT INTO releases (id, account_id, script_name, plan, origin, progress, state, version, seq, created_at, act_due_at)
     SELECT j.value->>'id', j.value->>'account_id', j.value->>'script_name', j.value->>'plan', j.value->'origin',
-        j.value->'progress', j.value->>'state', j.value->>'version', j.value->>'seq', j.value->>'created_at'
+        j.value->'progress', j.value->>'state', j.value->>'version', j.value->>'seq', j.value->>'created_at',
+        j.value->>'act_due_at'
     FROM json_each(?1) j
-    WHERE j.value->>'starts' IS NOT 1 OR NOT EXISTS (SELECT 1 FROM releases o
+    WHERE (j.value->>'starts' IS NOT 1 OR NOT EXISTS (SELECT 1 FROM releases o
         WHERE o.account_id = j.value->>'account_id' AND o.script_name = j.value->>'script_name'
-        AND o.state IN ('rolling_out', 'paused', 'awaiting_approval', 'reverting'))
+        AND o.state IN ('rolling_out', 'paused', 'awaiting_approval', 'reverting')))
+    AND NOT EXISTS (SELECT 1 FROM idempotency_keys k WHERE k.key = j.value->>'key')
     ON CONFLICT (id) DO NOTHING";
+const REMEMBER: &str = "INSERT INTO idempotency_keys (key, body, answer, release, at)
+    SELECT j.value->>'key', j.value->>'body', j.value->>'answer', r.id, r.created_at
+    FROM json_each(?1) j JOIN releases r ON r.id = j.value->>'id' WHERE j.value->>'key' IS NOT NULL
+    ON CONFLICT (key) DO NOTHING";
+const REMEMBERED: &str = "SELECT body, answer FROM idempotency_keys WHERE key = ?1";
+const FORGET: &str = "DELETE FROM idempotency_keys WHERE at < ?1";
+const EXISTS: &str =
+    "SELECT r.id AS release FROM json_each(?1) j JOIN releases r ON r.id = j.value->>'id'";
+const DELETE: &str = "DELETE FROM releases WHERE id = ?1 AND seq = ?2 AND state = 'staged'";
+const CONTENDERS: &str = "SELECT id, origin, progress FROM releases WHERE account_id = ?1 AND script_name = ?2 AND id <> ?3
+    AND state IN ('queued', 'rolling_out', 'paused', 'awaiting_approval', 'reverting')";
+const QUEUED: &str = "SELECT r.id, r.act_due_at AS due_at FROM json_each(?1) j JOIN releases r
+    ON r.account_id = j.value->>'account_id' AND r.script_name = j.value->>'script_name' WHERE r.state = 'queued'";
+const WINDOWS_OF: &str = "SELECT body FROM windows WHERE release = ?1 AND window_index >= ?2 ORDER BY window_index LIMIT ?3";
 const LOAD: &str =
     "SELECT origin, progress FROM releases WHERE id IN (SELECT value FROM json_each(?1))";
 const ACTIVE: &str = "SELECT id FROM releases WHERE account_id = ?1 AND script_name = ?2
     AND state IN ('rolling_out', 'paused', 'awaiting_approval', 'reverting')";
-const LIST: &str = "SELECT origin, progress FROM releases
+const LIST: &str = "SELECT id, origin, progress FROM releases
     WHERE (?1 = '' OR script_name = ?1) AND (?2 = '' OR plan = ?2) AND (?3 = '' OR state = ?3)
-    AND (created_at < ?4 OR (created_at = ?4 AND id < ?5))
+    AND (created_at < ?4 OR (created_at = ?4 AND id < ?5)) AND created_at >= ?7 AND created_at < ?8
     ORDER BY created_at DESC, id DESC LIMIT ?6";
 const EVENTS_OF: &str = "SELECT body FROM events WHERE release = ?1 ORDER BY sequence";
 const ACT_DUE: &str = "SELECT id, act_due_at AS due_at FROM releases WHERE act_due_at <= ?1 ORDER BY act_due_at LIMIT 10000";
@@ -67,6 +84,8 @@ const DEAD: &str = "INSERT INTO dead_letters (id, queue, body, reason, at)
 
 /// D1 takes a parameter of 1 MB; room is left for what SQL adds.
 const MAX_PARAM_BYTES: usize = 900_000;
+/// Later than any release: the year 2255, exact as a floating-point number.
+const FAR_FUTURE: UnixMs = 9_000_000_000_000;
 /// How often an unknown commit is looked up and sent again.
 const COMMIT_TRIES: usize = 3;
 
@@ -100,12 +119,13 @@ impl Write<'_> {
     }
 }
 
-/// Commits decisions, each by itself: answers the ids of the releases whose decision won. A loser finds a release that has
-/// changed since it was loaded, or a Worker that another release holds.
-///
-/// # Errors
-/// [`StoreError::Sql`] if the database failed and nobody can say which decisions won.
-pub async fn commit(sql: &impl Sql, writes: &[Write<'_>]) -> Result<BTreeSet<String>, StoreError> {
+/// Commits decisions, each by itself: answers the ids of the releases whose decision won, and an error if the database
+/// failed and nobody can say what became of the others. A loser finds a release that has changed since it was loaded, or a
+/// Worker that another release holds.
+pub async fn commit(
+    sql: &impl Sql,
+    writes: &[Write<'_>],
+) -> (BTreeSet<String>, Option<StoreError>) {
     let mut won = BTreeSet::new();
     for chunk in chunks(writes.iter().map(Write::param)) {
         let statements = || {
@@ -113,13 +133,28 @@ pub async fn commit(sql: &impl Sql, writes: &[Write<'_>]) -> Result<BTreeSet<Str
                 .map(|text| Statement::new(text, vec![Param::Text(chunk.clone())]))
                 .to_vec()
         };
-        won.extend(write_and_look(sql, statements, &chunk).await?);
+        let look = Statement::new(WON, vec![Param::Text(chunk.clone())]);
+        match write_and_look(sql, statements, &look).await {
+            Ok(winners) => won.extend(winners),
+            Err(error) => return (won, Some(error)),
+        }
     }
-    Ok(won)
+    (won, None)
 }
 
-/// Creates a release, together with its start if there is a decision to start it. False if another release holds the
-/// Worker; then nothing was created.
+/// An `Idempotency-Key` with what it stands for.
+#[derive(Clone, Debug)]
+pub struct Idempotency {
+    /// The key.
+    pub key: String,
+    /// The request's body: a repeated key with another one is a mistake.
+    pub body: String,
+    /// The answer to give again.
+    pub answer: String,
+}
+
+/// Creates a release, together with its start if there is a decision to start it, and remembers its idempotency key.
+/// False if nothing was created: another release holds the Worker, or the key has been used.
 ///
 /// # Errors
 /// [`StoreError`]
@@ -127,28 +162,62 @@ pub async fn create(
     sql: &impl Sql,
     release: &Release,
     start: Option<&Write<'_>>,
+    idempotency: Option<&Idempotency>,
 ) -> Result<bool, StoreError> {
     let (origin, progress) = (&release.origin, &release.progress);
     let row = json!([{
         "id": origin.id, "account_id": origin.plan.worker.account_id, "script_name": origin.plan.worker.script_name,
         "plan": origin.plan_name, "origin": origin, "progress": progress, "state": progress.status.name(),
-        "version": progress.version, "seq": progress.seq, "created_at": origin.created_at, "starts": start.is_some(),
+        "version": progress.version, "seq": progress.seq, "created_at": origin.created_at, "act_due_at": progress.act_due_at,
+        "starts": start.is_some(), "key": idempotency.map(|i| &i.key), "body": idempotency.map(|i| &i.body),
+        "answer": idempotency.map(|i| &i.answer),
     }])
     .to_string();
-    let insert = Statement::new(CREATE, vec![row.into()]);
-    let Some(start) = start else {
-        sql.batch(vec![insert]).await?;
-        return Ok(true);
+    let start = start.map(|start| Value::Array(vec![start.param()]).to_string());
+    let (last, param) = match &start {
+        Some(start) => (WON, start.clone()),
+        None => (EXISTS, row.clone()),
     };
-    let param = Value::Array(vec![start.param()]).to_string();
     let statements = || {
-        let mut statements = vec![insert.clone()];
-        for text in [GUARD, RELEASE, WINDOWS, EVENTS, WON] {
-            statements.push(Statement::new(text, vec![Param::Text(param.clone())]));
+        let with = |text, param: &String| Statement::new(text, vec![Param::Text(param.clone())]);
+        let mut statements = vec![with(CREATE, &row)];
+        if let Some(start) = &start {
+            statements.extend([GUARD, RELEASE, WINDOWS, EVENTS].map(|text| with(text, start)));
         }
+        statements.extend([with(REMEMBER, &row), with(last, &param)]);
         statements
     };
-    Ok(!write_and_look(sql, statements, &param).await?.is_empty())
+    let look = Statement::new(last, vec![Param::Text(param.clone())]);
+    Ok(!write_and_look(sql, statements, &look).await?.is_empty())
+}
+
+/// The body and the answer that an idempotency key stands for.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn remembered(sql: &impl Sql, key: &str) -> Result<Option<(String, String)>, StoreError> {
+    let rows = sql
+        .batch(vec![Statement::new(REMEMBERED, vec![key.into()])])
+        .await?;
+    let row = rows.iter().flatten().next();
+    row.map(|row| {
+        Ok((
+            text(row, "body")?.to_owned(),
+            text(row, "answer")?.to_owned(),
+        ))
+    })
+    .transpose()
+}
+
+/// Deletes a staged release that is still at the sequence given; looking it up tells whether it is gone.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn delete_staged(sql: &impl Sql, release: &Release) -> Result<(), StoreError> {
+    let seq = i64::try_from(release.progress.seq).unwrap_or(i64::MAX);
+    let params = vec![release.id().into(), seq.into()];
+    sql.batch(vec![Statement::new(DELETE, params)]).await?;
+    Ok(())
 }
 
 /// Sends a batch whose last statement says who won. After an unknown commit it looks for the decision ids; if they are
@@ -156,7 +225,7 @@ pub async fn create(
 async fn write_and_look(
     sql: &impl Sql,
     statements: impl Fn() -> Vec<Statement>,
-    param: &str,
+    look: &Statement,
 ) -> Result<BTreeSet<String>, StoreError> {
     let ids = |rows: Option<&Vec<Row>>| {
         rows.into_iter()
@@ -170,8 +239,7 @@ async fn write_and_look(
             Ok(rows) => return ids(rows.last()),
             Err(failed) => error = failed,
         }
-        let look = Statement::new(WON, vec![Param::Text(param.to_owned())]);
-        if let Ok(rows) = sql.batch(vec![look]).await {
+        if let Ok(rows) = sql.batch(vec![look.clone()]).await {
             let won = ids(rows.last())?;
             if !won.is_empty() {
                 return Ok(won);
@@ -200,34 +268,60 @@ fn chunks(items: impl Iterator<Item = Value>) -> Vec<String> {
     chunks
 }
 
+/// Releases, and what could not be read: one bad row (of a newer HMD, say) must not stop its neighbours.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// By id.
+    pub releases: BTreeMap<String, Release>,
+    /// A sentence for each row that could not be read.
+    pub unreadable: Vec<String>,
+}
+
 fn release(row: &Row) -> Result<Release, StoreError> {
-    Ok(Release {
+    let release = Release {
         origin: json(row, "origin")?,
         progress: json(row, "progress")?,
-    })
+    };
+    if release.progress.schema > SCHEMA {
+        let schema = release.progress.schema;
+        let why = format!(
+            "release {} has schema {schema}, newer than {SCHEMA}",
+            release.id()
+        );
+        return Err(StoreError::Row(why));
+    }
+    Ok(release)
+}
+
+fn loaded<'a>(rows: impl Iterator<Item = &'a Row>) -> Loaded {
+    let mut loaded = Loaded::default();
+    for row in rows {
+        match release(row) {
+            Ok(release) => {
+                loaded.releases.insert(release.id().to_owned(), release);
+            }
+            Err(error) => {
+                let id = text(row, "id").unwrap_or("without id").to_owned();
+                loaded.unreadable.push(format!("release {id}: {error}"));
+            }
+        }
+    }
+    loaded
 }
 
 /// Loads releases by id; unknown ones are left out.
 ///
 /// # Errors
 /// [`StoreError`]
-pub async fn load(
-    sql: &impl Sql,
-    ids: &BTreeSet<String>,
-) -> Result<BTreeMap<String, Release>, StoreError> {
+pub async fn load(sql: &impl Sql, ids: &BTreeSet<String>) -> Result<Loaded, StoreError> {
     if ids.is_empty() {
-        return Ok(BTreeMap::new());
+        return Ok(Loaded::default());
     }
+    let ids = json!(ids).to_string();
     let rows = sql
-        .batch(vec![Statement::new(
-            LOAD,
-            vec![json!(ids).to_string().into()],
-        )])
+        .batch(vec![Statement::new(LOAD, vec![ids.into()])])
         .await?;
-    rows.iter()
-        .flatten()
-        .map(|row| release(row).map(|release| (release.id().to_owned(), release)))
-        .collect()
+    Ok(loaded(rows.iter().flatten()))
 }
 
 /// The release that holds a Worker, if one does.
@@ -247,6 +341,57 @@ pub async fn has_active(sql: &impl Sql, worker: &WorkerRef) -> Result<Option<Str
         .transpose()
 }
 
+/// The other releases that hold a Worker or wait for it.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn contenders(
+    sql: &impl Sql,
+    worker: &WorkerRef,
+    but: &str,
+) -> Result<Vec<Release>, StoreError> {
+    let params = vec![
+        worker.account_id.as_str().into(),
+        worker.script_name.as_str().into(),
+        but.into(),
+    ];
+    let rows = sql.batch(vec![Statement::new(CONTENDERS, params)]).await?;
+    rows.iter().flatten().map(release).collect()
+}
+
+/// The alarms of the releases that wait for one of these Workers.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn queued_alarms(
+    sql: &impl Sql,
+    workers: &BTreeSet<&WorkerRef>,
+) -> Result<Vec<Alarm>, StoreError> {
+    let workers = json!(workers).to_string();
+    let rows = sql
+        .batch(vec![Statement::new(QUEUED, vec![workers.into()])])
+        .await?;
+    rows.iter()
+        .flatten()
+        .map(|row| alarm(MessageKind::Transition, row))
+        .collect()
+}
+
+/// Judged windows of a release from one index on, as stored.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn windows(
+    sql: &impl Sql,
+    id: &str,
+    from: i64,
+    limit: i64,
+) -> Result<Vec<Judged>, StoreError> {
+    let params = vec![id.into(), from.into(), limit.into()];
+    let rows = sql.batch(vec![Statement::new(WINDOWS_OF, params)]).await?;
+    rows.iter().flatten().map(|row| json(row, "body")).collect()
+}
+
 /// Which releases a list shows. Empty texts do not filter.
 #[derive(Clone, Debug, Default)]
 pub struct ReleaseFilter {
@@ -256,6 +401,10 @@ pub struct ReleaseFilter {
     pub plan: String,
     /// State name.
     pub state: String,
+    /// Created at this time or later.
+    pub since: UnixMs,
+    /// Created before this time, if it is given.
+    pub until: Option<UnixMs>,
     /// Only older than this creation time and id.
     pub before: Option<(UnixMs, String)>,
     /// At most so many.
@@ -267,10 +416,7 @@ pub struct ReleaseFilter {
 /// # Errors
 /// [`StoreError`]
 pub async fn list(sql: &impl Sql, filter: &ReleaseFilter) -> Result<Vec<Release>, StoreError> {
-    let (at, id) = filter
-        .before
-        .clone()
-        .unwrap_or((i64::from(u32::MAX) * 1_000, String::new()));
+    let (at, id) = filter.before.clone().unwrap_or((FAR_FUTURE, String::new()));
     let params = vec![
         filter.worker.as_str().into(),
         filter.plan.as_str().into(),
@@ -278,9 +424,16 @@ pub async fn list(sql: &impl Sql, filter: &ReleaseFilter) -> Result<Vec<Release>
         at.into(),
         id.into(),
         filter.limit.into(),
+        filter.since.into(),
+        filter.until.unwrap_or(FAR_FUTURE).into(),
     ];
     let rows = sql.batch(vec![Statement::new(LIST, params)]).await?;
-    rows.iter().flatten().map(release).collect()
+    // Unreadable ones are left out here; the sweep tells of them.
+    Ok(rows
+        .iter()
+        .flatten()
+        .filter_map(|row| release(row).ok())
+        .collect())
 }
 
 /// An event as it is stored.
@@ -308,6 +461,24 @@ pub struct Alarm {
     pub due_at: UnixMs,
 }
 
+fn alarm(kind: MessageKind, row: &Row) -> Result<Alarm, StoreError> {
+    Ok(Alarm {
+        kind,
+        release: text(row, "id")?.to_owned(),
+        due_at: number(row, "due_at").unwrap_or(0),
+    })
+}
+
+/// Forgets idempotency keys from before a moment.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn forget_keys(sql: &impl Sql, before: UnixMs) -> Result<(), StoreError> {
+    sql.batch(vec![Statement::new(FORGET, vec![before.into()])])
+        .await?;
+    Ok(())
+}
+
 /// The alarms that ring up to a moment.
 ///
 /// # Errors
@@ -322,11 +493,7 @@ pub async fn due_alarms(sql: &impl Sql, until: UnixMs) -> Result<Vec<Alarm>, Sto
     let mut alarms = Vec::new();
     for ((kind, _), rows) in kinds.iter().zip(&rows) {
         for row in rows {
-            alarms.push(Alarm {
-                kind: *kind,
-                release: text(row, "id")?.to_owned(),
-                due_at: number(row, "due_at").unwrap_or(0),
-            });
+            alarms.push(alarm(*kind, row)?);
         }
     }
     Ok(alarms)

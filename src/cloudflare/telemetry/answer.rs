@@ -1,0 +1,297 @@
+//! What is answered: read leniently, but an answer that is not whole, or not of the time that was asked for, is refused.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::MAX_ROWS;
+use crate::cloudflare::client::{ApiError, Cloudflare, Urgency};
+use crate::pipeline::ports::{Clock, HttpOut};
+use crate::time::UnixMs;
+
+const WHAT: &str = "asking telemetry";
+
+/// What a row is of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Group {
+    pub(super) script: String,
+    pub(super) version: String,
+}
+
+/// An answer: for each alias, values by script and version.
+pub(super) struct Answer {
+    values: BTreeMap<String, BTreeMap<Group, Cell>>,
+    /// It holds as many groups as can be, so some may be missing.
+    pub(super) truncated: bool,
+    /// Some of it comes from sampled data.
+    pub(super) sampled: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Cell {
+    value: Option<f64>,
+    stored: u64,
+}
+
+impl Answer {
+    /// The groups that have a count, of one script.
+    pub(super) fn groups<'a>(&'a self, script: &'a str) -> impl Iterator<Item = &'a Group> {
+        let counts = self.values.get("n").into_iter().flatten();
+        counts
+            .map(|(at, _)| at)
+            .filter(move |at| at.script == script)
+    }
+
+    /// Stored events of a group.
+    pub(super) fn count(&self, at: &Group) -> u64 {
+        self.cell("n", at).map_or(0, |cell| cell.stored)
+    }
+
+    /// A calculated value of a group, if it is a number.
+    pub(super) fn value(&self, alias: &str, at: &Group) -> Option<f64> {
+        self.cell(alias, at)?
+            .value
+            .filter(|value| value.is_finite())
+    }
+
+    fn cell(&self, alias: &str, at: &Group) -> Option<Cell> {
+        self.values.get(alias)?.get(at).copied()
+    }
+}
+
+#[derive(Deserialize)]
+struct WireAnswer {
+    #[serde(default)]
+    run: WireRun,
+    #[serde(default)]
+    statistics: Option<WireStatistics>,
+    calculations: Vec<WireCalculation>,
+}
+
+#[derive(Deserialize, Default)]
+struct WireRun {
+    #[serde(default)]
+    status: Option<String>,
+    #[serde(default)]
+    timeframe: Option<WireTimeframe>,
+}
+
+#[derive(Deserialize)]
+struct WireTimeframe {
+    from: f64,
+    to: f64,
+}
+
+#[derive(Deserialize)]
+struct WireStatistics {
+    #[serde(default)]
+    abr_level: Option<f64>,
+}
+
+#[derive(Deserialize)]
+struct WireCalculation {
+    #[serde(default)]
+    alias: Option<String>,
+    #[serde(default)]
+    aggregates: Vec<WireAggregate>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireAggregate {
+    #[serde(default)]
+    groups: Vec<WireGroup>,
+    #[serde(default)]
+    value: Option<f64>,
+    #[serde(default)]
+    count: Option<f64>,
+    #[serde(default)]
+    sample_interval: Option<f64>,
+}
+
+#[derive(Deserialize)]
+struct WireGroup {
+    key: String,
+    #[serde(default)]
+    value: Value,
+}
+
+/// Asks one question about `[from, to)` of an account.
+pub(super) async fn ask<P: HttpOut + Clock>(
+    cloudflare: &Cloudflare<'_, P>,
+    account: &str,
+    (from, to): (UnixMs, UnixMs),
+    question: &Value,
+) -> Result<Answer, ApiError> {
+    let body = json!({
+        "queryId": "hmd", "view": "calculations", "dry": true, "ignoreSeries": true, "limit": MAX_ROWS,
+        "timeframe": {"from": from, "to": to},
+        "parameters": {
+            "datasets": ["cloudflare-workers"], "filterCombination": "and",
+            "filters": question["filters"], "calculations": question["calculations"],
+            "groupBys": [{"type": "string", "value": "$metadata.service"}, {"type": "string", "value": "$workers.scriptVersion.id"}],
+            "limit": MAX_ROWS,
+        },
+    });
+    let path = format!("/accounts/{account}/workers/observability/telemetry/query");
+    let answer: WireAnswer = cloudflare
+        .call(WHAT, "POST", &path, Some(&body), (Urgency::Normal, None))
+        .await?;
+    read(answer, (from, to), question)
+}
+
+fn read(
+    answer: WireAnswer,
+    (from, to): (UnixMs, UnixMs),
+    question: &Value,
+) -> Result<Answer, ApiError> {
+    let status = answer.run.status.as_deref();
+    if status.is_some_and(|status| status != "COMPLETED") {
+        return Err(ApiError::unreadable(WHAT, "the query has not completed"));
+    }
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "milliseconds are far below 2^53"
+    )]
+    if let Some(run) = &answer.run.timeframe
+        && ((run.from - from as f64).abs() >= 1.0 || (run.to - to as f64).abs() >= 1.0)
+    {
+        let why = format!(
+            "it answered for {} to {} ms instead of {from} to {to} ms",
+            run.from, run.to
+        );
+        return Err(ApiError::unreadable(WHAT, why));
+    }
+    let asked = question["calculations"]
+        .as_array()
+        .map_or(&[][..], Vec::as_slice);
+    // A calculation that is not answered is not a zero.
+    if answer.calculations.len() != asked.len() {
+        let why = format!(
+            "{} of {} calculations are answered",
+            answer.calculations.len(),
+            asked.len()
+        );
+        return Err(ApiError::unreadable(WHAT, why));
+    }
+    let down_sampled = answer.statistics.and_then(|s| s.abr_level).unwrap_or(1.0) > 1.0;
+    let mut read = Answer {
+        values: BTreeMap::new(),
+        truncated: false,
+        sampled: down_sampled,
+    };
+    for (calculation, asked) in answer.calculations.into_iter().zip(asked) {
+        read.truncated |= calculation.aggregates.len() >= MAX_ROWS;
+        let wanted = asked["alias"].as_str().unwrap_or_default();
+        // Aliases may come back empty; the order is then that of the question.
+        let alias = calculation.alias.filter(|alias| !alias.is_empty());
+        let alias = alias.unwrap_or_else(|| wanted.to_owned());
+        let cells = calculation.aggregates.into_iter().filter_map(|aggregate| {
+            let interval = aggregate
+                .sample_interval
+                .filter(|i| *i >= 1.0)
+                .unwrap_or(1.0);
+            read.sampled |= interval > 1.0;
+            aggregate.cell(interval)
+        });
+        let cells: BTreeMap<Group, Cell> = cells.collect();
+        read.values.insert(alias, cells);
+    }
+    let unanswered = asked
+        .iter()
+        .filter_map(|asked| asked["alias"].as_str())
+        .find(|alias| !read.values.contains_key(*alias));
+    if let Some(alias) = unanswered {
+        return Err(ApiError::unreadable(
+            WHAT,
+            format!("calculation {alias:?} is not answered"),
+        ));
+    }
+    Ok(read)
+}
+
+impl WireAggregate {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "rounded, clamped at 0, and far below 2^53"
+    )]
+    fn cell(&self, interval: f64) -> Option<(Group, Cell)> {
+        let group = |key: &str| {
+            let group = self.groups.iter().find(|group| group.key == key)?;
+            group.value.as_str().map(str::to_owned)
+        };
+        let at = Group {
+            script: group("$metadata.service")?,
+            version: group("$workers.scriptVersion.id")?,
+        };
+        // Cloudflare's count is weighted by the sample interval; what is judged is the events that are stored.
+        let weighted = self.count.or(self.value).unwrap_or(0.0);
+        let cell = Cell {
+            value: self.value,
+            stored: (weighted / interval).round().max(0.0) as u64,
+        };
+        Some((at, cell))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question() -> Value {
+        json!({"calculations": [{"operator": "count", "alias": "n"}, {"operator": "p99", "alias": "t0"}]})
+    }
+
+    fn answer(change: impl Fn(&mut Value)) -> Result<Answer, ApiError> {
+        let groups = json!([{"key": "$metadata.service", "value": "shop"}, {"key": "$workers.scriptVersion.id", "value": "v1"}]);
+        let mut value = json!({
+            "run": {"status": "COMPLETED", "timeframe": {"from": 1000, "to": 2000}},
+            "calculations": [
+                {"alias": "n", "aggregates": [{"groups": groups, "value": 900, "count": 900, "sampleInterval": 10}]},
+                {"alias": "t0", "aggregates": [{"groups": groups, "value": null, "count": 900, "sampleInterval": 10}]},
+            ],
+        });
+        change(&mut value);
+        read(
+            serde_json::from_value(value).unwrap(),
+            (1_000, 2_000),
+            &question(),
+        )
+    }
+
+    #[test]
+    fn counts_are_stored_events_and_a_null_is_no_number() {
+        let at = Group {
+            script: "shop".to_owned(),
+            version: "v1".to_owned(),
+        };
+        let read = answer(|_| ()).unwrap();
+        assert_eq!(
+            (read.count(&at), read.value("t0", &at), read.sampled),
+            (90, None, true)
+        );
+        let read = answer(|a| a["calculations"][0]["alias"] = json!("")).unwrap();
+        assert_eq!(read.count(&at), 90);
+        let empty = answer(|a| a["calculations"][0]["aggregates"] = json!([])).unwrap();
+        assert_eq!((empty.count(&at), empty.groups("shop").count()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_not_whole_is_refused() {
+        assert!(answer(|a| a["run"]["status"] = json!("STARTED")).is_err());
+        assert!(answer(|a| a["run"]["timeframe"]["from"] = json!(1_500)).is_err());
+        assert!(answer(|a| a["calculations"] = json!([])).is_err());
+        assert!(answer(|a| drop(a["calculations"].as_array_mut().unwrap().pop())).is_err());
+        assert!(answer(|a| a["calculations"][1]["alias"] = json!("n")).is_err());
+        let row = answer(|_| ())
+            .map(|_| json!({"groups": [], "value": 1, "count": 1}))
+            .unwrap_or_default();
+        assert!(
+            answer(|a| a["calculations"][0]["aggregates"] = json!(vec![row.clone(); MAX_ROWS]))
+                .unwrap()
+                .truncated
+        );
+    }
+}

@@ -1,0 +1,166 @@
+//! Questions to Workers Observability. One question covers every Worker of an account and both versions, so the number of
+//! calls grows with accounts, not with releases: totals and percentiles are one, errors a second, and what the SLOs count
+//! beyond that (slow requests, filters of their own) one for each that a single Worker has.
+
+mod answer;
+mod questions;
+
+use std::collections::BTreeMap;
+
+use futures_util::future::{FutureExt as _, LocalBoxFuture, try_join_all};
+
+use super::client::{ApiError, Cloudflare};
+use crate::pipeline::ports::{Clock, HttpOut};
+use crate::release::{Release, WorkerRef};
+use crate::slo::{Objective, SliKind, Slo, VersionCounts, Window};
+use crate::time::UnixMs;
+use answer::ask;
+use questions::Questions;
+
+/// Group rows in one answer; more are cut off silently, so an answer that has as many counts as truncated.
+const MAX_ROWS: usize = 2_000;
+/// Scripts in one question: leaves room for more than two versions of each.
+const MAX_SCRIPTS: usize = 400;
+
+/// What is asked about one Worker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Target {
+    /// Script name.
+    pub script: String,
+    /// The plan's SLOs, each with the time above which a request is slow, if it counts slow requests and that is known.
+    pub slos: Vec<(Slo, Option<f64>)>,
+}
+
+/// What telemetry holds of one Worker in one window, by version.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ScriptCounts {
+    /// By version id.
+    pub versions: BTreeMap<String, VersionCounts>,
+    /// Some of it was answered from sampled data.
+    pub sampled: bool,
+}
+
+impl Target {
+    /// What is asked for a release.
+    #[must_use]
+    pub fn of(release: &Release) -> Self {
+        let plan = &release.origin.plan;
+        let with_time = |(i, slo): (usize, &Slo)| {
+            let above_ms = match slo.objective {
+                Objective::MaxMs(max) => Some(max),
+                _ => release.progress.slow_above_ms.get(i).copied().flatten(),
+            };
+            (slo.clone(), above_ms)
+        };
+        Self {
+            script: plan.worker.script_name.clone(),
+            slos: plan.slos.iter().enumerate().map(with_time).collect(),
+        }
+    }
+}
+
+/// A release's view of what telemetry holds of its Worker.
+#[must_use]
+pub fn targets_window(release: &Release, index: i64, counts: Option<&ScriptCounts>) -> Window {
+    let mut window = Window {
+        index,
+        ..Window::default()
+    };
+    let Some(counts) = counts else {
+        return window;
+    };
+    window.sampled = counts.sampled;
+    for (version, of) in &counts.versions {
+        if *version == release.progress.old_version {
+            window.old = of.clone();
+        } else if *version == release.origin.new_version {
+            window.new = of.clone();
+        } else {
+            window.others += of.requests;
+            window.other_version = Some(version.clone());
+        }
+    }
+    window
+}
+
+/// Asks for `[from, to)` of an account: what happened to the targets' Workers, by script. A Worker without an entry had no
+/// stored request.
+///
+/// # Errors
+/// [`ApiError`] if any of the questions failed or was answered in part: then nothing is known.
+pub async fn measure<P: HttpOut + Clock>(
+    cloudflare: &Cloudflare<'_, P>,
+    account: &str,
+    (from, to): (UnixMs, UnixMs),
+    targets: &[Target],
+) -> Result<BTreeMap<String, ScriptCounts>, ApiError> {
+    let parts = targets
+        .chunks(MAX_SCRIPTS)
+        .map(|targets| part(cloudflare, account, (from, to), targets));
+    Ok(try_join_all(parts).await?.into_iter().flatten().collect())
+}
+
+/// One question's targets; when the answer would not fit, they are asked in two halves.
+fn part<'a, P: HttpOut + Clock>(
+    cloudflare: &'a Cloudflare<'_, P>,
+    account: &'a str,
+    (from, to): (UnixMs, UnixMs),
+    targets: &'a [Target],
+) -> LocalBoxFuture<'a, Result<BTreeMap<String, ScriptCounts>, ApiError>> {
+    async move {
+        let asked = Questions::of(targets);
+        let answers = asked
+            .bodies
+            .iter()
+            .map(|question| ask(cloudflare, account, (from, to), question));
+        let answers = try_join_all(answers).await?;
+        if answers.iter().any(|answer| answer.truncated) {
+            if targets.len() < 2 {
+                return Err(ApiError::unreadable(
+                    "asking telemetry",
+                    "it was cut off at 2,000 groups",
+                ));
+            }
+            let (a, b) = targets.split_at(targets.len() / 2);
+            let mut counts = part(cloudflare, account, (from, to), a).await?;
+            counts.extend(part(cloudflare, account, (from, to), b).await?);
+            return Ok(counts);
+        }
+        Ok(asked.read(targets, &answers))
+    }
+    .boxed_local()
+}
+
+/// The old version's percentiles over `[from, to)`, for the SLOs that hold times against them: T, above which a request
+/// of the release counts as slow. `None` where nothing was stored.
+///
+/// # Errors
+/// [`ApiError`]
+pub async fn reference_percentiles<P: HttpOut + Clock>(
+    cloudflare: &Cloudflare<'_, P>,
+    (worker, old_version): (&WorkerRef, &str),
+    (from, to): (UnixMs, UnixMs),
+    slos: &[Slo],
+) -> Result<Vec<Option<f64>>, ApiError> {
+    let relative = |slo: &Slo| {
+        matches!(slo.sli.kind, SliKind::WallTime | SliKind::CpuTime) && slo.objective.is_relative()
+    };
+    if !slos.iter().any(relative) {
+        return Ok(vec![None; slos.len()]);
+    }
+    let target = Target {
+        script: worker.script_name.clone(),
+        slos: slos.iter().map(|slo| (slo.clone(), None)).collect(),
+    };
+    let counts = measure(cloudflare, &worker.account_id, (from, to), &[target]).await?;
+    let of_old = counts
+        .get(&worker.script_name)
+        .and_then(|counts| counts.versions.get(old_version));
+    let percentile = |(i, slo): (usize, &Slo)| {
+        let shown = of_old
+            .and_then(|of| of.slos.get(i))
+            .and_then(|slo| slo.shown);
+        shown.filter(|_| relative(slo))
+    };
+    Ok(slos.iter().enumerate().map(percentile).collect())
+}

@@ -1,0 +1,239 @@
+//! `POST /v1/releases`.
+
+use std::collections::BTreeMap;
+
+use ::http::{Request, Response, StatusCode, header};
+use serde::Deserialize;
+
+use super::super::body::json_body;
+use super::super::problem::Problem;
+use super::super::{Answer, json_answer};
+use super::{API, held, not_ready, short_texts};
+use crate::pipeline::Pipeline;
+use crate::pipeline::message::{Message, MessageKind};
+use crate::pipeline::ports::Ports;
+use crate::release::{
+    Decision, Input, Origin, Progress, Refusal, Release, ReleaseView, SCHEMA, Status, decide,
+};
+use crate::store::{self, Idempotency, Write};
+
+/// The body of `POST /v1/releases`.
+#[derive(Deserialize)]
+pub struct NewRelease {
+    plan: String,
+    new_version: String,
+    #[serde(default)]
+    old_version: Option<String>,
+    #[serde(default = "yes")]
+    start: bool,
+    #[serde(default)]
+    on_conflict: OnConflict,
+    #[serde(default)]
+    note: Option<String>,
+    #[serde(default)]
+    url: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What happens if the Worker has an active release.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnConflict {
+    /// 409.
+    #[default]
+    Reject,
+    /// Wait for its end.
+    Queue,
+    /// Send it back, and start when that is done.
+    Supersede,
+}
+
+/// Longest idempotency key.
+const MAX_KEY: usize = 255;
+
+/// `POST /v1/releases`.
+pub async fn create<P: Ports>(pipeline: &Pipeline<'_, P>, request: &Request<Vec<u8>>) -> Answer {
+    let key = idempotency_key(request)?;
+    let raw = String::from_utf8_lossy(request.body()).into_owned();
+    if let Some(key) = &key
+        && let Some(answer) = repeated(pipeline, key, &raw).await?
+    {
+        return Ok(answer);
+    }
+    let body: NewRelease = json_body(request, &[])?;
+    short_texts(&[("/note", &body.note), ("/url", &body.url)])?;
+    let Some(stored) = store::get_plan(pipeline.ports, &body.plan).await? else {
+        return Err(Problem::field(
+            "/plan",
+            format!("there is no plan {:?}", body.plan),
+        ));
+    };
+    let worker = stored.plan.worker.clone();
+    let active = store::has_active(pipeline.ports, &worker).await?;
+    if body.start
+        && body.on_conflict == OnConflict::Reject
+        && let Some(active) = &active
+    {
+        return Err(held(&worker, Some(active)));
+    }
+    let new_version = pipeline
+        .resolve_version(&worker, &body.new_version)
+        .await
+        .map_err(not_ready)?;
+    let now = pipeline.ports.now();
+    let stages = stored.plan.stages.len();
+    let mut release = Release {
+        origin: Origin {
+            schema: SCHEMA,
+            id: format!("rel_{}", pipeline.ports.uuid().simple()),
+            plan_name: stored.name,
+            new_version,
+            required_old_version: body.old_version,
+            supersedes: body.on_conflict == OnConflict::Supersede,
+            note: body.note,
+            url: body.url,
+            created_at: now,
+            created_by: API.to_owned(),
+            plan: stored.plan,
+        },
+        progress: Progress::staged(String::new(), stages),
+    };
+    let memory = |release: &Release| -> Result<Option<Idempotency>, Problem> {
+        let Some(key) = key.clone() else {
+            return Ok(None);
+        };
+        let answer = serde_json::to_string(&ReleaseView::from(release))
+            .map_err(|error| Problem::internal(&error))?;
+        Ok(Some(Idempotency {
+            key,
+            body: raw.clone(),
+            answer,
+        }))
+    };
+    if body.start && active.is_none() {
+        let decision = started(pipeline, &release).await?;
+        let write = Write {
+            decision: &decision,
+            decision_id: pipeline.ports.uuid().simple().to_string(),
+            at: pipeline.ports.now(),
+        };
+        let memory = memory(&decision.release)?;
+        // Row and start are one batch: a crash leaves both or neither, and the alarm in the row starts the work.
+        if store::create(pipeline.ports, &release, Some(&write), memory.as_ref()).await? {
+            pipeline.committed(&BTreeMap::new(), &[&decision]).await;
+            return created(&decision.release);
+        }
+        // Lost: to the same request sent twice, or to another release that has just started.
+        if let Some(key) = &key
+            && let Some(answer) = repeated(pipeline, key, &raw).await?
+        {
+            return Ok(answer);
+        }
+        if body.on_conflict == OnConflict::Reject {
+            return Err(held(&worker, None));
+        }
+    }
+    if body.start {
+        release.progress.status = Status::Queued;
+        release.progress.act_due_at = Some(now);
+    } else if let Ok(deployment) = pipeline.serving(&worker).await {
+        // Only to be shown; what counts is what serves at the start.
+        let sole = deployment.sole_version().unwrap_or_default();
+        sole.clone_into(&mut release.progress.old_version);
+    }
+    let memory = memory(&release)?;
+    let made = store::create(pipeline.ports, &release, None, memory.as_ref()).await?;
+    if !made
+        && let Some(key) = &key
+        && let Some(answer) = repeated(pipeline, key, &raw).await?
+    {
+        return Ok(answer);
+    }
+    if release.progress.status == Status::Queued {
+        wait_in_line(pipeline, &release).await?;
+    }
+    created(&release)
+}
+
+/// The decision to start a release that does not exist yet, at the sequence after its first.
+async fn started<P: Ports>(
+    pipeline: &Pipeline<'_, P>,
+    release: &Release,
+) -> Result<Decision, Problem> {
+    let command = pipeline.start_command(release).await.map_err(not_ready)?;
+    let input = Input::Command {
+        actor: API.to_owned(),
+        command,
+    };
+    let mut decision =
+        decide(release, &input, &pipeline.moment()).map_err(|refusal| match refusal {
+            Refusal::Conflict(detail) => Problem::conflict(detail),
+            _ => Problem::conflict("the release can't be started"),
+        })?;
+    decision.release.progress.seq = release.progress.seq + 1;
+    Ok(decision)
+}
+
+/// A release has been queued: send away whom it supersedes, and ask once whether its turn has come already, for the Worker
+/// may have become free in the meantime. If this is lost, the sweep asks.
+async fn wait_in_line<P: Ports>(
+    pipeline: &Pipeline<'_, P>,
+    release: &Release,
+) -> Result<(), Problem> {
+    if release.origin.supersedes {
+        let worker = &release.origin.plan.worker;
+        let others = store::contenders(pipeline.ports, worker, release.id()).await?;
+        pipeline.clear_the_way(release, &others).await?;
+    }
+    let due_at = release.progress.act_due_at.unwrap_or_default();
+    let message = Message::new(MessageKind::Transition, release.id(), due_at);
+    pipeline.send(&[message]).await;
+    Ok(())
+}
+
+fn idempotency_key(request: &Request<Vec<u8>>) -> Result<Option<String>, Problem> {
+    let Some(value) = request.headers().get("idempotency-key") else {
+        return Ok(None);
+    };
+    let key = value.to_str().unwrap_or_default().trim();
+    if (1..=MAX_KEY).contains(&key.len()) {
+        return Ok(Some(key.to_owned()));
+    }
+    let detail = format!("Idempotency-Key must have 1 to {MAX_KEY} printable ASCII characters");
+    Err(Problem::new(400, "Invalid header", detail))
+}
+
+/// The first answer to the same request, if the key has been used.
+async fn repeated<P: Ports>(
+    pipeline: &Pipeline<'_, P>,
+    key: &str,
+    body: &str,
+) -> Result<Option<Response<Vec<u8>>>, Problem> {
+    let Some((first, answer)) = store::remembered(pipeline.ports, key).await? else {
+        return Ok(None);
+    };
+    if first != body {
+        let detail = "this Idempotency-Key was used with another body; use a fresh one";
+        return Err(Problem::conflict(detail));
+    }
+    let answer: serde_json::Value =
+        serde_json::from_str(&answer).map_err(|error| Problem::internal(&error))?;
+    let mut response = json_answer(StatusCode::CREATED, &answer)?;
+    locate(&mut response, answer["id"].as_str().unwrap_or_default());
+    Ok(Some(response))
+}
+
+fn created(release: &Release) -> Answer {
+    let mut response = json_answer(StatusCode::CREATED, &ReleaseView::from(release))?;
+    locate(&mut response, release.id());
+    Ok(response)
+}
+
+fn locate(response: &mut Response<Vec<u8>>, id: &str) {
+    if let Ok(location) = format!("/v1/releases/{id}").parse() {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+}

@@ -1,0 +1,61 @@
+//! `/v1/releases`.
+
+mod command;
+mod create;
+mod read;
+
+use std::collections::BTreeSet;
+
+use super::problem::Problem;
+use crate::pipeline::ports::Ports;
+use crate::pipeline::{NotReady, Pipeline};
+use crate::release::{MAX_TEXT, Release, WorkerRef};
+
+pub use command::{command, decide, delete};
+pub use create::create;
+pub use read::{events, evidence, get, list};
+
+/// The actor of whoever shows the API token.
+const API: &str = "api";
+
+async fn load<P: Ports>(pipeline: &Pipeline<'_, P>, id: &str) -> Result<Release, Problem> {
+    let rows = pipeline.load(&BTreeSet::from([id.to_owned()])).await?;
+    rows.into_values()
+        .next()
+        .ok_or_else(|| Problem::not_found(format!("there is no release {id:?}")))
+}
+
+/// Another release holds the Worker.
+fn held(worker: &WorkerRef, by: Option<&str>) -> Problem {
+    let by = by.map(|id| format!(" ({id})")).unwrap_or_default();
+    Problem::conflict(format!(
+        "Worker {} already has an active release{by}; wait for its end, stop it, or create this one with on_conflict \"queue\" or \"supersede\"",
+        worker.script_name
+    ))
+}
+
+fn not_ready(refused: NotReady) -> Problem {
+    match refused {
+        NotReady::Unreadable(error) => {
+            let seconds = (error.retry_after_ms() / 1_000).max(5);
+            Problem::unavailable(format!("nothing was changed: {}", error.detail), seconds)
+        }
+        NotReady::Conflict(detail) => Problem::conflict(detail),
+        NotReady::Invalid(pointer, detail) => Problem::field(pointer, detail),
+    }
+}
+
+fn short_texts(texts: &[(&str, &Option<String>)]) -> Result<(), Problem> {
+    for (pointer, text) in texts {
+        if text
+            .as_ref()
+            .is_some_and(|text| text.chars().count() > MAX_TEXT)
+        {
+            return Err(Problem::field(
+                pointer,
+                format!("is longer than {MAX_TEXT} characters"),
+            ));
+        }
+    }
+    Ok(())
+}

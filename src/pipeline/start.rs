@@ -1,0 +1,235 @@
+//! Starting: what Cloudflare must say before a release may hold its Worker, and the queue of those that wait for it.
+
+use futures_util::future::join;
+use serde_json::json;
+use std::collections::BTreeMap;
+
+use super::Pipeline;
+use super::ports::Ports;
+use crate::cloudflare::{ApiError, Urgency, Version, reference_percentiles};
+use crate::release::{Command, Deployment, Input, Release, SYSTEM, Status, WorkerRef};
+use crate::store::{self, StoreError};
+
+/// The old version's percentiles are taken over this long before the start.
+const REFERENCE_MS: i64 = 10 * 60_000;
+
+/// Why a release can't be, or can't start.
+#[derive(Debug)]
+pub enum NotReady {
+    /// Cloudflare did not answer; nothing is known.
+    Unreadable(ApiError),
+    /// The Worker's traffic does not allow it now.
+    Conflict(String),
+    /// The request asks for what can't be: a field of `POST /v1/releases`, and why.
+    Invalid(&'static str, String),
+}
+
+impl NotReady {
+    /// The same as a sentence.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        match self {
+            Self::Unreadable(error) => &error.detail,
+            Self::Conflict(detail) | Self::Invalid(_, detail) => detail,
+        }
+    }
+}
+
+fn unreadable(error: ApiError) -> NotReady {
+    match error.code() {
+        10_007 => NotReady::Invalid(
+            "/plan",
+            format!("its Worker can't be released: {}", error.detail),
+        ),
+        _ => NotReady::Unreadable(error),
+    }
+}
+
+impl<P: Ports> Pipeline<'_, P> {
+    /// The id of the version to release: `latest` becomes the newest one, and whatever it is must be deployable.
+    ///
+    /// # Errors
+    /// [`NotReady`]
+    pub async fn resolve_version(
+        &self,
+        worker: &WorkerRef,
+        wanted: &str,
+    ) -> Result<String, NotReady> {
+        let versions = self
+            .cloudflare
+            .deployable_versions(worker)
+            .await
+            .map_err(unreadable)?;
+        let version = if wanted == "latest" {
+            versions
+                .iter()
+                .max_by_key(|version| version.number)
+                .map(|version| version.id.clone())
+        } else {
+            Some(wanted.to_owned())
+        };
+        let version = version.unwrap_or_default();
+        deployable(worker, &versions, &version)?;
+        Ok(version)
+    }
+
+    /// The deployment in force.
+    ///
+    /// # Errors
+    /// [`NotReady`]
+    pub async fn serving(&self, worker: &WorkerRef) -> Result<Deployment, NotReady> {
+        let deployments = self
+            .cloudflare
+            .deployments(worker, Urgency::Normal, None)
+            .await
+            .map_err(unreadable)?;
+        deployments
+            .into_iter()
+            .max_by_key(|d| d.seen().created_us)
+            .ok_or_else(|| {
+                NotReady::Conflict(format!(
+                    "Worker {} has no deployment yet; deploy it once with wrangler",
+                    worker.script_name
+                ))
+            })
+    }
+
+    /// The command that starts a release: reads what serves, checks that it can go there and back, and takes the old
+    /// version's percentiles if an SLO wants them.
+    ///
+    /// # Errors
+    /// [`NotReady`]
+    pub async fn start_command(&self, release: &Release) -> Result<Command, NotReady> {
+        let (plan, new) = (&release.origin.plan, &release.origin.new_version);
+        let worker = &plan.worker;
+        let (deployment, versions) = join(
+            self.serving(worker),
+            self.cloudflare.deployable_versions(worker),
+        )
+        .await;
+        let (deployment, versions) = (deployment?, versions.map_err(unreadable)?);
+        let Some(old) = deployment.sole_version().map(str::to_owned) else {
+            let now = deployment.describe();
+            return Err(NotReady::Conflict(format!(
+                "the traffic of Worker {} is split already: {now}; give one version 100 % first",
+                worker.script_name
+            )));
+        };
+        if let Some(required) = &release.origin.required_old_version
+            && *required != old
+        {
+            return Err(NotReady::Conflict(format!(
+                "version {old} serves all traffic now, not old_version {required}"
+            )));
+        }
+        if *new == old {
+            return Err(NotReady::Invalid(
+                "/new_version",
+                format!("version {new} serves all traffic already"),
+            ));
+        }
+        deployable(worker, &versions, new)?;
+        if !versions.iter().any(|version| version.id == old) {
+            return Err(NotReady::Invalid(
+                "/old_version",
+                format!(
+                    "version {old} serves now, but is no longer among the newest 100: the release could not go back to it"
+                ),
+            ));
+        }
+        let until = self.ports.now() - self.config.telemetry_lag_ms;
+        let times = (until - REFERENCE_MS, until);
+        let slow_above_ms =
+            reference_percentiles(&self.cloudflare, (worker, &old), times, &plan.slos)
+                .await
+                .map_err(unreadable)?;
+        Ok(Command::Start {
+            seen: deployment.seen(),
+            old_version: old,
+            slow_above_ms,
+        })
+    }
+
+    /// A queued release's turn has perhaps come: it starts if nobody holds the Worker and nobody waits longer. Its alarm
+    /// stays as it is until then, so each sweep asks again and none is forgotten.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub(super) async fn start_queued(&self, release: &Release) -> Result<(), StoreError> {
+        let others =
+            store::contenders(self.ports, &release.origin.plan.worker, release.id()).await?;
+        if release.origin.supersedes {
+            // Said again each time, for a crash may have come between queueing and saying it.
+            self.clear_the_way(release, &others).await?;
+        }
+        let waits_longer = |other: &&Release| {
+            let age = |release: &Release| (release.origin.created_at, release.id().to_owned());
+            other.progress.status == Status::Queued
+                && !release.origin.supersedes
+                && age(other) < age(release)
+        };
+        let held = others
+            .iter()
+            .any(|other| other.progress.status != Status::Queued);
+        if held || others.iter().any(|other| waits_longer(&other)) {
+            return Ok(());
+        }
+        let input = match self.start_command(release).await {
+            Ok(command) => Input::Command {
+                actor: SYSTEM.to_owned(),
+                command,
+            },
+            Err(NotReady::Unreadable(error)) => {
+                let detail = format!("a queued release could not start yet: {}", error.detail);
+                self.ports
+                    .log(&json!({"log": "alert", "release": release.id(), "detail": detail}));
+                return Ok(());
+            }
+            Err(refused) => Input::CannotStart {
+                detail: refused.detail().to_owned(),
+            },
+        };
+        let rows = BTreeMap::from([(release.id().to_owned(), release.clone())]);
+        let inputs = BTreeMap::from([(release.id().to_owned(), vec![input])]);
+        self.settle_and_act(rows, inputs).await
+    }
+
+    /// Sends the running release back and those that waited away: this one takes their place.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn clear_the_way(
+        &self,
+        release: &Release,
+        others: &[Release],
+    ) -> Result<(), StoreError> {
+        let older = others.iter().filter(|other| {
+            other.progress.status != Status::Queued
+                || other.origin.created_at <= release.origin.created_at
+        });
+        let rows: BTreeMap<String, Release> = older
+            .map(|other| (other.id().to_owned(), other.clone()))
+            .collect();
+        let newer = Input::Newer {
+            by: release.id().to_owned(),
+        };
+        let inputs = rows
+            .keys()
+            .map(|id| (id.clone(), vec![newer.clone()]))
+            .collect();
+        self.settle_and_act(rows, inputs).await
+    }
+}
+
+fn deployable(worker: &WorkerRef, versions: &[Version], version: &str) -> Result<(), NotReady> {
+    if versions.iter().any(|known| known.id == version) {
+        return Ok(());
+    }
+    Err(NotReady::Invalid(
+        "/new_version",
+        format!(
+            "version {version:?} of {} can't be deployed: it does not exist, or is not among the newest 100",
+            worker.script_name
+        ),
+    ))
+}
