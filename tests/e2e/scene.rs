@@ -186,7 +186,10 @@ impl Release<'_> {
         let scene = self.scene;
         let found = scene.cloud.deployments(&scene.script, &scene.versions);
         let found_splits: Vec<&str> = found.iter().map(|d| d.split.as_str()).collect();
-        assert_eq!(found_splits, splits, "deployments: {found:#?}\n{story}");
+        assert!(
+            found_splits == splits,
+            "expected {splits:?}, found {found_splits:?}\n{found:#?}\n{story}"
+        );
         let prefix = format!("hmd:{}/", self.id);
         let (ours, others): (Vec<_>, Vec<_>) = found.iter().partition(|deployed| {
             let message = deployed.message.as_deref();
@@ -232,17 +235,23 @@ impl Story {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let found = (text(&self.release["state"]), text(&self.release["reason"]));
         let expected = (Some(state.to_owned()), reason.map(str::to_owned));
-        assert_eq!(found, expected, "{self}");
+        assert!(
+            found == expected,
+            "expected {expected:?}, found {found:?}\n{self}"
+        );
         let kinds: Vec<&str> = self
             .events
             .iter()
             .filter_map(|e| e["type"].as_str())
             .collect();
-        assert_eq!(kinds, events, "{self}");
+        assert!(
+            kinds == events,
+            "expected {events:?}, found {kinds:?}\n{self}"
+        );
         let sequences = self.events.iter().map(|event| event["sequence"].as_u64());
         assert!(
             sequences.eq((1..).map(Some).take(self.events.len())),
-            "sequences have gaps: {self}"
+            "sequences have gaps\n{self}"
         );
     }
 
@@ -251,7 +260,7 @@ impl Story {
         let mut found = self.events.iter().filter(|event| event["type"] == kind);
         match (found.next(), found.next()) {
             (Some(event), None) => event,
-            _ => panic!("not exactly one {kind}: {self}"),
+            _ => panic!("not exactly one {kind}\n{self}"),
         }
     }
 }
