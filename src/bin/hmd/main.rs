@@ -56,7 +56,8 @@ enum Command {
     Setup,
 }
 
-#[tokio::main]
+// One thread: a signal then reaches all who wait for it before any of them goes on, so that `biased` below means something.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = tokio::select! {
