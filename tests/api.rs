@@ -173,8 +173,8 @@ fn a_plan_is_saved_read_and_replaced() {
 
 #[test]
 fn a_bad_plan_is_pointed_at_and_nothing_is_saved() {
-    let world = World::new();
     type Case = (fn(&mut Value), &'static str);
+    let world = World::new();
     let cases: [Case; 6] = [
         (
             |p| p["stages"][0]["percent"] = json!("ten"),

@@ -122,7 +122,7 @@ impl<P: Ports> Pipeline<'_, P> {
             }
             match kind {
                 MessageKind::Transition if release.progress.status == Status::Queued => {
-                    queued.push(release.clone())
+                    queued.push(release.clone());
                 }
                 MessageKind::Transition => {
                     acts.insert(id.to_owned(), vec![Input::ActDue { due_at }]);

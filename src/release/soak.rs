@@ -166,15 +166,15 @@ impl Draft {
     /// A deployment of our own is in force. If it is not the stage's split, Cloudflare has carried out an earlier one late.
     fn saw_own(&mut self, deployment: &Deployment) -> bool {
         let release = &self.next;
-        let soak = match &release.progress.status {
-            Status::RollingOut {
-                step: Step::Soaking(soak),
-            }
-            | Status::Paused {
-                step: Step::Soaking(soak),
-            }
-            | Status::AwaitingApproval { soak, .. } => soak,
-            _ => return false,
+        let (Status::RollingOut {
+            step: Step::Soaking(soak),
+        }
+        | Status::Paused {
+            step: Step::Soaking(soak),
+        }
+        | Status::AwaitingApproval { soak, .. }) = &release.progress.status
+        else {
+            return false;
         };
         let (old, new) = (&release.progress.old_version, &release.origin.new_version);
         if deployment.is_split(old, new, soak.percent) {
