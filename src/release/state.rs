@@ -191,7 +191,7 @@ pub struct Ending {
 /// Where in a stage a release is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
-#[expect(
+#[allow(
     clippy::large_enum_variant,
     reason = "a release is held by itself or in small batches, never in long arrays"
 )]

@@ -4,6 +4,12 @@
 //! Each scenario has a Worker of its own, and all that need no instance of their own run at once on one. That one belongs to
 //! one `#[test]`, which reports the scenarios by name: libtest drops no statics, so nothing else could end it reliably.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may fail at once"
+)]
+
 mod cloud;
 mod instance;
 mod log;
