@@ -12,7 +12,7 @@ use std::rc::Rc;
 use hmd::pipeline::ports::QueueName;
 use hmd::simulator::{BehaviorPatch, HandDeployment, VersionShare};
 use serde_json::{Value, json};
-use support::{ACCOUNT, Call, Fault, Queued, World, healthy};
+use support::{ACCOUNT, Call, Fault, Queued, World, failing, healthy};
 
 /// A short release: two stages, the second at 100 %.
 fn short(plan: &mut Value) {
@@ -430,4 +430,205 @@ fn telemetry_that_can_not_be_read_holds_and_judges_later() {
     assert_eq!(alerts, 1);
     world.clear_rule();
     succeeds(&world, &versions, &id);
+}
+
+#[test]
+fn a_batch_that_is_sent_again_does_not_undo_what_came_after_it() {
+    let world = World::new();
+    let (_, id) = released(&world);
+    world.run_to(&id, |r| r["stages"][0]["state"] == "soaking");
+    // A back-off is a decision without events: nothing but its own guard keeps it from being written twice.
+    let queries = Rc::new(Cell::new(0));
+    world.set_rule({
+        let queries = Rc::clone(&queries);
+        move |call| match call {
+            Call::Http(request) if request.url.ends_with("/query") => {
+                queries.set(queries.get() + 1);
+                Some(Fault::Status(500))
+            }
+            _ => None,
+        }
+    });
+    world.run_until(world.now.get() + 600_000, |_| queries.get() > 0);
+    world.clear_rule();
+    let decisions = world.rows("SELECT seq, decision_id FROM decisions ORDER BY seq DESC LIMIT 1");
+    let (seq, decision_id) = (
+        decisions[0]["seq"].clone(),
+        decisions[0]["decision_id"].clone(),
+    );
+    let row = &world.rows("SELECT * FROM releases")[0];
+    // Somebody else decides further before the batch comes again.
+    world.api("POST", &format!("/v1/releases/{id}/stop"), &Value::Null);
+    let progress: Value = serde_json::from_str(row["progress"].as_str().unwrap()).unwrap();
+    let again = json!([{
+        "id": id, "seq": seq, "decision_id": decision_id, "version": row["version"], "at": 1, "starts": false,
+        "progress": progress, "state": row["state"], "act_due_at": row["act_due_at"], "check_due_at": row["check_due_at"],
+        "ended_at": Value::Null, "windows": [], "events": [],
+    }]);
+    world.replay_commit(&again);
+    assert_eq!(world.get(&id)["state"], "reverting", "the stop stands");
+    assert_eq!(world.finish(&id)["reason"], "stopped");
+    check_invariants(&world, &id);
+}
+
+#[test]
+fn a_split_of_unknown_outcome_keeps_the_end_waiting() {
+    for answered in [false, true] {
+        let world = World::new();
+        let (versions, id) = released(&world);
+        let held: Rc<std::cell::RefCell<Option<String>>> = Rc::default();
+        // The first split: either its answer never comes and it is carried out later, or it is answered and the list lags.
+        world.set_rule({
+            let held = Rc::clone(&held);
+            move |call| match call {
+                Call::Http(request)
+                    if request.method == "POST"
+                        && request.url.ends_with("/deployments")
+                        && held.borrow().is_none() =>
+                {
+                    *held.borrow_mut() = request.body.clone();
+                    Some(if answered {
+                        Fault::Accepted
+                    } else {
+                        Fault::Unanswered
+                    })
+                }
+                _ => None,
+            }
+        });
+        world.run_until(world.now.get() + 100, |_| false);
+        world.api("POST", &format!("/v1/releases/{id}/stop"), &Value::Null);
+        world.run_for(30_000);
+        assert_eq!(
+            world.get(&id)["state"],
+            "reverting",
+            "answered: {answered}; the split may still land"
+        );
+        // Now it lands.
+        let body: Value = serde_json::from_str(held.borrow().as_ref().unwrap()).unwrap();
+        let shares: Vec<VersionShare> = serde_json::from_value(body["versions"].clone()).unwrap();
+        let message = body["annotations"]["workers/message"].as_str();
+        world
+            .cloudflare
+            .lock()
+            .unwrap()
+            .deploy_by_api(world.now.get(), ACCOUNT, "shop", shares, message)
+            .unwrap();
+        world.set_rule(|_| None);
+        if answered {
+            // In truth it carries the id that was promised; the simulator gave it another one, so only a person can tell.
+            continue;
+        }
+        let release = world.finish(&id);
+        assert_eq!(release["state"], "reverted");
+        assert_eq!(world.split("shop"), [(versions[0].clone(), 100.0)].into());
+    }
+}
+
+#[test]
+fn a_look_that_fails_backs_off() {
+    let world = World::new();
+    world.worker("shop", &[healthy(), healthy()]);
+    world.plan("shop", |plan| plan["stages"][0]["soak"] = json!("1h"));
+    let id = world.release("shop");
+    world.run_to(&id, |r| r["stages"][0]["state"] == "soaking");
+    let looks = Rc::new(Cell::new(0));
+    world.set_rule({
+        let looks = Rc::clone(&looks);
+        move |call| match call {
+            Call::Http(request) if request.url.ends_with("/deployments") => {
+                looks.set(looks.get() + 1);
+                Some(Fault::Status(500))
+            }
+            _ => None,
+        }
+    });
+    world.run_for(1_200_000);
+    // One look is due after 5 minutes; in the 15 minutes after that it is tried again ever more rarely.
+    assert!((5..40).contains(&looks.get()), "{} looks", looks.get());
+    assert!(world.event_types(&id).contains(&"alert.raised".to_owned()));
+}
+
+#[test]
+fn a_question_that_is_not_answered_is_not_a_zero() {
+    let world = World::new();
+    world.worker("shop", &[healthy(), failing(0.5)]);
+    world.plan("shop", short);
+    let id = world.release("shop");
+    world.set_rule(|call| matches!(call, Call::Http(request) if request.body.as_ref().is_some_and(|b| b.contains("not_in"))).then_some(Fault::Empty));
+    world.run_for(600_000);
+    assert_eq!(world.get(&id)["stages"][0]["state"], "soaking", "it holds");
+    world.clear_rule();
+    assert_eq!(world.finish(&id)["reason"], "slo_violation");
+}
+
+#[test]
+fn a_row_that_can_not_be_read_stops_nobody_else() {
+    let world = World::new();
+    let (versions, id) = released(&world);
+    world.worker("other", &[healthy(), healthy()]);
+    world.plan("other", short);
+    let broken = world.release("other");
+    world.execute(&format!(
+        "UPDATE releases SET progress = json_set(progress, '$.schema', 99) WHERE id = '{broken}'"
+    ));
+    succeeds_beside(&world, &versions, &id);
+    assert!(world.lines.borrow().iter().any(|line| {
+        line["log"] == "alert"
+            && line["detail"]
+                .as_str()
+                .is_some_and(|d| d.contains("schema 99"))
+    }));
+}
+
+fn succeeds_beside(world: &World, versions: &[String], id: &str) {
+    let release = world.finish(id);
+    assert_eq!(release["state"], "succeeded", "{release}");
+    assert_eq!(world.split("shop"), [(versions[1].clone(), 100.0)].into());
+}
+
+#[test]
+fn checks_slower_than_their_interval_still_let_a_stage_pass() {
+    let world = World::new();
+    let (_, id) = released(&world);
+    // Each question takes longer than a window.
+    let clock = Rc::clone(&world);
+    world.set_rule(move |call| {
+        if matches!(call, Call::Http(request) if request.url.ends_with("/query")) {
+            clock.now.set(clock.now.get() + 5_500);
+        }
+        None
+    });
+    assert_eq!(world.finish(&id)["state"], "succeeded");
+}
+
+#[test]
+fn harm_at_the_end_of_a_soak_is_seen_in_the_next_stage() {
+    let world = World::new();
+    let (versions, id) = released(&world);
+    world.run_to(&id, |r| r["stages"][0]["state"] == "soaking");
+    // It fails in the last settled-too-late seconds of the first stage only.
+    world.run_for(21_000);
+    let set = |world: &World, error_rate| {
+        let patch = BehaviorPatch {
+            error_rate: Some(error_rate),
+            ..BehaviorPatch::default()
+        };
+        world
+            .cloudflare
+            .lock()
+            .unwrap()
+            .patch_behavior(world.now.get(), ACCOUNT, "shop", &versions[1], patch)
+            .unwrap();
+    };
+    set(&world, 0.5);
+    world.run_to(&id, |r| r["stage"] == 2);
+    set(&world, 0.0);
+    let release = world.finish(&id);
+    assert_eq!(
+        (release["state"].as_str(), release["reason"].as_str()),
+        (Some("reverted"), Some("slo_violation"))
+    );
+    let judged = world.rows("SELECT stage FROM windows ORDER BY window_index DESC LIMIT 1");
+    assert_eq!(judged[0]["stage"], 1);
 }

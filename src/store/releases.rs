@@ -119,6 +119,12 @@ impl Write<'_> {
     }
 }
 
+/// The statements of a commit: a constant number, whatever the number of decisions. The last one says who won.
+#[must_use]
+pub fn commit_statements() -> [&'static str; 5] {
+    [GUARD, RELEASE, WINDOWS, EVENTS, WON]
+}
+
 /// Commits decisions, each by itself: answers the ids of the releases whose decision won, and an error if the database
 /// failed and nobody can say what became of the others. A loser finds a release that has changed since it was loaded, or a
 /// Worker that another release holds.
@@ -129,7 +135,7 @@ pub async fn commit(
     let mut won = BTreeSet::new();
     for chunk in chunks(writes.iter().map(Write::param)) {
         let statements = || {
-            [GUARD, RELEASE, WINDOWS, EVENTS, WON]
+            commit_statements()
                 .map(|text| Statement::new(text, vec![Param::Text(chunk.clone())]))
                 .to_vec()
         };

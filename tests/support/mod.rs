@@ -43,6 +43,12 @@ pub enum Fault {
     CrashAfter,
     /// An HTTP answer with this status, not carried out.
     Status(u16),
+    /// HTTP: no answer, and not carried out yet.
+    Unanswered,
+    /// HTTP: answered as a deployment that was taken, but not carried out yet.
+    Accepted,
+    /// HTTP: a success that answers none of the calculations.
+    Empty,
 }
 
 /// A call of a port, as fault rules see it.
@@ -337,6 +343,19 @@ impl World {
         query(&self.db, sql, &[])
     }
 
+    /// Runs SQL behind everybody's back.
+    pub fn execute(&self, sql: &str) {
+        self.db.execute_batch(sql).unwrap();
+    }
+
+    /// Sends the statements of a commit once more, as after an unknown outcome.
+    pub fn replay_commit(&self, decisions: &Value) {
+        let param = rusqlite::types::Value::from(decisions.to_string());
+        for sql in hmd::store::commit_statements() {
+            query(&self.db, sql, std::slice::from_ref(&param));
+        }
+    }
+
     fn fault(&self, call: &Call<'_>) -> Option<Fault> {
         // Taken out while it runs, so that a rule may look at the world.
         let mut rule = self.rule.borrow_mut().take()?;
@@ -472,6 +491,15 @@ impl HttpOut for World {
         match fault {
             Some(Fault::CrashBefore) => match self.die().await {},
             Some(Fault::Refused) => return Err(HttpError::Failed("no connection".to_owned())),
+            Some(Fault::Unanswered) => return Err(HttpError::Timeout(10_000)),
+            Some(Fault::Accepted | Fault::Empty) => {
+                let body = json!({"success": true, "errors": [], "result": {"id": "promised", "calculations": []}});
+                return Ok(HttpResponse {
+                    status: 200,
+                    retry_after_s: None,
+                    body: body.to_string(),
+                });
+            }
             Some(Fault::Status(status)) => {
                 return Ok(HttpResponse {
                     status,
