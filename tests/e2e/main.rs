@@ -9,6 +9,10 @@
     clippy::expect_used,
     reason = "a test may fail at once"
 )]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "it waits for real processes, so its deadlines are real"
+)]
 
 mod cloud;
 mod instance;
