@@ -13,6 +13,8 @@ use crate::store::{self, DeadLetter, StoreError};
 
 /// How long a message waits whose batch met a failing database.
 const RETRY_DELAY_S: u32 = 10;
+/// How long an idempotency key is remembered.
+const KEYS_KEPT_MS: i64 = 24 * 3_600_000;
 /// The sweep sends what rings within this time too, so that nothing waits for the next sweep.
 const SWEEP_AHEAD_MS: i64 = 60_000;
 
@@ -148,12 +150,14 @@ impl<P: Ports> Pipeline<'_, P> {
     /// # Errors
     /// [`StoreError`]; the next sweep makes up for it.
     pub async fn sweep(&self) -> Result<usize, StoreError> {
-        let alarms = store::due_alarms(self.ports, self.ports.now() + SWEEP_AHEAD_MS).await?;
+        let now = self.ports.now();
+        let alarms = store::due_alarms(self.ports, now + SWEEP_AHEAD_MS).await?;
         let messages: Vec<Message> = alarms
             .iter()
             .map(|alarm| Message::new(alarm.kind, &alarm.release, alarm.due_at))
             .collect();
         self.send(&messages).await;
+        store::forget_keys(self.ports, now - KEYS_KEPT_MS).await?;
         Ok(messages.len())
     }
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its own part of the world")]
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::missing_panics_doc,
     reason = "a test may fail at once"
 )]
@@ -13,7 +14,6 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use futures_executor::block_on;
 use hmd::http as api;
 use hmd::pipeline::config::Config;
 use hmd::pipeline::ports::{
@@ -163,21 +163,35 @@ impl World {
 
     /// Calls HMD's API.
     pub fn api(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        self.try_api(method, path, &[], body)
+            .expect("the invocation died")
+    }
+
+    /// Calls HMD's API with more headers; `None` if a fault rule let the invocation die.
+    pub fn try_api(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &Value,
+    ) -> Option<(u16, Value)> {
         let bytes = if body.is_null() {
             Vec::new()
         } else {
             body.to_string().into_bytes()
         };
-        let request = ::http::Request::builder()
+        let mut request = ::http::Request::builder()
             .method(method)
             .uri(path)
             .header("authorization", format!("Bearer {TOKEN}"))
-            .header("content-type", "application/json")
-            .body(bytes)
-            .unwrap();
-        let response = block_on(api::handle(self, &self.config, &request));
+            .header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(bytes).unwrap();
+        let response = self.invoke(api::handle(self, &self.config, &request))?;
         let body = serde_json::from_slice(response.body()).unwrap_or(Value::Null);
-        (response.status().as_u16(), body)
+        Some((response.status().as_u16(), body))
     }
 
     /// Saves a plan for a Worker under its name, with a change.
