@@ -278,7 +278,7 @@ fn of_two_opposite_decisions_at_once_one_wins() {
         let world = World::new();
         world.worker("shop", &[healthy(), healthy()]);
         world.plan("shop", |plan| {
-            plan["stages"][0]["advance"] = json!("manual")
+            plan["stages"][0]["advance"] = json!("manual");
         });
         let id = world.release("shop");
         world.run_to(&id, |r| r["state"] == "awaiting_approval");

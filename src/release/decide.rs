@@ -36,6 +36,12 @@ pub fn decide(release: &Release, input: &Input, moment: &Moment) -> Result<Decis
     // The version that this decision's markers carry, should it turn out to be a transition.
     draft.next.progress.version += 1;
     draft.apply(input)?;
+    #[cfg(test)]
+    super::decide_tests::taken(
+        Phase::of(&release.progress.status),
+        input.kind(),
+        Phase::of(&draft.next.progress.status),
+    );
     let before = (Phase::of(&release.progress.status), release.progress.stage);
     let after = (
         Phase::of(&draft.next.progress.status),
@@ -448,15 +454,18 @@ impl Draft {
         let now = self.moment.now;
         let progress = &mut self.next.progress;
         let watch = progress.status.soak().cloned().map(Box::new);
-        progress.status = Status::RollingOut {
-            step: Step::Deploying(Deploying {
-                completing,
-                marker_version: progress.version,
-                since: now,
-                attempts: 0,
-                actor: None,
-                watch,
-            }),
+        let step = Step::Deploying(Deploying {
+            completing,
+            marker_version: progress.version,
+            since: now,
+            attempts: 0,
+            actor: None,
+            watch,
+        });
+        progress.status = if matches!(progress.status, Status::Paused { .. }) {
+            Status::Paused { step }
+        } else {
+            Status::RollingOut { step }
         };
         progress.act_due_at = Some(now);
         self.schedule_check();

@@ -26,5 +26,5 @@ pub use state::{
     Deploying, Ending, Lease, Origin, Progress, Reason, Release, Revert, SCHEMA, Seen, Soak,
     SoakClock, StageDecision, StageRecord, StageState, Status, Step, Wait,
 };
-pub use table::{Kind, Phase, Rule, rule};
+pub use table::{Kind, Phase, Rule, diagram, leads_to, rule, transitions};
 pub use view::ReleaseView;

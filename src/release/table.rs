@@ -171,3 +171,79 @@ pub const fn rule(phase: Phase, kind: Kind) -> Rule {
         (_,                                                                     _)           => Rule::Refuse,
     }
 }
+
+/// Where a rule leads from a phase: each phase that can follow, the same one included.
+#[must_use]
+pub const fn leads_to(phase: Phase, rule: Rule) -> &'static [Phase] {
+    use Phase as P;
+    match (rule, phase) {
+        (Rule::Start | Rule::Approve, _) => &[P::Deploying],
+        (Rule::Cancel | Rule::Abandon | Rule::GiveUp, _) | (Rule::Yield, P::Queued) => &[P::Ended],
+        (Rule::Stop | Rule::Deny | Rule::Yield, _) => &[P::Reverting],
+        (Rule::Pause, P::Deploying) => &[P::PausedDeploying],
+        (Rule::Pause, _) => &[P::PausedSoaking],
+        (Rule::Resume, P::PausedDeploying) => &[P::Deploying],
+        (Rule::Resume, _) => &[P::Soaking],
+        (Rule::Promote, _) => &[P::Deploying, P::AwaitingApproval],
+        (Rule::Lease, P::Deploying) => &[P::Deploying],
+        (Rule::Lease, P::PausedDeploying) => &[P::PausedDeploying],
+        (Rule::Lease, _) => &[P::Reverting],
+        (Rule::Applied, P::Deploying) => &[P::Deploying, P::Soaking, P::Reverting, P::Ended],
+        (Rule::Applied, _) => &[P::PausedDeploying, P::PausedSoaking, P::Reverting, P::Ended],
+        (Rule::WentBack, _) => &[P::Reverting, P::Ended],
+        (Rule::Judge, P::Deploying) => &[P::Deploying, P::PausedDeploying, P::Reverting, P::Ended],
+        (Rule::Judge, P::Soaking) => &[
+            P::Soaking,
+            P::Deploying,
+            P::PausedSoaking,
+            P::AwaitingApproval,
+            P::Reverting,
+            P::Ended,
+        ],
+        (Rule::Judge, P::PausedDeploying) => &[P::PausedDeploying, P::Reverting, P::Ended],
+        (Rule::Judge, P::PausedSoaking) => {
+            &[P::PausedSoaking, P::PausedDeploying, P::Reverting, P::Ended]
+        }
+        (Rule::Judge, _) => &[P::AwaitingApproval, P::Reverting, P::Ended],
+        (Rule::Already | Rule::Refuse | Rule::Drop, _) => &[],
+    }
+}
+
+/// Every transition there is: phase, input, and the phase that may follow.
+#[must_use]
+pub fn transitions() -> Vec<(Phase, Kind, Phase)> {
+    let mut all = Vec::new();
+    for from in Phase::ALL {
+        for kind in Kind::ALL {
+            let targets = leads_to(from, rule(from, kind)).iter();
+            all.extend(targets.map(|to| (from, kind, *to)));
+        }
+    }
+    all
+}
+
+/// The table as a Mermaid state diagram: an arrow for each pair of phases, with the inputs that lead there.
+#[must_use]
+pub fn diagram() -> String {
+    let mut arrows: Vec<((Phase, Phase), Vec<String>)> = Vec::new();
+    for (from, kind, to) in transitions() {
+        if from == to {
+            continue;
+        }
+        let label = format!("{kind:?}");
+        match arrows.iter_mut().find(|(pair, _)| *pair == (from, to)) {
+            Some((_, labels)) => labels.push(label),
+            None => arrows.push(((from, to), vec![label])),
+        }
+    }
+    let mut lines = vec![
+        "stateDiagram-v2".to_owned(),
+        "    [*] --> Staged".to_owned(),
+        "    [*] --> Queued".to_owned(),
+    ];
+    for ((from, to), labels) in arrows {
+        lines.push(format!("    {from:?} --> {to:?}: {}", labels.join(", ")));
+    }
+    lines.push("    Ended --> [*]".to_owned());
+    lines.join("\n")
+}
