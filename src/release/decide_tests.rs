@@ -749,7 +749,7 @@ fn a_paused_release_is_watched_and_can_be_sent_back_from_anywhere() {
 #[test]
 fn the_last_stage_is_completed_by_a_deployment_of_its_own() {
     let one = |plan: &mut serde_json::Value| {
-        plan["stages"] = serde_json::json!([{"percent": 100, "soak": "60s"}])
+        plan["stages"] = serde_json::json!([{"percent": 100, "soak": "60s"}]);
     };
     let completing = soak_until(soaking_of(fixture::plan(one)), NOW + 60_000, 0);
     assert_eq!(Phase::of(&completing.progress.status), Phase::Deploying);

@@ -174,6 +174,7 @@ pub const fn rule(phase: Phase, kind: Kind) -> Rule {
 
 /// Where a rule leads from a phase: each phase that can follow, the same one included.
 #[must_use]
+#[expect(clippy::match_same_arms, reason = "one line per rule, as in the table")]
 pub const fn leads_to(phase: Phase, rule: Rule) -> &'static [Phase] {
     use Phase as P;
     match (rule, phase) {
