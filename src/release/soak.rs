@@ -379,8 +379,9 @@ impl Draft {
             return;
         }
         if now < ends_at + self.hold_ms() {
-            // Nothing to tell while nothing can have settled yet.
-            if !soak.readings.is_empty() {
+            // Nothing to tell while the soak's own last windows have yet to settle.
+            let interval = self.next.origin.plan.check_interval.ms();
+            if soak.next_window >= ends_at.div_euclid(interval) {
                 self.tell_no_data(&lacking);
             }
             return;

@@ -93,6 +93,13 @@ impl Hmd {
         self.0.call(Method::POST, "/v1/releases", Some(body)).await
     }
 
+    /// Approves a stage, counted from 1, in somebody's name.
+    pub async fn approve(&self, id: &str, stage: usize, by: &str) -> Result<Release> {
+        let path = format!("/v1/releases/{id}/stages/{stage}/approve");
+        let body = json!({"by": by, "comment": "it looks good"});
+        self.0.call(Method::POST, &path, Some(body)).await
+    }
+
     /// A release as it is now.
     pub async fn release(&self, id: &str) -> Result<Release> {
         self.0

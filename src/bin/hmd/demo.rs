@@ -1,4 +1,5 @@
-//! `hmd demo`: two releases on a simulated Cloudflare. One is healthy; the other breaks half-way and is taken back.
+//! `hmd demo`: three releases on a simulated Cloudflare. One is healthy, one breaks half-way and is taken back, and one
+//! waits for somebody's approval.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +9,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::api::{Hmd, Sim};
+use crate::api::{Hmd, Sim, Stage};
 use crate::demo_view::{self, Panel, Screen};
 use crate::failure::Failure;
 use crate::project::{Project, StateDir};
@@ -22,6 +23,10 @@ const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
 const GOOD: &str = "shop";
 /// The Worker whose new version breaks when its second stage soaks.
 const BAD: &str = "checkout";
+/// The Worker whose second stage waits for a person.
+const MANUAL: &str = "search";
+/// For how long it is seen waiting before the demo plays that person.
+const THINKING: Duration = Duration::from_secs(4);
 /// The share of requests that the broken version fails.
 const BUG: f64 = 0.3;
 
@@ -67,6 +72,7 @@ pub async fn run(arguments: &DemoArgs) -> Result<()> {
         sim: Sim::new(simulator.url(), ACCOUNT)?,
         screen: Screen::new(),
         bug_woke_at: None,
+        waiting_since: None,
     };
     let log = runtime.log().to_path_buf();
     let outcome = tokio::select! {
@@ -105,14 +111,18 @@ struct Demo {
     sim: Sim,
     screen: Screen,
     bug_woke_at: Option<DateTime<Utc>>,
+    waiting_since: Option<Instant>,
 }
 
 impl Demo {
     async fn play(&mut self) -> Result<()> {
         let start = now();
         self.prepare().await?;
-        let mut panels = vec![self.release(GOOD).await?, self.release(BAD).await?];
-        self.screen.say("Two releases have begun, each at 80 requests a second: 10 %, 50 %, then all of the traffic.\n")?;
+        let mut panels = Vec::new();
+        for script in [GOOD, BAD, MANUAL] {
+            panels.push(self.release(script).await?);
+        }
+        self.screen.say("Three releases have begun, each at 120 requests a second: 10 %, 50 %, then all of the traffic.\n")?;
         self.follow(&mut panels, start).await?;
         self.summarize(&panels, start)?;
         check(&panels)
@@ -122,7 +132,7 @@ impl Demo {
         self.sim
             .set_ingestion_lag(Duration::from_millis(500))
             .await?;
-        for script in [GOOD, BAD] {
+        for script in [GOOD, BAD, MANUAL] {
             self.sim.put_worker(script, worker()).await?;
             self.hmd.put_plan(script, plan(script)).await?;
         }
@@ -140,7 +150,7 @@ impl Demo {
         })
     }
 
-    /// Shows both releases until they have ended, and wakes the bug up when its time has come.
+    /// Shows all releases until they have ended, and wakes the bug up when its time has come.
     async fn follow(&mut self, panels: &mut [Panel], start: DateTime<Utc>) -> Result<()> {
         let deadline = Instant::now() + FOLLOW_LIMIT;
         let mut answered_at = Instant::now();
@@ -155,6 +165,7 @@ impl Demo {
                 Err(_) => {}
             }
             self.wake_the_bug(panels, start).await?;
+            self.approve(panels, start).await?;
             if panels.iter().all(|panel| panel.release.has_ended()) {
                 return Ok(());
             }
@@ -234,6 +245,27 @@ impl Demo {
         Ok(self.screen.say(&line)?)
     }
 
+    /// Plays the person who approves, after having been seen waiting for a while.
+    async fn approve(&mut self, panels: &[Panel], start: DateTime<Utc>) -> Result<()> {
+        let waits = |panel: &&Panel| panel.release.state == "awaiting_approval";
+        let Some(waiting) = panels.iter().find(waits) else {
+            self.waiting_since = None;
+            return Ok(());
+        };
+        let since = *self.waiting_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < THINKING {
+            return Ok(());
+        }
+        let is_waiting = |stage: &Stage| stage.state == "awaiting_approval";
+        let position = waiting.release.stages.iter().position(is_waiting);
+        let stage = position.map_or(1, |position| position + 1);
+        let script = &waiting.script;
+        self.hmd.approve(&waiting.release.id, stage, "ann").await?;
+        let at = demo_view::since(start, now());
+        let line = format!("{at}  ann has looked at it and approves stage {stage} of {script}");
+        Ok(self.screen.say(&line)?)
+    }
+
     fn summarize(&mut self, panels: &[Panel], start: DateTime<Utc>) -> Result<()> {
         if !self.screen.is_live() {
             self.screen.say("")?;
@@ -271,10 +303,10 @@ fn check(panels: &[Panel]) -> Result<()> {
         ..
     } in panels
     {
-        let (state, reason, version) = if script == GOOD {
-            ("succeeded", None, &release.new_version)
-        } else {
+        let (state, reason, version) = if script == BAD {
             ("reverted", Some("slo_violation"), &release.old_version)
+        } else {
+            ("succeeded", None, &release.new_version)
         };
         if release.state != state || release.reason.as_deref() != reason {
             let found = release
@@ -302,14 +334,16 @@ fn worker() -> Value {
         "wall_ms": {"median": 40, "p99": 180}, "cpu_ms": {"median": 3, "p99": 12}
     });
     json!({
-        "requests_per_second": 80,
+        "requests_per_second": 120,
         "versions": [{"tag": "v1", "behavior": behavior}, {"tag": "v2", "behavior": behavior}]
     })
 }
 
 fn plan(script: &str) -> Value {
-    let stages =
-        [10, 50, 100].map(|percent| json!({"percent": percent, "soak": "8s", "advance": "auto"}));
+    let stages = [10, 50, 100].map(|percent| {
+        let manual = script == MANUAL && percent == 50;
+        json!({"percent": percent, "soak": "8s", "advance": if manual { "manual" } else { "auto" }})
+    });
     json!({
         "worker": {"account_id": ACCOUNT, "script_name": script},
         "check_interval": "2s",
