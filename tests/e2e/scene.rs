@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use reqwest::header::HeaderMap;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
@@ -38,10 +39,25 @@ impl Hmd {
 
     /// Calls it with the token; `null` is no body. Answers status and JSON.
     pub async fn call(&self, method: Method, path: &str, body: &Value) -> (u16, Value) {
+        let answer = self.send(method, path, &[], body).await;
+        (answer.status, answer.body)
+    }
+
+    /// Calls it with the token and headers.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &Value,
+    ) -> Answer {
         let mut request = self
             .client
             .request(method.clone(), format!("{}{path}", self.url))
             .bearer_auth(HMD_API_TOKEN);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         if !body.is_null() {
             request = request.json(body);
         }
@@ -50,10 +66,49 @@ impl Hmd {
         };
         let response = request.send().await.unwrap_or_else(|error| failed(error));
         let status = response.status().as_u16();
+        let headers = response.headers().clone();
         let text = response.text().await.unwrap_or_else(|error| failed(error));
-        let body = serde_json::from_str(&text)
-            .unwrap_or_else(|_| panic!("{method} {path} answered {status}, not JSON: {text}"));
-        (status, body)
+        let body = match status {
+            204 | 304 => {
+                assert_eq!(text, "", "{method} {path} answered {status} with a body");
+                Value::Null
+            }
+            _ => serde_json::from_str(&text)
+                .unwrap_or_else(|_| panic!("{method} {path} answered {status}, not JSON: {text}")),
+        };
+        Answer {
+            status,
+            headers,
+            body,
+        }
+    }
+}
+
+/// What HMD's API answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    /// `null` where the status allows none.
+    pub body: Value,
+}
+
+impl Answer {
+    /// A header, which must be there.
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        let value = value.unwrap_or_else(|| panic!("no {name}: {self:?}"));
+        value.to_str().unwrap()
+    }
+
+    /// Checks that it is a problem of this status whose detail holds some words.
+    pub fn assert_problem(&self, status: u16, words: &[&str]) {
+        let detail = self.body["detail"].as_str().unwrap_or_default();
+        let told = words.iter().all(|word| detail.contains(word));
+        assert!(
+            self.status == status && told && self.body["status"] == status,
+            "expected {status} with {words:?}, found {self:?}"
+        );
     }
 }
 
@@ -96,19 +151,73 @@ impl Scene {
         })
     }
 
-    /// Saves the plan and starts a release of the second version.
-    pub async fn release(&self, plan: &Value) -> Release<'_> {
+    /// The same with stages that may pass after their first window.
+    pub fn quick_plan(&self, stages: &[(u32, u32)]) -> Value {
+        let mut plan = self.plan(stages);
+        for slo in plan["slos"].as_array_mut().unwrap() {
+            slo["min_requests"] = json!(10);
+        }
+        // So few requests hold a random error now and then.
+        plan["slos"][0]["objective"] = json!({"max": 0.3});
+        plan
+    }
+
+    /// Saves the plan, new or not.
+    pub async fn save(&self, plan: &Value) {
         let path = format!("/v1/plans/{}", self.script);
         let (status, answer) = self.hmd.call(Method::PUT, &path, plan).await;
-        assert_eq!(status, 201, "{answer}");
-        let body = json!({"plan": self.script, "new_version": self.versions[1]});
-        let (status, release) = self.hmd.call(Method::POST, "/v1/releases", &body).await;
-        assert_eq!(status, 201, "{release}\nlog {}", self.hmd.log.display());
-        assert_eq!(release["old_version"], json!(self.versions[0]), "{release}");
+        assert!(matches!(status, 200 | 201), "{status} {answer}");
+    }
+
+    /// Asks for a release of a version (from 1), with further members of the body and headers.
+    pub async fn ask(&self, version: usize, more: &Value, headers: &[(&str, &str)]) -> Answer {
+        let mut body = json!({"plan": self.script, "new_version": self.versions[version - 1]});
+        if let Some(more) = more.as_object() {
+            body.as_object_mut().unwrap().extend(more.clone());
+        }
+        let path = "/v1/releases";
+        self.hmd.send(Method::POST, path, headers, &body).await
+    }
+
+    /// The release that an answer tells of.
+    pub fn created(&self, answer: &Answer) -> Release<'_> {
+        let log = self.hmd.log.display();
+        assert_eq!(answer.status, 201, "{answer:?}\nlog {log}");
         Release {
             scene: self,
-            id: release["id"].as_str().unwrap().to_owned(),
+            id: answer.body["id"].as_str().unwrap().to_owned(),
         }
+    }
+
+    /// Saves the plan and starts a release of the second version.
+    pub async fn release(&self, plan: &Value) -> Release<'_> {
+        self.save(plan).await;
+        let answer = self.ask(2, &Value::Null, &[]).await;
+        let release = self.created(&answer);
+        assert_eq!(
+            answer.body["old_version"],
+            json!(self.versions[0]),
+            "{answer:?}"
+        );
+        release
+    }
+
+    /// Checks all that Cloudflare was told about this Worker, from the oldest: each split, and the release that it is for.
+    pub fn assert_history(&self, expected: &[(&str, Option<&Release<'_>>)]) {
+        let found = self.cloud.deployments(&self.script, &self.versions);
+        let matches = found.len() == expected.len()
+            && found.iter().zip(expected).all(|(deployed, (split, by))| {
+                let message = deployed.message.as_deref().unwrap_or_default();
+                let owner = message
+                    .strip_prefix("hmd:")
+                    .and_then(|m| m.split('/').next());
+                deployed.split == *split && owner == by.map(|release| release.id.as_str())
+            });
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(split, by)| (split, by.map(|release| &release.id)))
+            .collect();
+        assert!(matches, "expected {expected:#?}, found {found:#?}");
     }
 }
 
@@ -127,8 +236,45 @@ impl Release<'_> {
     }
 
     pub async fn command(&self, verb: &str) -> (u16, Value) {
+        let answer = self.command_with(verb, &Value::Null).await;
+        (answer.status, answer.body)
+    }
+
+    pub async fn command_with(&self, verb: &str, body: &Value) -> Answer {
         let path = format!("/v1/releases/{}/{verb}", self.id);
-        self.scene.hmd.call(Method::POST, &path, &Value::Null).await
+        self.scene.hmd.send(Method::POST, &path, &[], body).await
+    }
+
+    /// A command that must be taken; answers the release.
+    pub async fn do_now(&self, verb: &str) -> Value {
+        let (status, answer) = self.command(verb).await;
+        let log = self.scene.hmd.log.display();
+        assert_eq!(status, 200, "{verb}: {answer}\nlog {log}");
+        answer
+    }
+
+    /// The windows judged so far, oldest first.
+    pub async fn evidence(&self) -> Vec<Value> {
+        let path = format!("/v1/releases/{}/evidence", self.id);
+        let (status, evidence) = self.scene.hmd.call(Method::GET, &path, &Value::Null).await;
+        assert_eq!(status, 200, "{evidence}");
+        evidence["items"].as_array().unwrap().clone()
+    }
+
+    /// Waits until so many windows have been judged.
+    pub async fn until_judged(&self, windows: usize) -> Vec<Value> {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let evidence = self.evidence().await;
+            if evidence.len() >= windows {
+                return evidence;
+            }
+            if Instant::now() > deadline {
+                let story = self.story().await;
+                panic!("{} windows judged, not {windows}\n{story}", evidence.len());
+            }
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     /// All that there is to tell about it.
@@ -172,6 +318,11 @@ impl Release<'_> {
             release["stages"][stage - 1]["state"] == "soaking"
         })
         .await;
+    }
+
+    pub async fn until_awaiting(&self) -> Value {
+        self.until("awaiting_approval", |r| r["state"] == "awaiting_approval")
+            .await
     }
 
     pub async fn until_ended(&self) -> Story {
@@ -263,4 +414,22 @@ impl Story {
             _ => panic!("not exactly one {kind}\n{self}"),
         }
     }
+
+    /// The only event of this type and stage, as Unix milliseconds.
+    pub fn at_ms(&self, kind: &str, stage: usize) -> i64 {
+        let is_it = |event: &&Value| event["type"] == kind && event["stage"] == stage;
+        let mut found = self.events.iter().filter(is_it);
+        let (Some(event), None) = (found.next(), found.next()) else {
+            panic!("not exactly one {kind} in stage {stage}\n{self}");
+        };
+        unix_ms(&event["at"])
+    }
+}
+
+/// A time in JSON as Unix milliseconds.
+pub fn unix_ms(time: &Value) -> i64 {
+    let text = time.as_str().unwrap_or_default();
+    let time = chrono::DateTime::parse_from_rfc3339(text);
+    time.unwrap_or_else(|_| panic!("{text:?} is no time"))
+        .timestamp_millis()
 }
