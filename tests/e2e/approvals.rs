@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::release::unix_ms;
 use crate::scenarios::REACTION_LIMIT_MS;
-use crate::scene::{Scene, unix_ms};
+use crate::scene::Scene;
 
 const ASKED: [&str; 3] = ["release.started", "stage.started", "approval.requested"];
 const BACK: [&str; 2] = ["release.reverting", "release.reverted"];

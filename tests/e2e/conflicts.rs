@@ -3,7 +3,8 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::scene::{Scene, unix_ms};
+use crate::release::unix_ms;
+use crate::scene::Scene;
 
 const RUNNING: [&str; 2] = ["release.started", "stage.started"];
 const TWO_STAGES: [&str; 6] = [

@@ -4,7 +4,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::cloud::ACCOUNT;
-use crate::scene::{Release, Scene, unix_ms};
+use crate::release::{Release, unix_ms};
+use crate::scene::Scene;
 
 const STOPPED: [&str; 4] = [
     "release.started",

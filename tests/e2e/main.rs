@@ -14,12 +14,14 @@
     reason = "it waits for real processes, so its deadlines are real"
 )]
 
+mod api;
 mod approvals;
 mod cloud;
 mod conflicts;
 mod contract;
 mod instance;
 mod log;
+mod release;
 mod restart;
 mod scenarios;
 mod scene;
@@ -34,9 +36,10 @@ use std::time::{Duration, Instant};
 use sysinfo::Signal;
 use tokio::task::JoinHandle;
 
+use api::Hmd;
 use cloud::Cloud;
 use instance::{Instance, SECRETS};
-use scene::{Hmd, Scene};
+use scene::Scene;
 
 /// Lets `hmd` install its tools and build the Worker, once. Its progress is shown: from a fresh clone it takes minutes.
 fn set_up() {

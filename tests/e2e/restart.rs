@@ -8,11 +8,13 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 use sysinfo::Signal;
 
+use crate::api::Hmd;
 use crate::cloud::Cloud;
 use crate::instance::{Instance, processes_of};
 use crate::log;
+use crate::release::{Release, Story, unix_ms};
 use crate::scenarios::{HEALTHY_EVENTS, HEALTHY_SPLITS};
-use crate::scene::{Hmd, Release, Scene, Story, unix_ms};
+use crate::scene::Scene;
 
 const PAUSED_SOAK_S: u32 = 8;
 

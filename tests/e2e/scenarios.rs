@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use crate::cloud::now_ms;
 use crate::instance::HMD_API_TOKEN;
 use crate::log;
-use crate::scene::{Release, Scene};
+use crate::release::Release;
+use crate::scene::Scene;
 
 // A soak of 5 s holds at least three whole windows that have settled when it ends: with 32 requests a second of the new
 // version, 40 % of 80, a healthy one always has its 50 requests by then, and the stage need not hold for more.
