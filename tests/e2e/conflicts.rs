@@ -55,7 +55,7 @@ pub async fn a_newer_release_takes_the_place_of_a_running_one(scene: Scene) {
 }
 
 pub async fn queued_releases_start_in_turn(scene: Scene) {
-    let first = scene.release(&scene.quick_plan(&[(50, 3), (100, 3)])).await;
+    let first = scene.release(&scene.quick_plan(&[(50, 6), (100, 3)])).await;
     let queue = json!({"on_conflict": "queue"});
     let second = scene.created(&scene.ask(3, &queue, &[]).await);
     let third = scene.created(&scene.ask(1, &queue, &[]).await);

@@ -46,12 +46,20 @@ impl Release<'_> {
         answer
     }
 
-    /// The windows judged so far, oldest first.
+    /// The windows judged so far, oldest first, from as many pages as it takes.
     pub async fn evidence(&self) -> Vec<Value> {
-        let path = format!("/v1/releases/{}/evidence", self.id);
-        let (status, evidence) = self.scene.hmd.call(Method::GET, &path, &Value::Null).await;
-        assert_eq!(status, 200, "{evidence}");
-        evidence["items"].as_array().unwrap().clone()
+        let mut windows = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let path = format!("/v1/releases/{}/evidence?limit=20&cursor={cursor}", self.id);
+            let (status, page) = self.scene.hmd.call(Method::GET, &path, &Value::Null).await;
+            assert_eq!(status, 200, "{page}");
+            windows.extend(page["items"].as_array().unwrap().clone());
+            match page["next_cursor"].as_str() {
+                Some(next) => next.clone_into(&mut cursor),
+                None => return windows,
+            }
+        }
     }
 
     /// Waits until so many windows have been judged.
