@@ -4,6 +4,9 @@
 
 mod support;
 
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
 use hmd::simulator::{BehaviorPatch, HandDeployment, VersionShare, WorkerPatch};
 use serde_json::{Value, json};
 use support::{ACCOUNT, World, failing, healthy};
@@ -543,4 +546,49 @@ fn a_staged_release_starts_when_it_is_told_to() {
         (status, problem["errors"][0]["pointer"].as_str()),
         (422, Some("/new_version"))
     );
+}
+
+#[test]
+fn the_same_request_twice_at_once_is_answered_alike_wherever_they_meet() {
+    for more in [
+        json!({}),
+        json!({"on_conflict": "queue"}),
+        json!({"on_conflict": "supersede"}),
+        json!({"start": false}),
+    ] {
+        // The second one comes in whole before each call of the first one, in turn.
+        for nth in 0.. {
+            let world = World::new();
+            world.worker("shop", &[healthy(), healthy()]);
+            world.plan("shop", |_| ());
+            let mut body = json!({"plan": "shop", "new_version": "latest"});
+            let members = more.as_object().unwrap().clone();
+            body.as_object_mut().unwrap().extend(members);
+            let key = [("idempotency-key", "ci-run-7")];
+            let calls = Cell::new(0);
+            let second = Rc::new(RefCell::new(None));
+            world.set_rule({
+                let (world, body, second) = (Rc::clone(&world), body.clone(), Rc::clone(&second));
+                move |_| {
+                    if calls.replace(calls.get() + 1) == nth {
+                        let answer = world.try_api("POST", "/v1/releases", &key, &body);
+                        *second.borrow_mut() = answer;
+                        // What the second one set going may be done, too, before the first one goes on.
+                        world.run_for(1_000);
+                    }
+                    None
+                }
+            });
+            let first = world.try_api("POST", "/v1/releases", &key, &body);
+            world.clear_rule();
+            let Some(second) = second.take() else {
+                assert!(nth > 3, "a request makes more calls than {nth}");
+                break;
+            };
+            assert_eq!(second.0, 201, "{body}, before call {nth}: {}", second.1);
+            assert_eq!(first, Some(second), "{body}, before call {nth}");
+            let rows = world.rows("SELECT id FROM releases");
+            assert_eq!(rows.len(), 1, "{body}, before call {nth}");
+        }
+    }
 }

@@ -118,12 +118,17 @@ impl Cloud {
 
     /// From now on the Worker's requests leave no telemetry.
     pub fn silence(&self, script: &str) {
-        let off = WorkerPatch {
-            observability: Some(false),
+        self.observe(script, false);
+    }
+
+    /// Whether the Worker's requests leave telemetry from now on.
+    pub fn observe(&self, script: &str, on: bool) {
+        let patch = WorkerPatch {
+            observability: Some(on),
             ..WorkerPatch::default()
         };
         self.model()
-            .patch_worker(now_ms(), ACCOUNT, script, off)
+            .patch_worker(now_ms(), ACCOUNT, script, patch)
             .unwrap();
     }
 

@@ -14,9 +14,15 @@
     reason = "it waits for real processes, so its deadlines are real"
 )]
 
+mod api;
+mod approvals;
 mod cloud;
+mod conflicts;
+mod contract;
 mod instance;
 mod log;
+mod release;
+mod restart;
 mod scenarios;
 mod scene;
 
@@ -30,9 +36,10 @@ use std::time::{Duration, Instant};
 use sysinfo::Signal;
 use tokio::task::JoinHandle;
 
+use api::Hmd;
 use cloud::Cloud;
 use instance::{Instance, SECRETS};
-use scene::{Hmd, Scene};
+use scene::Scene;
 
 /// Lets `hmd` install its tools and build the Worker, once. Its progress is shown: from a fresh clone it takes minutes.
 fn set_up() {
@@ -103,12 +110,12 @@ async fn outcome(task: JoinHandle<Duration>) -> Result<Duration, String> {
 }
 
 macro_rules! scenarios {
-    ($cloud:expr, $hmd:expr; $($name:ident),+ $(,)?) => {
+    ($cloud:expr, $hmd:expr; $($module:ident::$name:ident),+ $(,)?) => {
         vec![$({
             let (cloud, hmd) = (Arc::clone(&$cloud), $hmd.clone());
             let task = tokio::spawn(async move {
                 let begun = Instant::now();
-                scenarios::$name(Scene::new(cloud, hmd, stringify!($name))).await;
+                $module::$name(Scene::new(cloud, hmd, stringify!($name))).await;
                 begun.elapsed()
             });
             (stringify!($name), task)
@@ -128,13 +135,26 @@ async fn releases_on_the_real_runtime() {
 
     let mut failures = Vec::new();
     for (name, task) in scenarios![cloud, hmd;
-        a_healthy_version_gets_all_traffic,
-        a_version_that_breaks_in_its_second_stage_is_reverted,
-        no_data_reverts_where_the_plan_says_so,
-        no_data_asks_and_never_passes,
-        a_stop_goes_back_to_the_old_version,
-        a_deployment_by_hand_is_never_overwritten,
-        http_answers_as_the_contract_says,
+        scenarios::a_healthy_version_gets_all_traffic,
+        scenarios::a_version_that_breaks_in_its_second_stage_is_reverted,
+        scenarios::no_data_reverts_where_the_plan_says_so,
+        scenarios::no_data_asks_and_never_passes,
+        scenarios::a_stop_goes_back_to_the_old_version,
+        scenarios::a_deployment_by_hand_is_never_overwritten,
+        scenarios::http_answers_as_the_contract_says,
+        approvals::an_approved_stage_goes_on,
+        approvals::a_denied_stage_goes_back,
+        approvals::of_two_opposite_decisions_one_holds,
+        approvals::an_approval_that_nobody_gives_is_a_denial,
+        approvals::an_approval_may_be_waited_for_beyond_its_timeout,
+        conflicts::a_newer_release_takes_the_place_of_a_running_one,
+        conflicts::queued_releases_start_in_turn,
+        conflicts::an_idempotency_key_makes_one_release,
+        contract::a_promoted_stage_ends_early_but_not_without_data,
+        contract::a_first_stage_of_0_percent_leaves_the_old_version_alone,
+        contract::conditional_requests_go_by_revision,
+        contract::only_a_staged_release_is_deleted,
+        contract::a_worker_shows_its_versions_and_deployments,
     ] {
         match outcome(task).await {
             Ok(took) => say(&format!("{name} ... ok in {took:.1?}")),
@@ -166,7 +186,7 @@ async fn a_release_survives_a_kill_and_a_restart() {
     let begun = Instant::now();
     let state_dir = state_dir("restart");
     let cloud = Arc::new(Cloud::start().await);
-    scenarios::a_killed_installation_goes_on(cloud, &state_dir).await;
+    restart::a_killed_installation_goes_on(cloud, &state_dir).await;
     say(&format!("restart: {:.1?} in all", begun.elapsed()));
     std::fs::remove_dir_all(&state_dir).unwrap();
 }

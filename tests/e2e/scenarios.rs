@@ -1,19 +1,15 @@
 //! The scenarios. Each begins with a Worker of its own whose first version serves, and releases the second.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reqwest::{Method, Response, StatusCode};
-use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
-use sysinfo::Signal;
 
-use crate::cloud::{Cloud, now_ms};
-use crate::instance::{HMD_API_TOKEN, Instance, processes_of};
+use crate::cloud::now_ms;
+use crate::instance::HMD_API_TOKEN;
 use crate::log;
-use crate::scene::{Hmd, Release, Scene};
+use crate::release::Release;
+use crate::scene::Scene;
 
 // A soak of 5 s holds at least three whole windows that have settled when it ends: with 32 requests a second of the new
 // version, 40 % of 80, a healthy one always has its 50 requests by then, and the stage need not hold for more.
@@ -22,9 +18,9 @@ const CHECK_INTERVAL_MS: i64 = 1_000;
 const TELEMETRY_LAG_MS: i64 = 1_000;
 /// From the moment that harm can be known to the deployment that ends it: a delay rounded up to a second, the second that
 /// the queue collects checks for, Cloudflare's answers, and a busy machine.
-const REACTION_LIMIT_MS: i64 = 6_000;
+pub const REACTION_LIMIT_MS: i64 = 6_000;
 
-const HEALTHY_EVENTS: [&str; 8] = [
+pub const HEALTHY_EVENTS: [&str; 8] = [
     "release.started",
     "stage.started",
     "stage.passed",
@@ -34,7 +30,8 @@ const HEALTHY_EVENTS: [&str; 8] = [
     "stage.passed",
     "release.succeeded",
 ];
-const HEALTHY_SPLITS: [&str; 5] = ["v1 100", "v1 60, v2 40", "v1 30, v2 70", "v2 100", "v2 100"];
+pub const HEALTHY_SPLITS: [&str; 5] =
+    ["v1 100", "v1 60, v2 40", "v1 30, v2 70", "v2 100", "v2 100"];
 
 pub async fn a_healthy_version_gets_all_traffic(scene: Scene) {
     let release = scene
@@ -337,111 +334,4 @@ async fn problem(answer: Response, status: u16) -> Value {
         assert!(text.is_some_and(|t| !t.is_empty()), "{asked}: {body}");
     }
     body
-}
-
-/// `hmd` is killed in mid-soak, so that it leaves its runtime behind; the next one on the same state directory ends that,
-/// and with it every message in the queues, and brings the release to its end from what the database says.
-pub async fn a_killed_installation_goes_on(cloud: Arc<Cloud>, state_dir: &Path) {
-    let first = Instance::start(state_dir, &cloud.api_url()).await;
-    let scene = Scene::new(Arc::clone(&cloud), Hmd::of(&first), "restarted");
-    let release = scene
-        .release(&scene.plan(&[(40, 6), (70, 5), (100, 5)]))
-        .await;
-    let before = release
-        .until("a window judged in stage 1", |r| {
-            r["stages"][0]["state"] == "soaking" && r["slis"][0].is_object()
-        })
-        .await;
-    let left = first.kill().await;
-    assert!(!left.is_empty(), "the runtime should have outlived `hmd`");
-
-    let second = Instance::start(state_dir, &cloud.api_url()).await;
-    let now = processes_of(state_dir);
-    let still: Vec<_> = left.iter().filter(|found| now.contains(found)).collect();
-    assert!(still.is_empty(), "left of the first run: {still:?}");
-
-    let scene = Scene {
-        hmd: Hmd::of(&second),
-        ..scene
-    };
-    let release = Release {
-        scene: &scene,
-        id: before["id"].as_str().unwrap().to_owned(),
-    };
-    let after = release.get().await;
-    assert!(after["ended_at"].is_null(), "it ended too soon: {after}");
-    assert!(
-        after["revision"].as_u64() >= before["revision"].as_u64(),
-        "it forgot something: {before} became {after}"
-    );
-    let story = release.until_ended().await;
-    story.assert("succeeded", None, &HEALTHY_EVENTS);
-    release.assert_deployments(&story, &HEALTHY_SPLITS, &[None]);
-    second.end(Signal::Term).await;
-
-    let rows = the_database_counts_each_window_once(state_dir, &story.release);
-    let mut logged = Vec::new();
-    for log in ["wrangler.previous.log", "wrangler.log"] {
-        let lines = log::lines_of(&state_dir.join(log), &release.id);
-        logged.extend(log::windows(&lines).into_values().flatten());
-    }
-    // The runtime may have been ended between a commit and its line, so one can be missing, but never be there twice.
-    let distinct: BTreeSet<i64> = logged.iter().copied().collect();
-    assert_eq!(distinct.len(), logged.len(), "judged twice: {logged:?}");
-    assert!(
-        distinct.is_subset(&rows),
-        "judged, not stored: {logged:?}, {rows:?}"
-    );
-}
-
-/// Looks behind the API: no gap and no fork in decisions and windows. Answers the windows.
-fn the_database_counts_each_window_once(state_dir: &Path, release: &Value) -> BTreeSet<i64> {
-    let id = release["id"].as_str().unwrap();
-    let path = database(&state_dir.join("wrangler/v3/d1"));
-    let db = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)
-        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let (first, last, all, distinct): (i64, i64, i64, i64) = db
-        .query_row(
-            "SELECT min(seq), max(seq), count(*), count(DISTINCT decision_id) FROM decisions WHERE release = ?1",
-            [id],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
-        )
-        .unwrap();
-    assert_eq!(Some(last), release["revision"].as_i64(), "{release:#}");
-    assert_eq!((all, distinct), (last - first + 1, all), "{release:#}");
-
-    let mut statement = db
-        .prepare("SELECT stage, window_index FROM windows WHERE release = ?1 ORDER BY window_index")
-        .unwrap();
-    let windows: Vec<(i64, i64)> = statement
-        .query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))
-        .unwrap()
-        .collect::<Result<_, _>>()
-        .unwrap();
-    for pair in windows.windows(2) {
-        let (stage, index) = pair[0];
-        let follows = pair[1].0 > stage || pair[1].1 == index + 1;
-        assert!(follows, "a window is missing after {index}: {windows:?}");
-    }
-    let stages: BTreeSet<i64> = windows.iter().map(|(stage, _)| *stage).collect();
-    assert_eq!(stages, BTreeSet::from([1, 2, 3]), "{windows:?}");
-    windows.into_iter().map(|(_, index)| index).collect()
-}
-
-/// The one database of the local runtime that is HMD's own.
-fn database(directory: &Path) -> PathBuf {
-    let mut found = Vec::new();
-    for class in std::fs::read_dir(directory).unwrap() {
-        for file in std::fs::read_dir(class.unwrap().path()).unwrap() {
-            let path = file.unwrap().path();
-            let named = path
-                .extension()
-                .is_some_and(|extension| extension == "sqlite");
-            if named && !path.ends_with("metadata.sqlite") {
-                found.push(path);
-            }
-        }
-    }
-    assert_eq!(found.len(), 1, "databases: {found:?}");
-    found.remove(0)
 }

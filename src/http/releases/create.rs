@@ -63,6 +63,24 @@ pub async fn create<P: Ports>(pipeline: &Pipeline<'_, P>, request: &Request<Vec<
     {
         return Ok(answer);
     }
+    let made = make(pipeline, request, key.as_deref(), &raw).await;
+    // If the same request came twice at once, it is the other one's success that stood in the way of this one, be it that
+    // it holds the Worker, that it splits the traffic already, or that it has used the key.
+    if let (Err(_), Some(key)) = (&made, &key)
+        && let Some(answer) = repeated(pipeline, key, &raw).await?
+    {
+        return Ok(answer);
+    }
+    made
+}
+
+/// Makes the release, and remembers the answer under the key.
+async fn make<P: Ports>(
+    pipeline: &Pipeline<'_, P>,
+    request: &Request<Vec<u8>>,
+    key: Option<&str>,
+    raw: &str,
+) -> Answer {
     let body: NewRelease = json_body(request, &[])?;
     short_texts(&[("/note", &body.note), ("/url", &body.url)])?;
     let Some(stored) = store::get_plan(pipeline.ports, &body.plan).await? else {
@@ -102,14 +120,14 @@ pub async fn create<P: Ports>(pipeline: &Pipeline<'_, P>, request: &Request<Vec<
         progress: Progress::staged(String::new(), stages),
     };
     let memory = |release: &Release| -> Result<Option<Idempotency>, Problem> {
-        let Some(key) = key.clone() else {
+        let Some(key) = key else {
             return Ok(None);
         };
         let answer = serde_json::to_string(&ReleaseView::from(release))
             .map_err(|error| Problem::internal(&error))?;
         Ok(Some(Idempotency {
-            key,
-            body: raw.clone(),
+            key: key.to_owned(),
+            body: raw.to_owned(),
             answer,
         }))
     };
@@ -127,11 +145,6 @@ pub async fn create<P: Ports>(pipeline: &Pipeline<'_, P>, request: &Request<Vec<
             return created(&decision.release);
         }
         // Lost: to the same request sent twice, or to another release that has just started.
-        if let Some(key) = &key
-            && let Some(answer) = repeated(pipeline, key, &raw).await?
-        {
-            return Ok(answer);
-        }
         if body.on_conflict == OnConflict::Reject {
             return Err(held(&worker, None));
         }
@@ -145,12 +158,8 @@ pub async fn create<P: Ports>(pipeline: &Pipeline<'_, P>, request: &Request<Vec<
         sole.clone_into(&mut release.progress.old_version);
     }
     let memory = memory(&release)?;
-    let made = store::create(pipeline.ports, &release, None, memory.as_ref()).await?;
-    if !made
-        && let Some(key) = &key
-        && let Some(answer) = repeated(pipeline, key, &raw).await?
-    {
-        return Ok(answer);
+    if !store::create(pipeline.ports, &release, None, memory.as_ref()).await? {
+        return Err(Problem::conflict("this Idempotency-Key has just been used"));
     }
     if release.progress.status == Status::Queued {
         wait_in_line(pipeline, &release).await?;
