@@ -8,7 +8,7 @@ use super::*;
 use crate::slo::{SloCounts, VersionCounts, Window};
 
 thread_local! {
-    static TAKEN: RefCell<BTreeSet<(Phase, Kind, Phase)>> = RefCell::default();
+    pub(super) static TAKEN: RefCell<BTreeSet<(Phase, Kind, Phase)>> = RefCell::default();
 }
 
 /// Notes a transition that `decide` has taken on this thread.
@@ -16,9 +16,9 @@ pub(super) fn taken(from: Phase, kind: Kind, to: Phase) {
     TAKEN.with_borrow_mut(|taken| taken.insert((from, kind, to)));
 }
 
-const NOW: i64 = 1_790_845_200_000;
+pub(super) const NOW: i64 = 1_790_845_200_000;
 
-fn moment(now: i64) -> Moment {
+pub(super) fn moment(now: i64) -> Moment {
     Moment {
         now,
         telemetry_lag_ms: 20_000,
@@ -26,14 +26,14 @@ fn moment(now: i64) -> Moment {
     }
 }
 
-fn command(command: Command) -> Input {
+pub(super) fn command(command: Command) -> Input {
     Input::Command {
         actor: "ann".to_owned(),
         command,
     }
 }
 
-fn deployment(id: &str, message: &str, versions: &[(&str, f64)]) -> Deployment {
+pub(super) fn deployment(id: &str, message: &str, versions: &[(&str, f64)]) -> Deployment {
     Deployment {
         id: id.to_owned(),
         created_on: "2026-11-22T10:00:00.000001Z".to_owned(),
@@ -47,7 +47,7 @@ fn deployment(id: &str, message: &str, versions: &[(&str, f64)]) -> Deployment {
     }
 }
 
-fn start() -> Input {
+pub(super) fn start() -> Input {
     command(Command::Start {
         seen: Seen {
             deployment_id: "d0".to_owned(),
@@ -58,7 +58,7 @@ fn start() -> Input {
     })
 }
 
-fn serving(read_at: i64) -> Outcome {
+pub(super) fn serving(read_at: i64) -> Outcome {
     Outcome::Serving {
         deployment: deployment("d1", "hmd:", &[("old", 90.0), ("new", 10.0)]),
         read_at,
@@ -66,33 +66,33 @@ fn serving(read_at: i64) -> Outcome {
     }
 }
 
-fn foreign() -> Outcome {
+pub(super) fn foreign() -> Outcome {
     Outcome::Foreign {
         deployment: deployment("d9", "hotfix", &[("third", 100.0)]),
         overwritten: false,
     }
 }
 
-fn reported(release: &Release, outcome: Outcome) -> Input {
+pub(super) fn reported(release: &Release, outcome: Outcome) -> Input {
     Input::Reported {
         act: release.progress.acts,
         outcome,
     }
 }
 
-fn then(release: &Release, input: &Input, now: i64) -> Release {
+pub(super) fn then(release: &Release, input: &Input, now: i64) -> Release {
     decide(release, input, &moment(now))
         .unwrap_or_else(|refusal| panic!("{refusal:?}"))
         .release
 }
 
-fn act_due(release: &Release) -> Input {
+pub(super) fn act_due(release: &Release) -> Input {
     Input::ActDue {
         due_at: release.progress.act_due_at.unwrap_or(0),
     }
 }
 
-fn checked(release: &Release, windows: Vec<Window>) -> Input {
+pub(super) fn checked(release: &Release, windows: Vec<Window>) -> Input {
     Input::Checked {
         due_at: release.progress.check_due_at.unwrap_or(0),
         windows,
@@ -102,7 +102,7 @@ fn checked(release: &Release, windows: Vec<Window>) -> Input {
     }
 }
 
-fn window(index: i64, new_bad: u64) -> Window {
+pub(super) fn window(index: i64, new_bad: u64) -> Window {
     let counts = |bad| VersionCounts {
         requests: 100,
         slos: [bad, 0]
@@ -121,18 +121,18 @@ fn window(index: i64, new_bad: u64) -> Window {
     }
 }
 
-fn soaking_of(plan: Plan) -> Release {
+pub(super) fn soaking_of(plan: Plan) -> Release {
     let release = then(&fixture::release_of(plan), &start(), NOW);
     let release = then(&release, &act_due(&release), NOW);
     then(&release, &reported(&release, serving(NOW)), NOW)
 }
 
-fn next_window(release: &Release) -> i64 {
+pub(super) fn next_window(release: &Release) -> i64 {
     release.progress.status.soak().unwrap().next_window
 }
 
 /// Judges windows, each when it settles, until the check after `until`.
-fn soak_until(mut release: Release, until: i64, bad: u64) -> Release {
+pub(super) fn soak_until(mut release: Release, until: i64, bad: u64) -> Release {
     while let Some(due) = release.progress.check_due_at.filter(|due| *due <= until) {
         let windows: Vec<Window> = windows_due(&release, &moment(due))
             .into_iter()
@@ -152,7 +152,7 @@ fn soak_until(mut release: Release, until: i64, bad: u64) -> Release {
 }
 
 /// A release in a phase, and a moment at which its alarms have rung.
-fn in_phase(phase: Phase) -> (Release, i64) {
+pub(super) fn in_phase(phase: Phase) -> (Release, i64) {
     let manual = |plan: &mut serde_json::Value| plan["stages"][0]["advance"] = "manual".into();
     let soaking = soaking_of(fixture::plan(manual));
     let release = match phase {
@@ -189,7 +189,7 @@ fn in_phase(phase: Phase) -> (Release, i64) {
     (release, now)
 }
 
-fn input(kind: Kind, release: &Release, now: i64) -> Input {
+pub(super) fn input(kind: Kind, release: &Release, now: i64) -> Input {
     match kind {
         Kind::Start => start(),
         Kind::Stop => command(Command::Stop),
@@ -245,7 +245,7 @@ const EXPECTED: [(Phase, [&str; 13]); 9] = {
 };
 
 #[test]
-fn every_input_in_every_phase_does_what_the_design_says() {
+pub(super) fn every_input_in_every_phase_does_what_the_design_says() {
     for (phase, cells) in EXPECTED {
         for (kind, expected) in Kind::ALL.into_iter().zip(cells) {
             let (release, now) = in_phase(phase);
@@ -264,7 +264,7 @@ fn every_input_in_every_phase_does_what_the_design_says() {
 }
 
 #[test]
-fn a_foreign_deployment_supersedes_wherever_it_is_seen() {
+pub(super) fn a_foreign_deployment_supersedes_wherever_it_is_seen() {
     for phase in [Phase::Deploying, Phase::PausedDeploying, Phase::Reverting] {
         let (release, now) = in_phase(phase);
         let after = then(&release, &reported(&release, foreign()), now);
@@ -305,7 +305,7 @@ fn a_foreign_deployment_supersedes_wherever_it_is_seen() {
 }
 
 #[test]
-fn a_violation_reverts_in_every_state_that_sends_traffic_and_takes_the_lease() {
+pub(super) fn a_violation_reverts_in_every_state_that_sends_traffic_and_takes_the_lease() {
     for phase in [
         Phase::Soaking,
         Phase::PausedSoaking,
@@ -344,7 +344,7 @@ fn a_violation_reverts_in_every_state_that_sends_traffic_and_takes_the_lease() {
 }
 
 #[test]
-fn stale_and_early_alarms_change_nothing() {
+pub(super) fn stale_and_early_alarms_change_nothing() {
     let (release, now) = in_phase(Phase::Soaking);
     let due_at = release.progress.check_due_at.unwrap();
     let check = |due_at| Input::Checked {
@@ -376,7 +376,7 @@ fn stale_and_early_alarms_change_nothing() {
 }
 
 #[test]
-fn windows_are_aligned_whole_and_judged_once() {
+pub(super) fn windows_are_aligned_whole_and_judged_once() {
     let release = soaking_of(fixture::plan(|_| ()));
     // Split at NOW (a whole interval), 5 s of propagation: the first whole window begins at NOW + 10 s.
     assert_eq!(next_window(&release), NOW / 10_000 + 1);
@@ -398,7 +398,7 @@ fn windows_are_aligned_whole_and_judged_once() {
 }
 
 #[test]
-fn a_stage_passes_only_when_its_soak_is_over_judged_and_has_data() {
+pub(super) fn a_stage_passes_only_when_its_soak_is_over_judged_and_has_data() {
     let release = soaking_of(fixture::plan(|_| ()));
     let before_end = soak_until(release.clone(), NOW + 59_999, 0);
     assert_eq!(before_end.progress.stage, 0);
@@ -440,7 +440,7 @@ fn a_stage_passes_only_when_its_soak_is_over_judged_and_has_data() {
 }
 
 #[test]
-fn a_failed_question_judges_nothing_and_is_asked_again_with_patience() {
+pub(super) fn a_failed_question_judges_nothing_and_is_asked_again_with_patience() {
     let mut release = soaking_of(fixture::plan(|_| ()));
     let first = next_window(&release);
     let mut waits = Vec::new();
@@ -489,7 +489,7 @@ fn a_failed_question_judges_nothing_and_is_asked_again_with_patience() {
 }
 
 #[test]
-fn reverted_needs_a_look_after_every_forward_act_is_done() {
+pub(super) fn reverted_needs_a_look_after_every_forward_act_is_done() {
     let (deploying, _) = in_phase(Phase::Deploying);
     let forward = deploying.progress.acts;
     let stopping = then(&deploying, &command(Command::Stop), NOW + 1_000);
@@ -519,7 +519,7 @@ fn reverted_needs_a_look_after_every_forward_act_is_done() {
 }
 
 #[test]
-fn a_revert_retries_with_back_off_alerts_and_can_be_abandoned_only_after_a_failure() {
+pub(super) fn a_revert_retries_with_back_off_alerts_and_can_be_abandoned_only_after_a_failure() {
     let (mut release, mut now) = in_phase(Phase::Reverting);
     assert!(matches!(
         decide(&release, &command(Command::Abandon), &moment(now)),
@@ -560,7 +560,7 @@ fn a_revert_retries_with_back_off_alerts_and_can_be_abandoned_only_after_a_failu
 }
 
 #[test]
-fn a_refused_split_turns_the_release_back_and_a_failing_one_in_the_end() {
+pub(super) fn a_refused_split_turns_the_release_back_and_a_failing_one_in_the_end() {
     let (release, now) = in_phase(Phase::Deploying);
     let failed = |permanent| Outcome::Failed {
         detail: "no".to_owned(),
@@ -586,7 +586,7 @@ fn a_refused_split_turns_the_release_back_and_a_failing_one_in_the_end() {
 }
 
 #[test]
-fn markers_name_one_intent_and_fit_in_50_bytes() {
+pub(super) fn markers_name_one_intent_and_fit_in_50_bytes() {
     let (deploying, _) = in_phase(Phase::Deploying);
     let plan = act_plan(&deploying).unwrap();
     assert!(plan.marker.len() <= 45, "{}", plan.marker);
@@ -607,7 +607,7 @@ fn markers_name_one_intent_and_fit_in_50_bytes() {
 }
 
 #[test]
-fn a_batch_of_inputs_folds_into_one_decision() {
+pub(super) fn a_batch_of_inputs_folds_into_one_decision() {
     let (release, now) = in_phase(Phase::Soaking);
     let check = checked(&release, vec![window(next_window(&release), 0)]);
     let (decision, fates) = decide_all(
@@ -633,7 +633,7 @@ fn a_batch_of_inputs_folds_into_one_decision() {
 }
 
 #[test]
-fn the_version_counts_transitions_and_nothing_else() {
+pub(super) fn the_version_counts_transitions_and_nothing_else() {
     let release = fixture::release();
     assert_eq!(release.progress.version, 1);
     let deploying = then(&release, &start(), NOW);
@@ -649,198 +649,4 @@ fn the_version_counts_transitions_and_nothing_else() {
         due,
     );
     assert_eq!(looked.progress.version, 3);
-}
-
-fn pausing(plan: &mut serde_json::Value) {
-    plan["slos"][0]["severity"] = "pause".into();
-}
-
-fn looked(release: &Release, look: Look) -> Input {
-    Input::Checked {
-        due_at: release.progress.check_due_at.unwrap(),
-        windows: Vec::new(),
-        asked_at: release.progress.check_due_at.unwrap(),
-        failure: None,
-        look: Some(Ok(look)),
-    }
-}
-
-#[test]
-fn harm_of_severity_pause_pauses_wherever_the_release_rolls() {
-    let soaking = soaking_of(fixture::plan(pausing));
-    let (next, due) = (next_window(&soaking), NOW + 50_000);
-    let paused = then(&soaking, &checked(&soaking, vec![window(next, 100)]), due);
-    assert_eq!(Phase::of(&paused.progress.status), Phase::PausedSoaking);
-    // Resuming waives it for the stage, so it neither pauses again nor keeps the stage from passing…
-    let resumed = then(&paused, &command(Command::Resume), due);
-    let next = next_window(&resumed);
-    let due = resumed.progress.check_due_at.unwrap().max(due);
-    let again = then(&resumed, &checked(&resumed, vec![window(next, 100)]), due);
-    assert_eq!(Phase::of(&again.progress.status), Phase::Soaking);
-    assert!(decide(&again, &command(Command::Promote), &moment(due)).is_ok());
-    // …and while the next split is being applied, the stage before may pause it, too.
-    let deploying = soak_until(soaking_of(fixture::plan(pausing)), NOW + 65_000, 0);
-    assert_eq!(Phase::of(&deploying.progress.status), Phase::Deploying);
-    let due = deploying.progress.check_due_at.unwrap();
-    let windows = vec![window(next_window(&deploying), 100)];
-    let paused = then(&deploying, &checked(&deploying, windows), due);
-    assert_eq!(Phase::of(&paused.progress.status), Phase::PausedDeploying);
-    // The split finishes first, and its soak clock stands.
-    let leased = then(&paused, &act_due(&paused), due);
-    let checked_again = then(
-        &leased,
-        &checked(&leased, Vec::new()),
-        leased.progress.check_due_at.unwrap(),
-    );
-    let soaking = then(&checked_again, &reported(&checked_again, serving(due)), due);
-    assert_eq!(Phase::of(&soaking.progress.status), Phase::PausedSoaking);
-    assert_eq!(soaking.progress.stages[1].soak_ends_at, None);
-}
-
-#[test]
-fn a_paused_release_is_watched_and_can_be_sent_back_from_anywhere() {
-    let deploying = soak_until(soaking_of(fixture::plan(|_| ())), NOW + 65_000, 0);
-    let paused = then(&deploying, &command(Command::Pause), NOW + 65_000);
-    let due = paused.progress.check_due_at.unwrap();
-    let harmed = then(
-        &paused,
-        &checked(&paused, vec![window(next_window(&paused), 100)]),
-        due,
-    );
-    assert_eq!(harmed.progress.status.name(), "reverting");
-    // Nobody is applying the split, so a stranger's deployment ends it at once…
-    let Outcome::Foreign {
-        deployment,
-        overwritten,
-    } = foreign()
-    else {
-        unreachable!()
-    };
-    let stranger = Look::Foreign {
-        deployment,
-        overwritten,
-    };
-    for release in [&paused, &deploying] {
-        let after = then(release, &looked(release, stranger.clone()), due);
-        assert_eq!(after.progress.status.name(), "superseded");
-    }
-    // …but while somebody is, it is left to the actor, who may be about to write.
-    let acting = then(&deploying, &act_due(&deploying), due);
-    let after = then(&acting, &looked(&acting, stranger), due);
-    assert_eq!(after.progress.status.name(), "rolling_out");
-    // A refused or failing split while paused.
-    let acting = then(&paused, &act_due(&paused), due);
-    for (permanent, expected) in [(false, "paused"), (true, "reverting")] {
-        let failed = Outcome::Failed {
-            detail: "no".to_owned(),
-            permanent,
-            retry_after_ms: None,
-        };
-        assert_eq!(
-            then(&acting, &reported(&acting, failed), due)
-                .progress
-                .status
-                .name(),
-            expected
-        );
-    }
-}
-
-#[test]
-fn the_last_stage_is_completed_by_a_deployment_of_its_own() {
-    let one = |plan: &mut serde_json::Value| {
-        plan["stages"] = serde_json::json!([{"percent": 100, "soak": "60s"}]);
-    };
-    let completing = soak_until(soaking_of(fixture::plan(one)), NOW + 60_000, 0);
-    assert_eq!(Phase::of(&completing.progress.status), Phase::Deploying);
-    let acting = then(&completing, &act_due(&completing), NOW + 60_000);
-    assert!(act_plan(&acting).unwrap().message.ends_with("complete"));
-    let done = then(
-        &acting,
-        &reported(&acting, serving(NOW + 60_000)),
-        NOW + 61_000,
-    );
-    assert_eq!(done.progress.status, Status::Succeeded);
-    assert!(done.progress.act_due_at.is_none() && done.progress.check_due_at.is_none());
-    let paused = then(&acting, &command(Command::Pause), NOW + 60_000);
-    let done = then(
-        &paused,
-        &reported(&paused, serving(NOW + 60_000)),
-        NOW + 61_000,
-    );
-    assert_eq!(done.progress.status, Status::Succeeded);
-}
-
-#[test]
-fn a_late_deployment_of_our_own_is_put_right() {
-    let late = || Look::Ours(deployment("d7", "hmd:", &[("old", 100.0)]));
-    for (phase, expected) in [
-        (Phase::Soaking, Phase::Deploying),
-        (Phase::PausedSoaking, Phase::PausedDeploying),
-        (Phase::AwaitingApproval, Phase::AwaitingApproval),
-    ] {
-        let (release, now) = in_phase(phase);
-        let decision = decide(&release, &looked(&release, late()), &moment(now)).unwrap();
-        assert_eq!(Phase::of(&decision.release.progress.status), expected);
-        assert_eq!(decision.events[0].kind, "alert.raised");
-    }
-}
-
-#[test]
-fn an_approval_timeout_denies_and_a_manual_stage_can_be_promoted() {
-    let manual = |plan: &mut serde_json::Value| {
-        plan["stages"][0]["advance"] = "manual".into();
-        plan["stages"][0]["approval_timeout"] = "5m".into();
-    };
-    let soaking = soaking_of(fixture::plan(manual));
-    let due = soaking.progress.check_due_at.unwrap();
-    let judged = then(
-        &soaking,
-        &checked(&soaking, vec![window(next_window(&soaking), 0)]),
-        due,
-    );
-    let waiting = then(&judged, &command(Command::Promote), due);
-    assert_eq!(Phase::of(&waiting.progress.status), Phase::AwaitingApproval);
-    let timed_out = soak_until(waiting, due + 300_000, 0);
-    assert_eq!(
-        timed_out.progress.status.ending().unwrap().reason,
-        Reason::ApprovalTimeout
-    );
-}
-
-#[test]
-fn every_transition_of_the_diagram_is_taken_and_no_other() {
-    every_input_in_every_phase_does_what_the_design_says();
-    a_foreign_deployment_supersedes_wherever_it_is_seen();
-    a_violation_reverts_in_every_state_that_sends_traffic_and_takes_the_lease();
-    a_stage_passes_only_when_its_soak_is_over_judged_and_has_data();
-    reverted_needs_a_look_after_every_forward_act_is_done();
-    a_revert_retries_with_back_off_alerts_and_can_be_abandoned_only_after_a_failure();
-    a_refused_split_turns_the_release_back_and_a_failing_one_in_the_end();
-    harm_of_severity_pause_pauses_wherever_the_release_rolls();
-    a_paused_release_is_watched_and_can_be_sent_back_from_anywhere();
-    the_last_stage_is_completed_by_a_deployment_of_its_own();
-    a_late_deployment_of_our_own_is_put_right();
-    an_approval_timeout_denies_and_a_manual_stage_can_be_promoted();
-    let listed: BTreeSet<(Phase, Kind, Phase)> = transitions().into_iter().collect();
-    let taken = TAKEN.take();
-    assert_eq!(
-        taken.difference(&listed).collect::<Vec<_>>(),
-        Vec::<&_>::new(),
-        "taken, but not in the diagram"
-    );
-    assert_eq!(
-        listed.difference(&taken).collect::<Vec<_>>(),
-        Vec::<&_>::new(),
-        "in the diagram, but never taken"
-    );
-}
-
-#[test]
-fn the_diagram_in_the_documentation_is_current() {
-    let text = include_str!("../../ARCHITECTURE.md");
-    assert!(
-        text.contains(&format!("```mermaid\n{}\n```", diagram())),
-        "ARCHITECTURE.md is not what the table says; `cargo run -- schemas` mends it"
-    );
 }

@@ -12,6 +12,8 @@ mod plan;
 mod soak;
 mod state;
 mod table;
+#[cfg(test)]
+mod transition_tests;
 mod view;
 
 pub use apply::{ActPlan, Outcome, act_plan};
