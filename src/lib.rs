@@ -11,6 +11,8 @@
 
 pub mod cloudflare;
 pub mod http;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod openapi;
 pub mod pipeline;
 pub mod release;
 #[cfg(target_arch = "wasm32")]

@@ -17,25 +17,13 @@ pub fn rfc3339(at: UnixMs) -> String {
     )
 }
 
-/// Serializes a moment as RFC 3339: for `#[serde(serialize_with = …)]` on views.
-///
-/// # Errors
-/// Those of the serializer.
-pub fn serialize_rfc3339<S: Serializer>(at: &UnixMs, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&rfc3339(*at))
-}
+/// A moment in an answer: serializes as RFC 3339.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rfc3339(pub UnixMs);
 
-/// Serializes an optional moment as RFC 3339 or null.
-///
-/// # Errors
-/// Those of the serializer.
-pub fn serialize_rfc3339_option<S: Serializer>(
-    at: &Option<UnixMs>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    match at {
-        Some(at) => serializer.serialize_str(&rfc3339(*at)),
-        None => serializer.serialize_none(),
+impl Serialize for Rfc3339 {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&rfc3339(self.0))
     }
 }
 

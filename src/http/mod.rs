@@ -3,11 +3,11 @@
 
 mod body;
 mod conditional;
-mod plans;
+pub(crate) mod plans;
 mod problem;
-mod releases;
-mod route;
-mod workers;
+pub(crate) mod releases;
+pub(crate) mod route;
+pub(crate) mod workers;
 
 use ::http::{Method, Request, Response, StatusCode, header};
 use base64::Engine as _;
@@ -40,8 +40,9 @@ pub async fn handle<P: Ports>(
     request: &Request<Vec<u8>>,
 ) -> Response<Vec<u8>> {
     let answer = match (Route::of(request.uri().path()), config) {
-        (Some(Route::Health), Ok(_)) => only(request, &[Method::GET])
-            .and_then(|()| json_answer(StatusCode::OK, &json!({"status": "ok"}))),
+        (Some(Route::Health), Ok(_)) => {
+            only(request, &[Method::GET]).and_then(|()| json_answer(StatusCode::OK, &Health::OK))
+        }
         (Some(Route::Health), Err(errors)) => {
             Err(Problem::new(503, "HMD is not configured", errors.join(" ")))
         }
@@ -88,7 +89,7 @@ async fn answer<P: Ports>(
     let put_or_post = request.method() == Method::PUT || request.method() == Method::POST;
     let delete = request.method() == Method::DELETE;
     match route {
-        Route::Health => json_answer(StatusCode::OK, &json!({"status": "ok"})),
+        Route::Health => json_answer(StatusCode::OK, &Health::OK),
         Route::OpenApi => asset("application/json", OPENAPI),
         Route::Docs => asset("text/html; charset=utf-8", DOCS),
         Route::Plans => plans::list(pipeline).await,
@@ -180,6 +181,34 @@ fn asset(content_type: &str, body: &str) -> Answer {
         .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
         .body(body.as_bytes().to_vec())
         .map_err(|error| Problem::internal(&error))
+}
+
+/// A page of a list.
+#[derive(Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(rename = "{T}List"))]
+pub struct List<T> {
+    /// What is on this page.
+    items: Vec<T>,
+    /// The `cursor` of the next page; null on the last one.
+    next_cursor: Option<String>,
+}
+
+pub(crate) fn list_answer<T: Serialize>(items: Vec<T>, next_cursor: Option<String>) -> Answer {
+    json_answer(StatusCode::OK, &List { items, next_cursor })
+}
+
+/// HMD is configured and serves.
+#[derive(Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+pub struct Health {
+    /// Always `ok`: what is wrong is a problem, not a status.
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(extend("const" = "ok")))]
+    status: &'static str,
+}
+
+impl Health {
+    const OK: Self = Self { status: "ok" };
 }
 
 pub(crate) fn no_content() -> Answer {

@@ -6,15 +6,15 @@ use serde::Serialize;
 use super::body::json_body;
 use super::conditional::{precondition, tagged};
 use super::problem::Problem;
-use super::{Answer, json_answer, no_content};
+use super::{Answer, list_answer, no_content};
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
 use crate::release::{FieldError, Plan};
 use crate::store::{self, StoredPlan};
-use crate::time::{UnixMs, serialize_rfc3339};
+use crate::time::Rfc3339;
 
 /// What answers carry beside the plan; a plan that was read may be sent back as it is.
-const READ_ONLY: [&str; 6] = [
+pub(crate) const READ_ONLY: [&str; 6] = [
     "name",
     "revision",
     "created_at",
@@ -23,16 +23,23 @@ const READ_ONLY: [&str; 6] = [
     "$schema",
 ];
 
+/// A plan as it was saved.
 #[derive(Serialize)]
-struct PlanView<'a> {
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(rename = "SavedPlan"))]
+pub struct PlanView<'a> {
+    /// Its name.
     name: &'a str,
     #[serde(flatten)]
     plan: &'a Plan,
+    /// Rises with every save, from 1; the ETag.
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(min = 1)))]
     revision: i64,
-    #[serde(serialize_with = "serialize_rfc3339")]
-    created_at: UnixMs,
-    #[serde(serialize_with = "serialize_rfc3339")]
-    updated_at: UnixMs,
+    /// When it was first saved.
+    created_at: Rfc3339,
+    /// When it was last saved.
+    updated_at: Rfc3339,
+    /// What will surprise its author, though it can be saved; only in the answer to saving.
     #[serde(skip_serializing_if = "Option::is_none")]
     warnings: Option<Vec<FieldError>>,
 }
@@ -42,8 +49,8 @@ fn view(stored: &StoredPlan, warnings: Option<Vec<FieldError>>) -> PlanView<'_> 
         name: &stored.name,
         plan: &stored.plan,
         revision: stored.revision,
-        created_at: stored.created_at,
-        updated_at: stored.updated_at,
+        created_at: Rfc3339(stored.created_at),
+        updated_at: Rfc3339(stored.updated_at),
         warnings,
     }
 }
@@ -126,9 +133,8 @@ pub async fn delete<P: Ports>(
 /// `GET /v1/plans`.
 pub async fn list<P: Ports>(pipeline: &Pipeline<'_, P>) -> Answer {
     let plans = store::list_plans(pipeline.ports).await?;
-    let items: Vec<PlanView<'_>> = plans.iter().map(|stored| view(stored, None)).collect();
-    json_answer(
-        StatusCode::OK,
-        &serde_json::json!({"items": items, "next_cursor": null}),
+    list_answer(
+        plans.iter().map(|stored| view(stored, None)).collect(),
+        None,
     )
 }

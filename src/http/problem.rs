@@ -8,12 +8,14 @@ use serde::Serialize;
 use crate::release::FieldError;
 use crate::store::StoreError;
 
-/// A refused request: what happened, to whom, and what to do.
+/// Why a request was refused (RFC 9457): what happened, to whom, and what to do.
 #[derive(Debug, Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 pub struct Problem {
     /// Short and always the same for the same kind.
     pub title: String,
     /// The HTTP status.
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(min = 400, max = 599)))]
     pub status: u16,
     /// What happened this time.
     pub detail: String,

@@ -1,14 +1,100 @@
 //! `/v1/workers`: what Cloudflare says of a Worker, for those who choose a version.
 
-use ::http::StatusCode;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::problem::Problem;
-use super::{Answer, json_answer};
-use crate::cloudflare::{ApiError, ErrorKind, Urgency};
+use super::{Answer, list_answer};
+use crate::cloudflare::{ApiError, ErrorKind, Urgency, Version};
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
-use crate::release::WorkerRef;
+use crate::release::{Deployment, WorkerRef};
+
+/// A version of a Worker that can be deployed.
+#[derive(Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(rename = "Version"))]
+pub struct VersionView<'a> {
+    /// Its id.
+    id: &'a str,
+    /// Rises with each upload.
+    number: i64,
+    /// When it was uploaded, as Cloudflare writes it.
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(extend("format" = "date-time")))]
+    created_at: Option<&'a str>,
+    /// Who uploaded it.
+    author_email: Option<&'a str>,
+    /// From where: `wrangler`, `api` and so on.
+    source: Option<&'a str>,
+    /// Its message.
+    message: Option<&'a str>,
+    /// Its tag.
+    tag: Option<&'a str>,
+}
+
+impl<'a> From<&'a Version> for VersionView<'a> {
+    fn from(version: &'a Version) -> Self {
+        let metadata = &version.metadata;
+        let annotation = |name: &str| version.annotations.get(name).and_then(Value::as_str);
+        Self {
+            id: &version.id,
+            number: version.number,
+            created_at: metadata.created_on.as_deref(),
+            author_email: metadata.author_email.as_deref(),
+            source: metadata.source.as_deref(),
+            message: annotation("workers/message"),
+            tag: annotation("workers/tag"),
+        }
+    }
+}
+
+/// A deployment of a Worker: which version gets which share of traffic.
+#[derive(Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(rename = "Deployment"))]
+pub struct DeploymentView<'a> {
+    /// Its id.
+    id: &'a str,
+    /// When it was made, as Cloudflare writes it.
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(extend("format" = "date-time")))]
+    created_at: &'a str,
+    /// From where: `wrangler`, `api`, `dash` and so on.
+    source: Option<&'a str>,
+    /// Who made it.
+    author_email: Option<&'a str>,
+    /// Its message; HMD's own starts with `hmd:<release>/<version>`.
+    message: Option<&'a str>,
+    /// The split.
+    versions: Vec<Share<'a>>,
+}
+
+/// A version's share of traffic.
+#[derive(Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+struct Share<'a> {
+    /// The version's id.
+    version_id: &'a str,
+    /// From 0 to 100.
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(min = 0, max = 100)))]
+    percentage: f64,
+}
+
+impl<'a> From<&'a Deployment> for DeploymentView<'a> {
+    fn from(deployment: &'a Deployment) -> Self {
+        let share = |(version_id, percentage): &'a (String, f64)| Share {
+            version_id,
+            percentage: *percentage,
+        };
+        Self {
+            id: &deployment.id,
+            created_at: &deployment.created_on,
+            source: deployment.source.as_deref(),
+            author_email: deployment.author_email.as_deref(),
+            message: deployment.message.as_deref(),
+            versions: deployment.versions.iter().map(share).collect(),
+        }
+    }
+}
 
 fn worker((account, script): (&str, &str)) -> Result<WorkerRef, Problem> {
     let fits = |text: &str| {
@@ -46,19 +132,7 @@ pub async fn versions<P: Ports>(pipeline: &Pipeline<'_, P>, names: (&str, &str))
         .await
         .map_err(|error| unreadable(&error))?;
     versions.sort_by_key(|version| std::cmp::Reverse(version.number));
-    let items: Vec<Value> = versions
-        .iter()
-        .map(|v| {
-            json!({
-                "id": v.id, "number": v.number, "created_at": v.metadata.created_on, "author_email": v.metadata.author_email,
-                "source": v.metadata.source, "message": v.annotations.get("workers/message"), "tag": v.annotations.get("workers/tag"),
-            })
-        })
-        .collect();
-    json_answer(
-        StatusCode::OK,
-        &json!({"items": items, "next_cursor": null}),
-    )
+    list_answer(versions.iter().map(VersionView::from).collect(), None)
 }
 
 /// `GET /v1/workers/{account_id}/{script_name}/deployments`: newest first; the first one is in force.
@@ -70,22 +144,5 @@ pub async fn deployments<P: Ports>(pipeline: &Pipeline<'_, P>, names: (&str, &st
         .await
         .map_err(|error| unreadable(&error))?;
     deployments.sort_by_key(|deployment| std::cmp::Reverse(deployment.seen().created_us));
-    let items: Vec<Value> = deployments
-        .iter()
-        .map(|d| {
-            let versions: Vec<Value> = d
-                .versions
-                .iter()
-                .map(|(id, percentage)| json!({"version_id": id, "percentage": percentage}))
-                .collect();
-            json!({
-                "id": d.id, "created_at": d.created_on, "source": d.source, "author_email": d.author_email,
-                "message": d.message, "versions": versions,
-            })
-        })
-        .collect();
-    json_answer(
-        StatusCode::OK,
-        &json!({"items": items, "next_cursor": null}),
-    )
+    list_answer(deployments.iter().map(DeploymentView::from).collect(), None)
 }

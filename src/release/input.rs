@@ -139,6 +139,61 @@ impl Input {
     }
 }
 
+// Stored events keep theirs as text, so that old rows stay readable; every host test holds every answer against this list.
+/// The types of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+pub enum EventType {
+    /// It holds the Worker and walks its stages from now on.
+    #[serde(rename = "release.started")]
+    ReleaseStarted,
+    /// The split of the stage is in force; its soak begins.
+    #[serde(rename = "stage.started")]
+    StageStarted,
+    /// The soak is over and no SLO objects.
+    #[serde(rename = "stage.passed")]
+    StagePassed,
+    /// The stage waits for a person.
+    #[serde(rename = "approval.requested")]
+    ApprovalRequested,
+    /// A person approved the stage.
+    #[serde(rename = "approval.granted")]
+    ApprovalGranted,
+    /// A person denied the stage.
+    #[serde(rename = "approval.denied")]
+    ApprovalDenied,
+    /// An SLO is in harm; `data` holds its reading.
+    #[serde(rename = "slo.violated")]
+    SloViolated,
+    /// An SLO lacks data, and the stage can not pass without.
+    #[serde(rename = "slo.no_data")]
+    SloNoData,
+    /// The soak clock stands; SLOs are still checked.
+    #[serde(rename = "release.paused")]
+    ReleasePaused,
+    /// The soak clock runs again.
+    #[serde(rename = "release.resumed")]
+    ReleaseResumed,
+    /// It goes back to the old version.
+    #[serde(rename = "release.reverting")]
+    ReleaseReverting,
+    /// End: all traffic is on the old version again.
+    #[serde(rename = "release.reverted")]
+    ReleaseReverted,
+    /// End: all traffic is on the new version.
+    #[serde(rename = "release.succeeded")]
+    ReleaseSucceeded,
+    /// End: somebody else deployed, or a newer release took over.
+    #[serde(rename = "release.superseded")]
+    ReleaseSuperseded,
+    /// End: it never started.
+    #[serde(rename = "release.cancelled")]
+    ReleaseCancelled,
+    /// Something wants a person: `detail` says what.
+    #[serde(rename = "alert.raised")]
+    AlertRaised,
+}
+
 /// An event of a release, as `…/events` tells it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NewEvent {

@@ -19,14 +19,14 @@ mod view;
 pub use apply::{ActPlan, Outcome, act_plan};
 pub use decide::{LEASE_MS, SYSTEM, decide, decide_all};
 pub use head::{Deployment, Head, read_head};
-pub use input::{Command, Decision, Failure, Input, Judged, Moment, NewEvent, Refusal};
+pub use input::{Command, Decision, EventType, Failure, Input, Judged, Moment, NewEvent, Refusal};
 pub use plan::{
     Advance, FieldError, MAX_TEXT, OnApprovalTimeout, Percent, Plan, Stage, WorkerRef, slo_applies,
 };
 pub use soak::{Look, MAX_WINDOWS_PER_CHECK, wants_look, windows_due};
 pub use state::{
     Deploying, Ending, Lease, Origin, Progress, Reason, Release, Revert, SCHEMA, Seen, Soak,
-    SoakClock, StageDecision, StageRecord, StageState, Status, Step, Wait,
+    SoakClock, StageDecision, StageRecord, StageState, State, Status, Step, Wait,
 };
 pub use table::{Kind, Phase, Rule, diagram, leads_to, rule, transitions};
 pub use view::ReleaseView;

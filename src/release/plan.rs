@@ -73,15 +73,26 @@ impl<'de> Deserialize<'de> for Percent {
 
 /// Which Worker a plan is for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(deny_unknown_fields))]
 pub struct WorkerRef {
     /// Cloudflare account id.
+    #[cfg_attr(
+        not(target_arch = "wasm32"),
+        schemars(regex(pattern = "^[A-Za-z0-9_-]{1,32}$"))
+    )]
     pub account_id: String,
     /// Script name of the Worker.
+    #[cfg_attr(
+        not(target_arch = "wasm32"),
+        schemars(regex(pattern = "^[A-Za-z0-9_][A-Za-z0-9_-]{0,254}$"))
+    )]
     pub script_name: String,
 }
 
 /// How a stage that passed goes on to the next one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Advance {
     /// By itself.
@@ -93,6 +104,7 @@ pub enum Advance {
 
 /// What happens to a stage that nobody approved in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnApprovalTimeout {
     /// As if somebody had denied it.
@@ -104,6 +116,8 @@ pub enum OnApprovalTimeout {
 
 /// One step of the rollout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(deny_unknown_fields))]
 pub struct Stage {
     /// The new version's share of traffic.
     pub percent: Percent,
@@ -114,6 +128,7 @@ pub struct Stage {
     pub advance: Advance,
     /// For people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(max = MAX_TEXT)))]
     pub description: Option<String>,
     /// How long it waits for approval; for ever if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -136,17 +151,25 @@ impl Stage {
 
 /// A release plan. Each release takes a snapshot of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(deny_unknown_fields))]
 pub struct Plan {
     /// The Worker that it releases.
     pub worker: WorkerRef,
     /// Length of a window, and so how often SLOs are checked.
     pub check_interval: Span,
     /// The steps, in order; the last is 100 %.
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(min = 1, max = MAX_ITEMS)))]
     pub stages: Vec<Stage>,
     /// What health means.
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(min = 1, max = MAX_ITEMS)))]
     pub slos: Vec<Slo>,
     /// Budget of false aborts for a whole release, shared by the SLOs that are judged by evidence.
     #[serde(default = "default_alpha")]
+    #[cfg_attr(
+        not(target_arch = "wasm32"),
+        schemars(range(min = 0.000_001, max = 0.5))
+    )]
     pub alpha: f64,
 }
 
@@ -156,6 +179,7 @@ fn default_alpha() -> f64 {
 
 /// One thing wrong with a request body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 pub struct FieldError {
     /// Where: a JSON pointer (RFC 6901); empty for the whole body.
     pub pointer: String,

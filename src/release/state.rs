@@ -137,8 +137,36 @@ pub enum Status {
     Cancelled(Ending),
 }
 
+/// The state of a release, as the API names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Created, not started.
+    Staged,
+    /// Waiting for the Worker's running release to end.
+    Queued,
+    /// Walking its stages.
+    RollingOut,
+    /// The soak clock stands; checks go on.
+    Paused,
+    /// The stage waits for a person; checks go on.
+    AwaitingApproval,
+    /// Going back to the old version.
+    Reverting,
+    /// End: everything runs on the new version.
+    Succeeded,
+    /// End: everything runs on the old version.
+    Reverted,
+    /// End: somebody else took over; HMD wrote nothing more.
+    Superseded,
+    /// End: never started.
+    Cancelled,
+}
+
 /// Why a release ended, or goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// An SLO of severity `revert` was in harm.
@@ -307,6 +335,7 @@ pub struct Revert {
 
 /// State of a stage, as the API names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum StageState {
     /// Not reached.
@@ -388,22 +417,47 @@ impl Progress {
     }
 }
 
-impl Status {
-    /// The state's name in the API.
+impl State {
+    /// The name that the API uses.
     #[must_use]
-    pub fn name(&self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Staged => "staged",
             Self::Queued => "queued",
-            Self::RollingOut { .. } => "rolling_out",
-            Self::Paused { .. } => "paused",
-            Self::AwaitingApproval { .. } => "awaiting_approval",
-            Self::Reverting(_) => "reverting",
+            Self::RollingOut => "rolling_out",
+            Self::Paused => "paused",
+            Self::AwaitingApproval => "awaiting_approval",
+            Self::Reverting => "reverting",
             Self::Succeeded => "succeeded",
-            Self::Reverted(_) => "reverted",
-            Self::Superseded(_) => "superseded",
-            Self::Cancelled(_) => "cancelled",
+            Self::Reverted => "reverted",
+            Self::Superseded => "superseded",
+            Self::Cancelled => "cancelled",
         }
+    }
+}
+
+impl Status {
+    /// The state without its data.
+    #[must_use]
+    pub fn state(&self) -> State {
+        match self {
+            Self::Staged => State::Staged,
+            Self::Queued => State::Queued,
+            Self::RollingOut { .. } => State::RollingOut,
+            Self::Paused { .. } => State::Paused,
+            Self::AwaitingApproval { .. } => State::AwaitingApproval,
+            Self::Reverting(_) => State::Reverting,
+            Self::Succeeded => State::Succeeded,
+            Self::Reverted(_) => State::Reverted,
+            Self::Superseded(_) => State::Superseded,
+            Self::Cancelled(_) => State::Cancelled,
+        }
+    }
+
+    /// The state's name in the API.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.state().name()
     }
 
     /// Why it ended or goes back, if it does either.

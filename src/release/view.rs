@@ -3,59 +3,76 @@
 use serde::Serialize;
 
 use super::plan::{Percent, WorkerRef};
-use super::state::{Release, StageState};
+use super::state::{Reason, Release, StageState, State};
 use crate::slo::Reading;
-use crate::time::{UnixMs, serialize_rfc3339, serialize_rfc3339_option};
+use crate::time::Rfc3339;
 
-/// The JSON of `GET /v1/releases/{id}`.
+/// A release: what it is for, where it stands, and how each stage of its plan went.
 #[derive(Debug, Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(rename = "Release"))]
 pub struct ReleaseView<'a> {
+    /// `rel_` and a time-ordered UUID.
     id: &'a str,
+    /// Name of the plan that it took a snapshot of.
     plan: &'a str,
+    /// The Worker.
     worker: &'a WorkerRef,
-    state: &'static str,
-    reason: Option<&'static str>,
+    /// Where it stands.
+    state: State,
+    /// Why it ended or goes back; null otherwise, and of one that succeeded.
+    reason: Option<Reason>,
+    /// The same for people.
     detail: Option<&'a str>,
+    /// The version that served all traffic at the start; of one that has not started, the version that serves now, or null
+    /// if that is not known.
     old_version: Option<&'a str>,
+    /// The version that it rolls out.
     new_version: &'a str,
-    /// From 1.
+    /// The present stage, from 1.
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(min = 1)))]
     stage: usize,
+    /// Counts transitions.
     version: u32,
+    /// Rises with every decision; the ETag.
     revision: u64,
+    /// How each stage of the plan went.
     stages: Vec<StageView<'a>>,
-    /// The newest verdict of each SLO in the present stage.
+    /// The newest verdict of each SLO in the present stage; empty as long as no window has been judged.
     slis: &'a [Reading],
+    /// The words that it was created with.
     note: Option<&'a str>,
+    /// The link that it was created with.
     url: Option<&'a str>,
-    #[serde(serialize_with = "serialize_rfc3339")]
-    created_at: UnixMs,
-    #[serde(serialize_with = "serialize_rfc3339_option")]
-    started_at: Option<UnixMs>,
-    #[serde(serialize_with = "serialize_rfc3339_option")]
-    ended_at: Option<UnixMs>,
+    /// When it was created.
+    created_at: Rfc3339,
+    /// When it started.
+    started_at: Option<Rfc3339>,
+    /// When it ended.
+    ended_at: Option<Rfc3339>,
 }
 
+/// How a stage of a release went.
 #[derive(Debug, Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(rename = "ReleaseStage"))]
 struct StageView<'a> {
+    /// The new version's share of traffic.
     percent: Percent,
+    /// Where it stands.
     state: StageState,
+    /// The plan's words.
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<&'a str>,
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "serialize_rfc3339_option"
-    )]
-    entered_at: Option<UnixMs>,
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "serialize_rfc3339_option"
-    )]
-    soak_ends_at: Option<UnixMs>,
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "serialize_rfc3339_option"
-    )]
-    left_at: Option<UnixMs>,
+    /// When it was entered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entered_at: Option<Rfc3339>,
+    /// When its soak ends or ended; absent while the release is paused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    soak_ends_at: Option<Rfc3339>,
+    /// When it was left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_at: Option<Rfc3339>,
 }
 
 impl<'a> From<&'a Release> for ReleaseView<'a> {
@@ -67,8 +84,8 @@ impl<'a> From<&'a Release> for ReleaseView<'a> {
             id: &origin.id,
             plan: &origin.plan_name,
             worker: &origin.plan.worker,
-            state: progress.status.name(),
-            reason: ending.map(|end| end.reason.name()),
+            state: progress.status.state(),
+            reason: ending.map(|end| end.reason),
             detail: ending.and_then(|end| end.detail.as_deref()),
             old_version: Some(progress.old_version.as_str()).filter(|version| !version.is_empty()),
             new_version: &origin.new_version,
@@ -80,17 +97,17 @@ impl<'a> From<&'a Release> for ReleaseView<'a> {
                     percent: stage.percent,
                     state: record.state,
                     description: stage.description.as_deref(),
-                    entered_at: record.entered_at,
-                    soak_ends_at: record.soak_ends_at,
-                    left_at: record.left_at,
+                    entered_at: record.entered_at.map(Rfc3339),
+                    soak_ends_at: record.soak_ends_at.map(Rfc3339),
+                    left_at: record.left_at.map(Rfc3339),
                 })
                 .collect(),
             slis: progress.status.soak().map_or(&[], |soak| &soak.readings),
             note: origin.note.as_deref(),
             url: origin.url.as_deref(),
-            created_at: origin.created_at,
-            started_at: progress.started_at,
-            ended_at: progress.ended_at,
+            created_at: Rfc3339(origin.created_at),
+            started_at: progress.started_at.map(Rfc3339),
+            ended_at: progress.ended_at.map(Rfc3339),
         }
     }
 }

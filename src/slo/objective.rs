@@ -4,6 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// What is measured, on the fetch invocations of one version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SliKind {
     /// The share of invocations that answered 500 or more, or whose outcome was a failure.
@@ -91,6 +92,8 @@ impl<'de> Deserialize<'de> for Percentile {
 
 /// A telemetry filter, or a group of them, in the words of Workers Observability.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(deny_unknown_fields))]
 pub struct Filter {
     /// `filter` (the default) or `group`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,12 +103,15 @@ pub struct Filter {
     pub key: Option<String>,
     /// Of a filter: `eq`, `gt`, `includes` and so on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(extend("enum" = OPERATIONS)))]
     pub operation: Option<String>,
     /// Of a filter: `string`, `number` or `boolean`; must be the key's real type.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(extend("enum" = ["string", "number", "boolean"])))]
     pub value_type: Option<String>,
     /// Of a filter: what the key is compared with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(extend("type" = ["string", "number", "boolean"])))]
     pub value: Option<serde_json::Value>,
     /// Of a group: `and` or `or`.
     #[serde(
@@ -113,6 +119,7 @@ pub struct Filter {
         rename = "filterCombination",
         skip_serializing_if = "Option::is_none"
     )]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(extend("enum" = ["and", "or"])))]
     pub combination: Option<String>,
     /// Of a group: its filters, which are no groups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -121,6 +128,7 @@ pub struct Filter {
 
 /// What a [`Filter`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FilterKind {
     /// One comparison.
@@ -212,6 +220,8 @@ impl Filter {
 
 /// A service level indicator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(deny_unknown_fields))]
 pub struct Sli {
     /// What is measured.
     pub kind: SliKind,
@@ -220,17 +230,22 @@ pub struct Sli {
     pub percentile: Option<Percentile>,
     /// Of a `query`: which of its `total` events are bad.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(min = 1, max = 20)))]
     pub bad: Option<Vec<Filter>>,
     /// Of a `query`: which events of the Worker count; all that have a version if it is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(max = 20)))]
     pub total: Option<Vec<Filter>>,
 }
 
 /// How much worse than the old version the new one may be.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(deny_unknown_fields))]
 pub struct Tolerance {
     /// Tolerated ratio of the two shares of bad requests; 1 tolerates nothing.
     #[serde(default = "default_tolerance")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(min = 1, max = 1_000)))]
     pub tolerance: f64,
 }
 
@@ -240,14 +255,15 @@ fn default_tolerance() -> f64 {
 
 /// What the indicator is held to.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Objective {
     /// At most this share of bad requests (0.01 is 1 %).
-    Max(f64),
+    Max(#[cfg_attr(not(target_arch = "wasm32"), schemars(range(min = 0.0, max = 1.0)))] f64),
     /// At most this many milliseconds at the indicator's percentile.
-    MaxMs(f64),
+    MaxMs(#[cfg_attr(not(target_arch = "wasm32"), schemars(range(min = 0.0)))] f64),
     /// At least this many requests of the new version in the stage.
-    Min(u64),
+    Min(#[cfg_attr(not(target_arch = "wasm32"), schemars(range(min = 1)))] u64),
     /// A share of bad requests at most `tolerance` times the old version's over the same seconds.
     NoWorseThanOld(Tolerance),
 }
@@ -262,6 +278,7 @@ impl Objective {
 
 /// What harm does to the release.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Recorded, never acted on.
@@ -275,6 +292,7 @@ pub enum Severity {
 
 /// What to do when a stage may hold no longer and an SLO still lacks data. Ordered by strictness.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnNoData {
     /// Go on, and record that nobody knew.
@@ -288,6 +306,7 @@ pub enum OnNoData {
 
 /// What an SLO without a verdict at the end of a soak does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnUndecided {
     /// The stage passes: no harm was found.
@@ -299,6 +318,7 @@ pub enum OnUndecided {
 
 /// How counts become a verdict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
     /// The shortest run of the newest windows that holds `min_requests` is over the objective.
@@ -308,8 +328,11 @@ pub enum Rule {
 
 /// A service level objective.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(deny_unknown_fields))]
 pub struct Slo {
     /// Its name, unique in the plan.
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(min = 1, max = 500)))]
     pub name: String,
     /// What is measured.
     pub sli: Sli,
@@ -320,6 +343,10 @@ pub struct Slo {
     pub severity: Severity,
     /// Requests of the new version that the stage must have seen before this SLO can pass.
     #[serde(default = "default_min_requests")]
+    #[cfg_attr(
+        not(target_arch = "wasm32"),
+        schemars(range(min = 1, max = 1_000_000_000))
+    )]
     pub min_requests: u64,
     /// What lacking data does when the stage may hold no longer.
     #[serde(default)]

@@ -11,6 +11,7 @@ use super::{Objective, SliKind, Slo, Tolerance};
 
 /// What the counts say about one SLO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Over the objective.
@@ -36,6 +37,7 @@ pub struct VersionCounts {
 
 /// What one SLO counts of one version in one window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 pub struct SloCounts {
     /// Requests (for a `query`, events that its `total` filters let through).
     pub requests: u64,
@@ -64,6 +66,7 @@ pub struct Window {
 
 /// Counts of one version over a run of windows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 pub struct Side {
     /// Invocations in the run.
     pub requests: u64,
@@ -75,10 +78,12 @@ pub struct Side {
 
 /// An SLO's verdict with what it rests on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 pub struct Reading {
     /// The SLO's name.
     pub slo: String,
     /// The indicator, `error_rate` and so on.
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(with = "super::SliKind"))]
     pub sli: String,
     /// The objective for people.
     pub objective: String,

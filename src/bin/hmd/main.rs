@@ -14,6 +14,7 @@ mod fingerprint;
 mod processes;
 mod project;
 mod runtime;
+mod schemas;
 mod settings;
 mod setup;
 mod signals;
@@ -54,6 +55,8 @@ enum Command {
     Sim(sim::SimArgs),
     /// Install the tools and build the Worker, and nothing else
     Setup,
+    /// Write schemas/: the OpenAPI document, the JSON Schemas and the API page, from the Rust types
+    Schemas,
 }
 
 // One thread: a signal then reaches all who wait for it before any of them goes on, so that `biased` below means something.
@@ -85,6 +88,7 @@ async fn run(command: &Command) -> Result<()> {
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Dev(arguments) => dev::run(arguments).await,
         Command::Sim(arguments) => sim::run(arguments).await,
+        Command::Schemas => schemas::run(),
         Command::Setup => {
             worker_build::run(&project::Project::find()?).await?;
             eprintln!("everything is there, and the Worker is built");

@@ -15,8 +15,11 @@ use crate::pipeline::ports::Ports;
 use crate::release::{Command, Input, Refusal, Release, ReleaseView, Status};
 use crate::store;
 
+/// The body of a command: none, or an object without fields.
 #[derive(Deserialize)]
-struct Nothing {}
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(deny_unknown_fields))]
+pub struct Nothing {}
 
 /// `POST /v1/releases/{id}/start`, `stop` and so on.
 pub async fn command<P: Ports>(
@@ -58,10 +61,16 @@ pub async fn command<P: Ports>(
 
 /// The body of `POST …/stages/{n}/approve` and `deny`.
 #[derive(Deserialize, Default)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(deny_unknown_fields))]
 pub struct StageDecisionBody {
+    /// Who decides, for the event: the actor is then `api:<by>`.
     #[serde(default)]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(max = crate::release::MAX_TEXT)))]
     by: Option<String>,
+    /// Why, for the event.
     #[serde(default)]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(max = crate::release::MAX_TEXT)))]
     comment: Option<String>,
 }
 

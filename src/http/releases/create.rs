@@ -19,18 +19,30 @@ use crate::store::{self, Idempotency, Write};
 
 /// The body of `POST /v1/releases`.
 #[derive(Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(deny_unknown_fields))]
 pub struct NewRelease {
+    /// Name of the plan.
     plan: String,
+    /// Id of the version to release, or `latest`: the newest that can be deployed when the release is created.
     new_version: String,
+    /// The version that must serve all traffic when the release starts; whatever serves it if absent.
     #[serde(default)]
     old_version: Option<String>,
+    /// Start at once; `false` leaves it `staged` for a later `start`.
     #[serde(default = "yes")]
     start: bool,
+    /// What happens if the Worker has an active release.
     #[serde(default)]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(extend("default" = "reject")))]
     on_conflict: OnConflict,
+    /// For people: what is new.
     #[serde(default)]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(max = crate::release::MAX_TEXT)))]
     note: Option<String>,
+    /// A link for people, such as to a CI run or a ticket.
     #[serde(default)]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(max = crate::release::MAX_TEXT)))]
     url: Option<String>,
 }
 
@@ -40,9 +52,10 @@ fn yes() -> bool {
 
 /// What happens if the Worker has an active release.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnConflict {
-    /// 409.
+    /// Answer 409.
     #[default]
     Reject,
     /// Wait for its end.

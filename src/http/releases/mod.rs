@@ -14,6 +14,12 @@ use crate::release::{MAX_TEXT, Release, WorkerRef};
 pub use command::{command, decide, delete};
 pub use create::create;
 pub use read::{events, evidence, get, list};
+#[cfg(not(target_arch = "wasm32"))]
+pub use {
+    command::{Nothing, StageDecisionBody},
+    create::NewRelease,
+    read::{EventView, WindowView},
+};
 
 /// The actor of whoever shows the API token.
 const API: &str = "api";

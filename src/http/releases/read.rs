@@ -4,18 +4,18 @@ use ::http::{Request, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::super::conditional::tagged;
 use super::super::problem::Problem;
-use super::super::{Answer, json_answer};
+use super::super::{Answer, list_answer};
 use super::load;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
 use crate::release::{Judged, NewEvent, ReleaseView};
-use crate::slo::Reading;
+use crate::slo::{Reading, SloCounts};
 use crate::store::{self, ReleaseFilter};
-use crate::time::{UnixMs, parse_rfc3339_us, serialize_rfc3339};
+use crate::time::{Rfc3339, UnixMs, parse_rfc3339_us};
 
 /// `GET /v1/releases/{id}`.
 pub async fn get<P: Ports>(
@@ -32,20 +32,37 @@ pub async fn get<P: Ports>(
     )
 }
 
+/// Something that happened to a release.
 #[derive(Serialize)]
-struct EventView<'a> {
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(rename = "Event"))]
+pub struct EventView<'a> {
+    /// Rises by one per event of a release, from 1.
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(min = 1)))]
     sequence: u64,
+    /// What happened.
     #[serde(rename = "type")]
+    #[cfg_attr(
+        not(target_arch = "wasm32"),
+        schemars(with = "crate::release::EventType")
+    )]
     kind: &'a str,
-    #[serde(serialize_with = "serialize_rfc3339")]
-    at: UnixMs,
+    /// When.
+    at: Rfc3339,
+    /// Who: `api`, `api:<by>` for a decision that names somebody, or `hmd` itself.
     actor: &'a str,
+    /// In which stage, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(min = 1)))]
     stage: Option<usize>,
+    /// Why it goes back or ended.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(with = "crate::release::Reason"))]
     reason: Option<&'a str>,
+    /// The same for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'a str>,
+    /// Facts, by type: what a program may want beyond the words of `detail`.
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<&'a Value>,
 }
@@ -55,7 +72,7 @@ impl<'a> From<&'a NewEvent> for EventView<'a> {
         Self {
             sequence: event.sequence,
             kind: &event.kind,
-            at: event.at,
+            at: Rfc3339(event.at),
             actor: &event.actor,
             stage: event.stage,
             reason: event.reason.as_deref(),
@@ -69,42 +86,78 @@ impl<'a> From<&'a NewEvent> for EventView<'a> {
 pub async fn events<P: Ports>(pipeline: &Pipeline<'_, P>, id: &str) -> Answer {
     load(pipeline, id).await?;
     let events = store::events(pipeline.ports, id).await?;
-    let items: Vec<EventView<'_>> = events.iter().map(EventView::from).collect();
-    json_answer(
-        StatusCode::OK,
-        &json!({"items": items, "next_cursor": null}),
-    )
+    list_answer(events.iter().map(EventView::from).collect(), None)
 }
 
+/// A judged window of telemetry: `check_interval` long, counted once.
 #[derive(Serialize)]
-struct WindowView<'a> {
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(rename = "EvidenceWindow"))]
+pub struct WindowView<'a> {
+    /// In which stage, from 1.
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(min = 1)))]
     stage: usize,
-    #[serde(serialize_with = "serialize_rfc3339")]
-    from: UnixMs,
-    #[serde(serialize_with = "serialize_rfc3339")]
-    to: UnixMs,
-    requests: Value,
+    /// Its begin.
+    from: Rfc3339,
+    /// Its end, which is no longer part of it.
+    to: Rfc3339,
+    /// Invocations in it.
+    requests: Requests,
+    /// Cloudflare answered from sampled data; the counts are of stored events all the same.
     sampled: bool,
+    /// Each SLO of the plan.
     slos: Vec<SloView<'a>>,
 }
 
+/// Invocations of the Worker in a window.
 #[derive(Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+struct Requests {
+    /// Of the new version.
+    new: u64,
+    /// Of the old version.
+    old: u64,
+    /// Of versions that are neither.
+    others: u64,
+}
+
+/// An SLO after a window.
+#[derive(Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(rename = "EvidenceSlo"))]
 struct SloView<'a> {
     /// What this window alone counted.
-    window: Value,
+    window: Counted<'a>,
     /// The verdict after it, over the run that the rule looks at.
     #[serde(flatten)]
     reading: &'a Reading,
 }
 
+/// What an SLO counts in one window; null if nothing was asked for that version.
+#[derive(Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+struct Counted<'a> {
+    /// Of the new version.
+    new: Option<&'a SloCounts>,
+    /// Of the old version.
+    old: Option<&'a SloCounts>,
+}
+
 fn window_view(judged: &Judged, interval_ms: i64) -> WindowView<'_> {
     let window = &judged.window;
-    let counted = |i: usize| json!({"new": window.new.slos.get(i), "old": window.old.slos.get(i)});
+    let counted = |i: usize| Counted {
+        new: window.new.slos.get(i),
+        old: window.old.slos.get(i),
+    };
     WindowView {
         stage: judged.stage,
-        from: window.index * interval_ms,
-        to: (window.index + 1) * interval_ms,
-        requests: json!({"new": window.new.requests, "old": window.old.requests, "others": window.others}),
+        from: Rfc3339(window.index * interval_ms),
+        to: Rfc3339((window.index + 1) * interval_ms),
+        requests: Requests {
+            new: window.new.requests,
+            old: window.old.requests,
+            others: window.others,
+        },
         sampled: window.sampled,
         slos: judged
             .readings
@@ -144,10 +197,7 @@ pub async fn evidence<P: Ports>(
         .iter()
         .map(|judged| window_view(judged, interval_ms))
         .collect();
-    json_answer(
-        StatusCode::OK,
-        &json!({"items": items, "next_cursor": next_cursor}),
-    )
+    list_answer(items, next_cursor)
 }
 
 /// `GET /v1/releases`.
@@ -187,10 +237,7 @@ pub async fn list<P: Ports>(pipeline: &Pipeline<'_, P>, request: &Request<Vec<u8
     let cursor = |at: UnixMs, id: &str| URL_SAFE_NO_PAD.encode(format!("{at},{id}"));
     let next_cursor = last.map(|release| cursor(release.origin.created_at, release.id()));
     let items: Vec<ReleaseView<'_>> = releases.iter().map(ReleaseView::from).collect();
-    json_answer(
-        StatusCode::OK,
-        &json!({"items": items, "next_cursor": next_cursor}),
-    )
+    list_answer(items, next_cursor)
 }
 
 fn read_cursor(cursor: &str) -> Option<(UnixMs, String)> {

@@ -1,0 +1,138 @@
+//! Examples of the API page and of the OpenAPI document. A test validates each against its schema.
+
+use serde_json::{Value, json};
+
+const OLD: &str = "0d5b8f4e-7c0a-4f55-9d0b-2f3f6f0c8a11";
+const NEW: &str = "7f1f3c52-5a3d-4b0e-8f9e-64d0b7a6c922";
+const ID: &str = "rel_0192f0c1d2e37abc8def0123456789ab";
+
+pub fn health() -> Value {
+    json!({"status": "ok"})
+}
+
+fn worker() -> Value {
+    json!({"account_id": "0123456789abcdef0123456789abcdef", "script_name": "shop"})
+}
+
+pub fn plan() -> Value {
+    json!({
+        "worker": worker(),
+        "check_interval": "30s",
+        "stages": [
+            {"percent": 10, "soak": "10m"},
+            {"percent": 50, "soak": "10m", "advance": "manual", "description": "look at the funnel", "approval_timeout": "24h"},
+            {"percent": 100, "soak": "10m"},
+        ],
+        "slos": [
+            {"name": "errors", "sli": {"kind": "error_rate"}, "objective": {"max": 0.01}, "min_requests": 500},
+            {"name": "latency", "sli": {"kind": "wall_time", "percentile": 99}, "objective": {"max_ms": 250}, "min_requests": 500},
+            {"name": "errors-vs-old", "sli": {"kind": "error_rate"}, "objective": {"no_worse_than_old": {"tolerance": 1.25}}, "severity": "pause"},
+        ],
+    })
+}
+
+pub fn saved_plan() -> Value {
+    json!({
+        "name": "shop",
+        "worker": worker(),
+        "check_interval": "30s",
+        "stages": [{"percent": 100, "soak": "10m", "advance": "auto", "on_approval_timeout": "deny"}],
+        "slos": [{
+            "name": "errors", "sli": {"kind": "error_rate"}, "objective": {"max": 0.01}, "severity": "revert",
+            "min_requests": 500, "on_no_data": "ask", "on_undecided": "pass", "rule": "threshold",
+        }],
+        "alpha": 0.01,
+        "revision": 3,
+        "created_at": "2026-10-01T09:00:00.000Z",
+        "updated_at": "2026-10-02T14:30:00.000Z",
+    })
+}
+
+pub fn just_saved_plan() -> Value {
+    let mut plan = saved_plan();
+    plan["warnings"] = json!([]);
+    plan
+}
+
+pub fn plans() -> Value {
+    json!({"items": [saved_plan()], "next_cursor": null})
+}
+
+pub fn new_release() -> Value {
+    json!({"plan": "shop", "new_version": "latest", "on_conflict": "queue", "note": "new cart", "url": "https://ci.example/runs/7"})
+}
+
+pub fn release() -> Value {
+    json!({
+        "id": ID, "plan": "shop", "worker": worker(), "state": "rolling_out", "reason": null, "detail": null,
+        "old_version": OLD, "new_version": NEW, "stage": 2, "version": 5, "revision": 31,
+        "stages": [
+            {"percent": 10, "state": "passed", "entered_at": "2026-10-01T09:00:00.000Z", "soak_ends_at": "2026-10-01T09:10:01.000Z", "left_at": "2026-10-01T09:12:00.000Z"},
+            {"percent": 50, "state": "soaking", "description": "look at the funnel", "entered_at": "2026-10-01T09:12:00.000Z", "soak_ends_at": "2026-10-01T09:22:01.000Z"},
+            {"percent": 100, "state": "pending"},
+        ],
+        "slis": [{
+            "slo": "errors", "sli": "error_rate", "objective": "<= 1 %", "verdict": "safe",
+            "new": {"requests": 512, "bad": 1, "value": 0.001_953_125},
+            "old": {"requests": 530, "bad": 0, "value": 0.0},
+            "sentence": "errors: error rate 0.2 % of 512 requests (<= 1 %), old 0 %",
+        }],
+        "note": "new cart", "url": "https://ci.example/runs/7",
+        "created_at": "2026-10-01T09:00:00.000Z", "started_at": "2026-10-01T09:00:00.000Z", "ended_at": null,
+    })
+}
+
+pub fn releases() -> Value {
+    json!({"items": [release()], "next_cursor": "MTc5MDg0NTIwMDAwMCxyZWxfMDE5Mg"})
+}
+
+pub fn events() -> Value {
+    json!({"items": [
+        {"sequence": 1, "type": "release.started", "at": "2026-10-01T09:00:00.000Z", "actor": "api"},
+        {"sequence": 2, "type": "stage.started", "at": "2026-10-01T09:00:01.000Z", "actor": "hmd", "stage": 1,
+            "data": {"percent": 10, "deployment_id": "3c7a2a1e-55d9-4b4f-8a57-6f2f1f6f0c11"}},
+    ], "next_cursor": null})
+}
+
+pub fn evidence() -> Value {
+    json!({"items": [{
+        "stage": 1, "from": "2026-10-01T09:00:30.000Z", "to": "2026-10-01T09:01:00.000Z",
+        "requests": {"new": 61, "old": 549, "others": 0}, "sampled": false,
+        "slos": [{
+            "window": {"new": {"requests": 61, "bad": 0, "shown": 0.0}, "old": {"requests": 549, "bad": 1, "shown": 0.001_821}},
+            "slo": "errors", "sli": "error_rate", "objective": "<= 1 %", "verdict": "undecided",
+            "new": {"requests": 61, "bad": 0, "value": 0.0}, "old": {"requests": 549, "bad": 1, "value": 0.001_821},
+            "sentence": "errors: 61 of 500 requests so far",
+        }],
+    }], "next_cursor": null})
+}
+
+pub fn nothing() -> Value {
+    json!({})
+}
+
+pub fn decision() -> Value {
+    json!({"by": "dana", "comment": "the funnel looks fine"})
+}
+
+pub fn versions() -> Value {
+    json!({"items": [{
+        "id": NEW, "number": 42, "created_at": "2026-10-01T08:55:00.123456Z", "author_email": "dana@example.com",
+        "source": "wrangler", "message": "new cart", "tag": "v42",
+    }], "next_cursor": null})
+}
+
+pub fn deployments() -> Value {
+    json!({"items": [{
+        "id": "3c7a2a1e-55d9-4b4f-8a57-6f2f1f6f0c11", "created_at": "2026-10-01T09:00:01.123456Z", "source": "api",
+        "author_email": null, "message": "hmd:rel_0192f0c1d2e37abc8def0123456789ab/2 10 %",
+        "versions": [{"version_id": NEW, "percentage": 10.0}, {"version_id": OLD, "percentage": 90.0}],
+    }], "next_cursor": null})
+}
+
+pub fn problem() -> Value {
+    json!({
+        "title": "Invalid request", "status": 422, "detail": "/stages/2/percent the last stage must be 100",
+        "errors": [{"pointer": "/stages/2/percent", "detail": "the last stage must be 100"}],
+    })
+}

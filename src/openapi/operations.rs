@@ -1,0 +1,244 @@
+//! The table of operations: what each takes and answers, and when.
+
+use ::http::Method;
+
+use super::examples;
+use super::operation::{Access, Content, Operation, schema};
+use super::parameters::{CURSOR, FILTERS, IDEMPOTENCY_KEY, IF_MATCH, IF_NEW, WINDOWS};
+use crate::http::plans::PlanView;
+use crate::http::releases::{EventView, NewRelease, Nothing, StageDecisionBody, WindowView};
+use crate::http::workers::{DeploymentView, VersionView};
+use crate::http::{Health, List};
+use crate::release::{Plan, ReleaseView};
+
+/// Groups of operations.
+pub const TAGS: [(&str, &str); 5] = [
+    (
+        "Plans",
+        "What is rolled out in which stages, and what health means. A release takes a snapshot of its plan: editing a plan never changes a running release.",
+    ),
+    (
+        "Releases",
+        "A version on its way through the stages of a plan.",
+    ),
+    (
+        "Commands",
+        "What a person does to a release. Each answers with the release as it then is; Cloudflare follows within seconds.",
+    ),
+    (
+        "Workers",
+        "What Cloudflare says of a Worker, for those who choose a version.",
+    ),
+    ("Installation", "About this installation of HMD."),
+];
+
+/// Every operation, in the order of the API page.
+#[must_use]
+pub fn operations() -> Vec<Operation> {
+    let mut all = plans();
+    all.extend(releases());
+    all.extend(commands());
+    all.extend(decisions());
+    all.extend(workers());
+    all.extend(installation());
+    all
+}
+
+const NO_PLAN: &str = "There is no plan of this name.";
+const NO_RELEASE: &str = "There is no such release.";
+const UNMET: &str = "The plan is not as `If-Match` or `If-None-Match` says: somebody else was faster. Read it again.";
+const TAG: &str = "A condition is not an ETag of HMD's.";
+
+fn plans() -> Vec<Operation> {
+    let list = (Method::GET, "/v1/plans");
+    let one = |method| (method, "/v1/plans/{name}");
+    vec![
+        Operation::new(list, ("listPlans", "Plans"), ("List plans", "All plans, by name."))
+            .ok::<List<PlanView<'static>>>("The plans.", examples::plans),
+        Operation::new(one(Method::GET), ("getPlan", "Plans"), ("Read a plan", "The plan as it was saved, with its defaults filled in. It may be sent back as it is."))
+            .tagged::<PlanView<'static>>("The plan.", examples::saved_plan)
+            .problem(404, NO_PLAN, &[]),
+        Operation::new(one(Method::PUT), ("putPlan", "Plans"), ("Save a plan", "Creates or replaces it. `name`, `revision`, `created_at`, `updated_at`, `warnings` and `$schema` are ignored."))
+            .parameters(&[IF_MATCH, IF_NEW])
+            .body::<Plan>(true, examples::plan)
+            .answer(200, "The plan was replaced; `warnings` says what may surprise.", Content::Json(schema::<PlanView<'static>>, examples::just_saved_plan), &["ETag"])
+            .answer(201, "The plan was created; `warnings` says what may surprise.", Content::Json(schema::<PlanView<'static>>, examples::just_saved_plan), &["ETag"])
+            .problem(400, "The body is not JSON, or a condition is not an ETag of HMD's.", &[])
+            .problem(404, "This can't be a plan's name.", &[])
+            .problem(412, UNMET, &[])
+            .problem(422, "A field is unknown, missing or wrong, or fields do not fit together: `errors` points at each.", &[]),
+        Operation::new(one(Method::DELETE), ("deletePlan", "Plans"), ("Delete a plan", "Releases keep the snapshots that they took."))
+            .parameters(&[IF_MATCH])
+            .answer(204, "The plan is gone.", Content::None, &[])
+            .problem(400, TAG, &[])
+            .problem(404, NO_PLAN, &[])
+            .problem(412, UNMET, &[]),
+    ]
+}
+
+fn releases() -> Vec<Operation> {
+    let all = |method| (method, "/v1/releases");
+    let one = |method| (method, "/v1/releases/{id}");
+    vec![
+        Operation::new(all(Method::GET), ("listReleases", "Releases"), ("List releases", "Newest first. Releases that come and go between two pages move nobody."))
+            .parameters(&FILTERS)
+            .parameters(&[CURSOR])
+            .ok::<List<ReleaseView<'static>>>("A page of releases.", examples::releases)
+            .problem(400, "A parameter is unknown or wrong.", &[]),
+        Operation::new(all(Method::POST), ("createRelease", "Releases"), ("Create a release", "Takes a snapshot of the plan and, unless `start` is false, starts: the version that serves all traffic now is the old one."))
+            .parameters(&[IDEMPOTENCY_KEY])
+            .body::<NewRelease>(true, examples::new_release)
+            .answer(201, "The release was created, or has been before with the same `Idempotency-Key`.", Content::Json(schema::<ReleaseView<'static>>, examples::release), &["Location"])
+            .problem(400, "The body is not JSON, or the `Idempotency-Key` is empty or too long.", &[])
+            .problem(409, "The Worker has an active release and `on_conflict` is `reject`; its traffic is split already; it is not served by `old_version`; or the `Idempotency-Key` was used with another body.", &[])
+            .problem(422, "A field is unknown, missing or wrong; there is no such plan or Worker; or the version can't be deployed or serves already. `errors` points at it.", &[])
+            .problem(503, "Cloudflare or the database does not answer, or HMD is not configured: nothing was created.", &["Retry-After"]),
+        Operation::new(one(Method::GET), ("getRelease", "Releases"), ("Read a release", "Where it stands, with the newest value of each SLI."))
+            .tagged::<ReleaseView<'static>>("The release.", examples::release)
+            .problem(404, NO_RELEASE, &[]),
+        Operation::new(one(Method::DELETE), ("deleteRelease", "Releases"), ("Delete a release", "Only one that is `staged`: the others are history."))
+            .answer(204, "The release is gone.", Content::None, &[])
+            .problem(404, NO_RELEASE, &[])
+            .problem(409, "It is not `staged`.", &[]),
+        Operation::new((Method::GET, "/v1/releases/{id}/events"), ("listEvents", "Releases"), ("List the events of a release", "What happened, when, by whom and why, oldest first."))
+            .ok::<List<EventView<'static>>>("All events.", examples::events)
+            .problem(404, NO_RELEASE, &[]),
+        Operation::new((Method::GET, "/v1/releases/{id}/evidence"), ("listEvidence", "Releases"), ("List the evidence of a release", "Each judged window of telemetry with its counts and verdicts, oldest first."))
+            .parameters(&[WINDOWS, CURSOR])
+            .ok::<List<WindowView<'static>>>("A page of windows.", examples::evidence)
+            .problem(400, "A parameter is unknown or wrong.", &[])
+            .problem(404, NO_RELEASE, &[]),
+    ]
+}
+
+fn command(
+    path: &'static str,
+    id: &'static str,
+    texts: (&'static str, &'static str),
+    conflict: &'static str,
+) -> Operation {
+    Operation::new((Method::POST, path), (id, "Commands"), texts)
+        .body::<Nothing>(false, examples::nothing)
+        .ok::<ReleaseView<'static>>("The release as it is now.", examples::release)
+        .problem(404, NO_RELEASE, &[])
+        .problem(409, conflict, &[])
+        .problem(422, "The body has a field.", &[])
+}
+
+fn commands() -> Vec<Operation> {
+    vec![
+        command("/v1/releases/{id}/start", "startRelease", ("Start a staged release", "The version that serves all traffic now becomes the old one."),
+            "It is not `staged`; the Worker has an active release; its traffic is split already; or it is not served by `old_version`.")
+            .problem(422, "The body has a field; or the new version can't be deployed any more or serves already.", &[])
+            .problem(503, "Cloudflare or the database does not answer, or HMD is not configured: nothing was changed.", &["Retry-After"]),
+        command("/v1/releases/{id}/stop", "stopRelease", ("Stop a release", "One that runs goes back to the old version and ends `reverted` for `stopped`; one that is `staged` or `queued` ends `cancelled`."),
+            "It is over."),
+        command("/v1/releases/{id}/pause", "pauseRelease", ("Pause a release", "The soak clock stops; SLOs are still checked, and a violation still reverts. A stage that is being deployed finishes first."),
+            "It is not `rolling_out`."),
+        command("/v1/releases/{id}/resume", "resumeRelease", ("Resume a paused release", "The soak clock goes on. An SLO that paused the release is waived for the rest of the stage."),
+            "It is not `paused`."),
+        command("/v1/releases/{id}/promote", "promoteRelease", ("End the present soak as passed", "The next stage begins at once, or waits for its approval if the stage is manual; no stage is skipped."),
+            "It is not soaking, an SLO is in harm, or data is lacking."),
+        command("/v1/releases/{id}/abandon", "abandonRelease", ("Give up a release that can't go back", "It ends `superseded` for `abandoned`, and the traffic stays as it is."),
+            "It is not `reverting`, or nothing has failed so far."),
+    ]
+}
+
+fn decisions() -> Vec<Operation> {
+    let decide = |path, id, texts| {
+        Operation::new((Method::POST, path), (id, "Commands"), texts)
+            .body::<StageDecisionBody>(false, examples::decision)
+            .ok::<ReleaseView<'static>>("The release as it is now; also if the stage was decided so before.", examples::release)
+            .problem(404, "There is no such release, or it has no such stage.", &[])
+            .problem(409, "The stage does not wait for approval, or the opposite has been decided: `detail` says by whom and when.", &[])
+    };
+    vec![
+        decide(
+            "/v1/releases/{id}/stages/{n}/approve",
+            "approveStage",
+            (
+                "Approve a stage",
+                "The release goes on to the next one. SLOs that lacked data are waived for the stage.",
+            ),
+        ),
+        decide(
+            "/v1/releases/{id}/stages/{n}/deny",
+            "denyStage",
+            (
+                "Deny a stage",
+                "The release goes back to the old version and ends `reverted` for `denied`.",
+            ),
+        ),
+    ]
+}
+
+fn workers() -> Vec<Operation> {
+    let path = |rest| (Method::GET, rest);
+    let unreadable = |operation: Operation| {
+        operation
+            .problem(404, "Cloudflare knows no such Worker in this account.", &[])
+            .problem(
+                503,
+                "Cloudflare does not answer, or HMD is not configured.",
+                &["Retry-After"],
+            )
+    };
+    vec![
+        unreadable(
+            Operation::new(
+                path("/v1/workers/{account_id}/{script_name}/versions"),
+                ("listVersions", "Workers"),
+                (
+                    "List the versions of a Worker",
+                    "Those that can be deployed, newest first.",
+                ),
+            )
+            .ok::<List<VersionView<'static>>>("The versions.", examples::versions),
+        ),
+        unreadable(
+            Operation::new(
+                path("/v1/workers/{account_id}/{script_name}/deployments"),
+                ("listDeployments", "Workers"),
+                (
+                    "List the deployments of a Worker",
+                    "Newest first; the first one is in force.",
+                ),
+            )
+            .ok::<List<DeploymentView<'static>>>("The deployments.", examples::deployments),
+        ),
+    ]
+}
+
+fn installation() -> Vec<Operation> {
+    let misconfigured = "HMD is not configured; `GET /healthz` says what is missing.";
+    vec![
+        Operation::new(
+            (Method::GET, "/healthz"),
+            ("health", "Installation"),
+            ("Is HMD configured?", "Needs no token."),
+        )
+        .access(Access::Everyone)
+        .ok::<Health>("It is.", examples::health)
+        .problem(
+            503,
+            "It is not: `detail` names each variable or secret that is missing or wrong.",
+            &[],
+        ),
+        Operation::new(
+            (Method::GET, "/openapi.json"),
+            ("openapi", "Installation"),
+            ("This document", "OpenAPI 3.1."),
+        )
+        .access(Access::Page)
+        .answer(200, "The document.", Content::AnyJson, &[])
+        .problem(503, misconfigured, &[]),
+        Operation::new(
+            (Method::GET, "/docs"),
+            ("docs", "Installation"),
+            ("The API page", "The same for people."),
+        )
+        .access(Access::Page)
+        .answer(200, "The page.", Content::Html, &[])
+        .problem(503, misconfigured, &[]),
+    ]
+}
