@@ -6,7 +6,6 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use futures_executor::block_on;
 use hmd::http as api;
 use hmd::pipeline::config::Config;
 use serde_json::{Value, json};
@@ -20,12 +19,7 @@ struct Reply {
 
 /// A raw request, with headers of the test's choice.
 fn call(world: &World, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
-    let mut request = ::http::Request::builder().method(method).uri(path);
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let request = request.body(body.to_vec()).unwrap();
-    let response = block_on(api::handle(world, &world.config, &request));
+    let response = world.call(method, path, headers, body.to_vec());
     Reply {
         status: response.status().as_u16(),
         headers: response.headers().clone(),
@@ -77,11 +71,9 @@ fn only_the_health_check_needs_no_token() {
 fn an_installation_without_secrets_refuses_clearly() {
     let world = World::new();
     let config = Config::from_vars(|_| None);
-    let request = ::http::Request::builder()
-        .uri("/healthz")
-        .body(Vec::new())
+    let response = world
+        .try_call(&config, ("GET", "/healthz"), &[], Vec::new())
         .unwrap();
-    let response = block_on(api::handle(&*world, &config, &request));
     assert_eq!(response.status(), 503);
     let problem: Value = serde_json::from_slice(response.body()).unwrap();
     for secret in ["CLOUDFLARE_API_TOKEN", "HMD_API_TOKEN", "HMD_SIGNING_KEY"] {
@@ -90,14 +82,10 @@ fn an_installation_without_secrets_refuses_clearly() {
             "{problem}"
         );
     }
-    let request = ::http::Request::builder()
-        .uri("/v1/plans")
-        .body(Vec::new())
+    let response = world
+        .try_call(&config, ("GET", "/v1/plans"), &[], Vec::new())
         .unwrap();
-    assert_eq!(
-        block_on(api::handle(&*world, &config, &request)).status(),
-        503
-    );
+    assert_eq!(response.status(), 503);
 }
 
 #[test]

@@ -8,6 +8,8 @@
     reason = "a test may fail at once"
 )]
 
+pub mod openapi;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -180,18 +182,51 @@ impl World {
         } else {
             body.to_string().into_bytes()
         };
-        let mut request = ::http::Request::builder()
-            .method(method)
-            .uri(path)
-            .header("authorization", format!("Bearer {TOKEN}"))
-            .header("content-type", "application/json");
+        let token = format!("Bearer {TOKEN}");
+        let mut all = vec![
+            ("authorization", token.as_str()),
+            ("content-type", "application/json"),
+        ];
+        all.extend_from_slice(headers);
+        let response = self.try_call(&self.config, (method, path), &all, bytes)?;
+        let body = serde_json::from_slice(response.body()).unwrap_or(Value::Null);
+        Some((response.status().as_u16(), body))
+    }
+
+    /// A raw request, with headers of the test's choice.
+    pub fn call(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> ::http::Response<Vec<u8>> {
+        let answer = self.try_call(&self.config, (method, path), headers, body);
+        answer.expect("no crash was asked for")
+    }
+
+    /// The same, of an installation with any configuration; `None` if the invocation crashed. Every answer of a host test
+    /// comes by here and is held against the OpenAPI document.
+    pub fn try_call(
+        &self,
+        config: &Result<Config, Vec<String>>,
+        (method, path): (&str, &str),
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Option<::http::Response<Vec<u8>>> {
+        let mut request = ::http::Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(bytes).unwrap();
-        let response = self.invoke(api::handle(self, &self.config, &request))?;
-        let body = serde_json::from_slice(response.body()).unwrap_or(Value::Null);
-        Some((response.status().as_u16(), body))
+        let request = request.body(body).unwrap();
+        let response = self.invoke(api::handle(self, config, &request))?;
+        let content_type = response
+            .headers()
+            .get("content-type")
+            .map_or("", |value| value.to_str().unwrap());
+        let status = response.status().as_u16();
+        openapi::check(method, path, status, content_type, response.body());
+        Some(response)
     }
 
     /// Saves a plan for a Worker under its name, with a change.
