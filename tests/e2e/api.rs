@@ -8,6 +8,7 @@ use reqwest::{Client, Method};
 use serde_json::Value;
 
 use crate::instance::{HMD_API_TOKEN, Instance};
+use crate::openapi;
 
 /// HMD's API.
 #[derive(Clone)]
@@ -61,6 +62,9 @@ impl Hmd {
         let status = response.status().as_u16();
         let headers = response.headers().clone();
         let text = response.text().await.unwrap_or_else(|error| failed(error));
+        let content_type = headers.get("content-type");
+        let content_type = content_type.map_or("", |value| value.to_str().unwrap());
+        openapi::check(method.as_str(), path, status, content_type, text.as_bytes());
         let body = match status {
             204 | 304 => {
                 assert_eq!(text, "", "{method} {path} answered {status} with a body");

@@ -21,6 +21,9 @@ mod conflicts;
 mod contract;
 mod instance;
 mod log;
+#[path = "../support/openapi.rs"]
+#[allow(dead_code, reason = "shared with the host tests, which use more of it")]
+mod openapi;
 mod release;
 mod restart;
 mod scenarios;
