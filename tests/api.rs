@@ -433,7 +433,13 @@ fn lists_have_filters_and_a_cursor_that_does_not_shift() {
         ),
         (8, 0, 0)
     );
-    for query in ["limit=0", "limit=many", "cursor=%21", "colour=red"] {
+    for query in [
+        "limit=0",
+        "limit=many",
+        "cursor=%21",
+        "colour=red",
+        "state=running",
+    ] {
         assert_eq!(
             world
                 .api("GET", &format!("/v1/releases?{query}"), &Value::Null)

@@ -12,7 +12,7 @@ use super::super::{Answer, list_answer};
 use super::load;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
-use crate::release::{Judged, NewEvent, ReleaseView};
+use crate::release::{Judged, NewEvent, ReleaseView, State};
 use crate::slo::{Reading, SloCounts};
 use crate::store::{self, ReleaseFilter};
 use crate::time::{Rfc3339, UnixMs, parse_rfc3339_us};
@@ -220,7 +220,7 @@ pub async fn list<P: Ports>(pipeline: &Pipeline<'_, P>, request: &Request<Vec<u8
     let filter = ReleaseFilter {
         worker: text("worker"),
         plan: text("plan"),
-        state: text("state"),
+        state: known_state(&query)?,
         since: query.time("since")?.unwrap_or(0),
         until: query.time("until")?,
         before,
@@ -238,6 +238,16 @@ pub async fn list<P: Ports>(pipeline: &Pipeline<'_, P>, request: &Request<Vec<u8
     let next_cursor = last.map(|release| cursor(release.origin.created_at, release.id()));
     let items: Vec<ReleaseView<'_>> = releases.iter().map(ReleaseView::from).collect();
     list_answer(items, next_cursor)
+}
+
+fn known_state(query: &Query) -> Result<String, Problem> {
+    let Some(state) = query.get("state") else {
+        return Ok(String::new());
+    };
+    let known: Result<State, _> = serde_json::from_value(state.into());
+    known
+        .map(|_| state.to_owned())
+        .map_err(|_| bad("state", "the name of a state, such as rolling_out"))
 }
 
 fn read_cursor(cursor: &str) -> Option<(UnixMs, String)> {
