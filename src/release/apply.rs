@@ -9,7 +9,9 @@ use super::head::Deployment;
 use super::input::Refusal;
 use super::plan::Percent;
 use super::soak::{ROUTINE_LOOK_MS, backoff_ms};
-use super::state::{Deploying, Lease, Reason, Release, Soak, SoakClock, StageState, Status, Step};
+use super::state::{
+    Deploying, Lease, Reason, Release, Seen, Soak, SoakClock, StageState, Status, Step,
+};
 use crate::slo::Tally;
 use crate::time::UnixMs;
 
@@ -176,8 +178,7 @@ impl Draft {
         }
         let (detail, permanent, retry_after_ms) = match outcome {
             Outcome::Serving { deployment, .. } => {
-                self.next.progress.seen = Some(deployment.seen());
-                self.next.progress.posted = None;
+                self.saw(deployment);
                 self.next.progress.act_due_at = None;
                 if deploying.completing {
                     let data = json!({"deployment_id": deployment.id});
@@ -305,6 +306,16 @@ impl Draft {
         };
         if revert.forward_act == Some(act) {
             revert.forward_act = None;
+            // What it brought about is the newest there is: a list that does not show it lags, and proves nothing.
+            match outcome {
+                Outcome::Serving { deployment, .. } => self.saw(deployment),
+                Outcome::Unknown {
+                    posted: Some(id), ..
+                } => {
+                    self.next.progress.posted = Some(id.clone());
+                }
+                _ => (),
+            }
             // Unless its own write may still be carried out, no forward act can write after this report.
             if !matches!(outcome, Outcome::Unknown { written: true, .. }) {
                 revert.quiet_from = now.max(self.next.progress.unknown_until);
@@ -339,8 +350,7 @@ impl Draft {
                 read_at,
                 forced,
             } => {
-                self.next.progress.seen = Some(deployment.seen());
-                self.next.progress.posted = None;
+                self.saw(deployment);
                 // A split that is still under way could land after this read, so the read proves nothing yet.
                 if *read_at < revert.quiet_from {
                     self.next.progress.act_due_at = Some(revert.quiet_from.max(now));
@@ -385,6 +395,16 @@ impl Draft {
             self.event("alert.raised", None, Some(detail), None);
         }
         Ok(())
+    }
+
+    /// Takes note of a deployment of this release that was read back. What has been seen only ever gets newer.
+    fn saw(&mut self, deployment: &Deployment) {
+        let (progress, seen) = (&mut self.next.progress, deployment.seen());
+        progress.posted = None;
+        let newer = |known: &Seen| known.created_us < seen.created_us;
+        if progress.seen.as_ref().is_none_or(newer) {
+            progress.seen = Some(seen);
+        }
     }
 
     /// Somebody else deployed: the traffic is theirs, and HMD writes nothing more.

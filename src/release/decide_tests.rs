@@ -650,3 +650,39 @@ pub(super) fn the_version_counts_transitions_and_nothing_else() {
     );
     assert_eq!(looked.progress.version, 3);
 }
+
+#[test]
+fn what_a_late_forward_act_brought_about_must_be_seen_before_the_end() {
+    let (deploying, _) = in_phase(Phase::Deploying);
+    let forward = deploying.progress.acts;
+    let stopping = then(&deploying, &command(Command::Stop), NOW + 1_000);
+    let brought = Deployment {
+        created_on: "2026-11-22T10:00:05.000001Z".to_owned(),
+        ..deployment("d5", "hmd:", &[("old", 90.0), ("new", 10.0)])
+    };
+    let report = |outcome| Input::Reported {
+        act: forward,
+        outcome,
+    };
+    let serving = Outcome::Serving {
+        deployment: brought.clone(),
+        read_at: NOW + 2_000,
+        forced: false,
+    };
+    let after = then(&stopping, &report(serving), NOW + 2_000);
+    let before_it = deployment("d0", "", &[("old", 100.0)]);
+    assert_eq!(
+        read_head(&after, std::slice::from_ref(&before_it)),
+        Head::Lagging
+    );
+    let taken = Outcome::Unknown {
+        detail: "not shown yet".to_owned(),
+        written: true,
+        posted: Some("d5".to_owned()),
+    };
+    let after = then(&stopping, &report(taken), NOW + 2_000);
+    assert_eq!(
+        read_head(&after, std::slice::from_ref(&before_it)),
+        Head::Lagging
+    );
+}
