@@ -177,8 +177,20 @@ impl Draft {
             return Err(Refusal::Stale);
         }
         let (detail, permanent, retry_after_ms) = match outcome {
-            Outcome::Serving { deployment, .. } => {
+            Outcome::Serving {
+                deployment,
+                read_at,
+                ..
+            } => {
                 self.saw(deployment);
+                let quiet_from = self.next.progress.unknown_until;
+                // An earlier split of our own could still land on top, and after the end nobody would look.
+                if deploying.completing && *read_at < quiet_from {
+                    deploying.actor = None;
+                    self.still_deploying(paused, deploying);
+                    self.next.progress.act_due_at = Some(quiet_from.max(now));
+                    return Ok(());
+                }
                 self.next.progress.act_due_at = None;
                 if deploying.completing {
                     let data = json!({"deployment_id": deployment.id});
@@ -218,12 +230,7 @@ impl Draft {
         }
         deploying.attempts += 1;
         let (since, attempts) = (deploying.since, deploying.attempts);
-        let step = Step::Deploying(deploying);
-        self.next.progress.status = if paused {
-            Status::Paused { step }
-        } else {
-            Status::RollingOut { step }
-        };
+        self.still_deploying(paused, deploying);
         if permanent || now - since > DEPLOY_PATIENCE_MS {
             self.go_back(Reason::DeployFailed, Some(detail.clone()), true);
             return Ok(());
@@ -235,6 +242,15 @@ impl Draft {
             self.event("alert.raised", None, Some(detail), None);
         }
         Ok(())
+    }
+
+    fn still_deploying(&mut self, paused: bool, deploying: Deploying) {
+        let step = Step::Deploying(deploying);
+        self.next.progress.status = if paused {
+            Status::Paused { step }
+        } else {
+            Status::RollingOut { step }
+        };
     }
 
     fn begin_soak(&mut self, paused: bool, deploying: &Deploying, deployment: &Deployment) {
@@ -350,6 +366,15 @@ impl Draft {
                 read_at,
                 forced,
             } => {
+                // The forward act has seen a newer one since this actor looked, so its look lagged.
+                let shown = deployment.seen();
+                let seen = self.next.progress.seen.as_ref();
+                if seen.is_some_and(|seen| shown.created_us < seen.created_us) {
+                    let again = now + backoff_ms(1);
+                    self.next.progress.act_due_at = Some(revert.quiet_from.max(again));
+                    self.next.progress.status = Status::Reverting(revert);
+                    return Ok(());
+                }
                 self.saw(deployment);
                 // A split that is still under way could land after this read, so the read proves nothing yet.
                 if *read_at < revert.quiet_from {

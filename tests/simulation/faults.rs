@@ -56,10 +56,12 @@ pub enum Fault {
     TelemetryUnfinished,
     /// A call takes seconds.
     Slow,
+    /// The database or a queue takes so long that a lease runs out meanwhile.
+    Stalls,
 }
 
 /// The highest rate of each kind, per occasion. Rates are drawn between none and this.
-const MOST: [(Fault, f64); 25] = [
+const MOST: [(Fault, f64); 26] = [
     (Fault::CrashBefore, 0.04),
     (Fault::CrashAfter, 0.04),
     (Fault::CrashAll, 0.005),
@@ -85,6 +87,7 @@ const MOST: [(Fault, f64); 25] = [
     (Fault::TelemetryClamped, 0.1),
     (Fault::TelemetryUnfinished, 0.1),
     (Fault::Slow, 0.6),
+    (Fault::Stalls, 0.05),
 ];
 
 /// How often each kind strikes in one history.

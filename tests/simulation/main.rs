@@ -11,6 +11,33 @@
 //! people who release, command and deploy by hand ([`people`]), and its own mix of faults ([`faults`]). After some minutes
 //! of virtual time the faults cease and everything must come to rest; then people stop what is left, and it must end.
 //! [`checks`] has three lists of named checkers.
+//!
+//! To add a fault: a line in [`faults`] and the place where it strikes, mostly [`ports`]. To add a checker: a function in
+//! [`checks`] and a line in one of its lists. What people do is a list, too.
+//!
+//! # Mutations
+//!
+//! Each was made by hand in `src` to see that some checker speaks within a thousand seeds, and the first that spoke:
+//!
+//! | mutation | seed | checker |
+//! |---|---|---|
+//! | decisions: no guard of `seq`, and `INSERT OR REPLACE` | 0 | versions and sequences without gaps |
+//! | an act does not look before it writes | 0 | a POST follows a look of its own act |
+//! | `reverted` without `quiet_from` | 367 | the split is what the last commit says |
+//! | the sweep does not look a minute ahead | 0 | an alarm rings in time once all is quiet |
+//! | windows are counted twice | 0 | windows without gaps, each judged once |
+//! | foreign deployments are ignored | 2 | a POST never overwrites what was seen to be foreign |
+//! | calls may outlast the lease | 393 | a POST is sent within its lease |
+//! | a start does not ask who holds the Worker (nor does the index) | 7 | one active release per Worker |
+//! | a stage passes without data | 1 | the share rises only after a passed stage |
+//! | a manual stage goes on by itself | 0 | the share rises only after a passed stage |
+//! | a pause drops the alarm | 1 | every living release has an alarm |
+//! | reports of actors whose lease is over are taken in | 131 | a lease ends by its holder or by time |
+//! | harm of severity `revert` only pauses | 49 | the share never rises after harm |
+//! | windows are judged before they settle | 1 | windows without gaps, each judged once |
+//! | a token in a log line | 6 | no secret in any log line |
+//! | a batch sent again undoes what came after it | 121 | versions and sequences without gaps |
+//! | the way back deploys the new version | 0 | a POST carries out a committed intent |
 
 #![allow(
     clippy::unwrap_used,
@@ -128,6 +155,7 @@ fn live(world: &Rc<World>, scheduler: &mut Scheduler) {
     world.note(|| "no more faults".to_owned());
     world.rates.replace(Rates::NONE);
     world.model.borrow_mut().quiet_since = Some(world.now.get());
+    world.model.borrow_mut().quiet_from_task = world.fresh_id();
     scheduler.people_at = i64::MAX;
     let rests: fn(&Tracked) -> bool = |r| r.is_over() || r.waits_for_a_person();
     let end = world.now.get() + REST_MS;

@@ -34,6 +34,8 @@ pub struct Intent {
     pub percent: Percent,
     /// The newest lease given for it, and when, in the model's ticks.
     pub lease: Option<(Lease, u64)>,
+    /// The task that got it.
+    pub holder: u64,
 }
 
 /// A split that is no longer in force, with windows still to be judged.
@@ -102,6 +104,20 @@ impl Tracked {
         }
     }
 
+    /// The version in the marker of what is owed, and who is at it.
+    pub fn owed(&self) -> Option<(u32, Option<Lease>)> {
+        match &self.progress.status {
+            Status::RollingOut {
+                step: Step::Deploying(d),
+            }
+            | Status::Paused {
+                step: Step::Deploying(d),
+            } => Some((d.marker_version, d.actor)),
+            Status::Reverting(revert) => Some((revert.marker_version, revert.actor)),
+            _ => None,
+        }
+    }
+
     /// The marker at the start of the messages of its deployments.
     pub fn owns(&self, deployment: &Deployment) -> bool {
         let prefix = format!("hmd:{}/", self.id);
@@ -149,6 +165,8 @@ pub struct Model {
     pub looks: BTreeMap<(u64, String), Look>,
     /// Since when there are no more faults, if that time has come.
     pub quiet_since: Option<i64>,
+    /// Tasks up to this number began before.
+    pub quiet_from_task: u64,
     /// When the first sweep ran that no fault could touch.
     pub swept_at: Option<i64>,
     /// Something happened that the checkers have not seen.

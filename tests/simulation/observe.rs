@@ -115,9 +115,10 @@ fn read(
         }),
     });
     after.progress = progress;
-    intend(model, &mut after);
+    intend(task, model, &mut after);
     Commit {
         now: world.now.get(),
+        task,
         look: model.looks.get(&(task, after.script.clone())).cloned(),
         before,
         after,
@@ -134,30 +135,31 @@ fn is_harm(event: &NewEvent) -> bool {
 }
 
 /// Remembers what the release now wants of Cloudflare, and who may do it.
-fn intend(model: &Model, release: &mut Tracked) {
-    let (version, percent, lease) = match &release.progress.status {
+fn intend(task: u64, model: &Model, release: &mut Tracked) {
+    let Some((version, lease)) = release.owed() else {
+        return;
+    };
+    let percent = match &release.progress.status {
+        Status::Reverting(_) => Percent::ZERO,
         Status::RollingOut {
             step: Step::Deploying(d),
         }
         | Status::Paused {
             step: Step::Deploying(d),
-        } => {
-            let stage = release.plan.stages[release.progress.stage].percent;
-            let percent = if d.completing { Percent::FULL } else { stage };
-            (d.marker_version, percent, d.actor)
-        }
-        Status::Reverting(revert) => (revert.marker_version, Percent::ZERO, revert.actor),
-        _ => return,
+        } if d.completing => Percent::FULL,
+        _ => release.plan.stages[release.progress.stage].percent,
     };
     let now = model.now_tick();
     let intent = release.intents.entry(version).or_insert(Intent {
         percent,
         lease: None,
+        holder: task,
     });
     if let Some(lease) = lease
         && intent.lease.is_none_or(|(known, _)| known != lease)
     {
         intent.lease = Some((lease, now));
+        intent.holder = task;
     }
 }
 

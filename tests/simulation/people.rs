@@ -297,7 +297,7 @@ fn api(scheduler: &mut Scheduler, method: &str, path: &str, body: &Value) {
             // A call from before the quiet may still have been struck.
             let quiet = model
                 .quiet_since
-                .is_some_and(|at| world.now.get() > at + 30_000);
+                .is_some_and(|at| world.now.get() > at + 120_000);
             if quiet && status.is_server_error() {
                 model.violation("no 5xx without a fault", &format!("{what}: {answer}"));
             }

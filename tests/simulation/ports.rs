@@ -46,6 +46,14 @@ impl Port {
         self.wait(self.world.latency()).await;
     }
 
+    /// A call that has no timeout begins: it may outlast a lease. (To Cloudflare none does; see [`Fault::Hangs`].)
+    async fn enter_for_long(&self) {
+        self.enter().await;
+        if self.strikes(Fault::Stalls) {
+            self.wait(self.world.pick(10_000..90_000)).await;
+        }
+    }
+
     async fn wait(&self, ms: i64) {
         self.world.turn(self.task, ms).await;
     }
@@ -86,7 +94,7 @@ impl Port {
 impl Sql for Port {
     async fn batch(&self, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, SqlError> {
         let writes = statements.iter().any(|s| !s.sql.starts_with("SELECT"));
-        self.enter().await;
+        self.enter_for_long().await;
         let fails = if writes {
             Fault::StoreFails
         } else {
@@ -112,7 +120,7 @@ impl Sql for Port {
 
 impl Queues for Port {
     async fn send(&self, queue: QueueName, messages: Vec<Outgoing>) -> Result<(), QueueError> {
-        self.enter().await;
+        self.enter_for_long().await;
         if self.strikes(Fault::QueueRefuses) {
             return Err(QueueError("not taken".to_owned()));
         }

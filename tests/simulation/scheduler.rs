@@ -19,8 +19,6 @@ use crate::ports::Port;
 use crate::world::{Queued, World};
 
 const CRON_MS: i64 = 60_000;
-/// After the faults have ceased, those that were on their way still strike for so long.
-const SETTLE_MS: i64 = 15_000;
 /// Deliveries in vain before a message is given up.
 const MAX_TRIES: u32 = 3;
 /// Consumers of one queue at the same time.
@@ -270,10 +268,9 @@ impl Scheduler {
         self.cron_at += CRON_MS;
         let now = self.world.now.get();
         let mut model = self.world.model.borrow_mut();
-        if model
-            .quiet_since
-            .is_some_and(|since| now > since + SETTLE_MS)
-        {
+        // Those that began earlier may still be struck by what was drawn for them.
+        let young = |id: &u64| *id > model.quiet_from_task;
+        if model.quiet_since.is_some() && self.tasks.keys().all(young) {
             model.swept_at.get_or_insert(now);
         }
         drop(model);

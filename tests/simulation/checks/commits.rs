@@ -219,6 +219,26 @@ fn stage_passed(release: &Tracked, index: usize) -> Verdict {
     Ok(())
 }
 
+pub fn leases(_: &Model, commit: &Commit) -> Verdict {
+    let Some(before) = &commit.before else {
+        return Ok(());
+    };
+    let Some((version, Some(lease))) = before.owed() else {
+        return Ok(());
+    };
+    // Turning back or giving way is anybody's right; the holder is still at it then, and its report comes later.
+    let well = matches!(commit.after.state(), "succeeded" | "reverted");
+    let settled = match commit.after.owed() {
+        Some((owed, actor)) => owed == version && actor != Some(lease),
+        None => well || commit.after.is_active(),
+    };
+    let holder = before.intents.get(&version).map(|intent| intent.holder);
+    let over = lease.until <= commit.now;
+    must(!settled || over || holder == Some(commit.task), || {
+        format!("act {} was ended by task {}", lease.act, commit.task)
+    })
+}
+
 pub fn end_over_foreign(model: &Model, commit: &Commit) -> Verdict {
     let well = matches!(commit.after.state(), "succeeded" | "reverted");
     let foreign = model.foreign_in(&commit.after, commit.look.as_ref());

@@ -17,6 +17,8 @@ type Verdict = Result<(), String>;
 #[derive(Debug)]
 pub struct Commit {
     pub now: i64,
+    /// The invocation that made it.
+    pub task: u64,
     pub before: Option<Tracked>,
     pub after: Tracked,
     /// The highest sequence among the release's decisions.
@@ -33,13 +35,14 @@ type CommitCheck = fn(&Model, &Commit) -> Verdict;
 type PostCheck = fn(&Model, &Post) -> Verdict;
 type StateCheck = fn(&Model, i64) -> Verdict;
 
-const COMMITS: [(&str, CommitCheck); 7] = [
+const COMMITS: [(&str, CommitCheck); 8] = [
     ("versions and sequences without gaps", commits::sequences),
     ("an end is an end", commits::ended_for_good),
     ("the row's columns are those of its JSON", commits::columns),
     ("windows without gaps, each judged once", commits::windows),
     ("the share never rises after harm", commits::harm),
     ("the share rises only after a passed stage", commits::rises),
+    ("a lease ends by its holder or by time", commits::leases),
     (
         "no end over a foreign deployment in sight",
         commits::end_over_foreign,
