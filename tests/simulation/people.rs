@@ -13,8 +13,8 @@ use crate::plans::plan;
 use crate::scheduler::Scheduler;
 use crate::world::{ACCOUNT, CLOUDFLARE_TOKEN, TOKEN, World};
 
-/// What a new release may ask for if its Worker is taken. `queue` and `supersede` belong here once the API has them.
-const ON_CONFLICT: [&str; 1] = ["reject"];
+/// What a new release may ask for if its Worker is taken.
+const ON_CONFLICT: [&str; 3] = ["reject", "queue", "supersede"];
 
 /// A Worker and its versions, oldest first.
 struct Worker {
