@@ -485,3 +485,33 @@ fn own_queries_and_request_counts_are_judged() {
     let id = world.release("shop");
     assert_eq!(world.finish(&id)["reason"], "no_data");
 }
+
+#[test]
+fn nobody_overtakes_those_who_wait_and_no_newer_release_is_sent_back() {
+    let world = World::new();
+    let versions = world.worker("shop", &[healthy(), healthy(), healthy()]);
+    world.plan("shop", |_| ());
+    let first = id(&create(&world, "reject", &versions[1]).1);
+    world.run_for(1_000);
+    let waiting = id(&create(&world, "supersede", &versions[2]).1);
+    // The running release goes back and ends, but nobody wakes the one that waits.
+    world.set_rule(|call| matches!(call, Call::Send(_)).then_some(Fault::Refused));
+    world.run_until(world.now.get() + 59_000, |world| {
+        !world.get(&first)["ended_at"].is_null()
+    });
+    world.clear_rule();
+    if world.get(&first)["ended_at"].is_null() {
+        world.finish(&first);
+    }
+    world.queue.borrow_mut().clear();
+    let later = create(&world, "queue", &versions[1]).1;
+    assert_eq!(later["state"], "queued", "{later}");
+    world.finish(&id(&later));
+    assert_eq!(state(&world, &waiting), is("succeeded", None));
+    assert_eq!(
+        state(&world, &id(&later)),
+        is("succeeded", None),
+        "after it, and not sent back by it"
+    );
+    assert_eq!(world.split("shop"), [(versions[1].clone(), 100.0)].into());
+}

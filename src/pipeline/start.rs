@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 
 use super::Pipeline;
 use super::ports::Ports;
-use crate::cloudflare::{ApiError, Urgency, Version, reference_percentiles};
-use crate::release::{Command, Deployment, Input, Release, SYSTEM, Status, WorkerRef};
+use crate::cloudflare::{ApiError, ErrorKind, Urgency, Version, reference_percentiles};
+use crate::release::{Command, Deployment, Input, Release, SYSTEM, Seen, Status, WorkerRef};
 use crate::store::{self, StoreError};
+use crate::time::UnixMs;
 
 /// The old version's percentiles are taken over this long before the start.
 const REFERENCE_MS: i64 = 10 * 60_000;
@@ -18,6 +19,8 @@ const REFERENCE_MS: i64 = 10 * 60_000;
 pub enum NotReady {
     /// Cloudflare did not answer; nothing is known.
     Unreadable(ApiError),
+    /// The database did not answer.
+    Store(StoreError),
     /// The Worker's traffic does not allow it now.
     Conflict(String),
     /// The request asks for what can't be: a field of `POST /v1/releases`, and why.
@@ -27,10 +30,11 @@ pub enum NotReady {
 impl NotReady {
     /// The same as a sentence.
     #[must_use]
-    pub fn detail(&self) -> &str {
+    pub fn detail(&self) -> String {
         match self {
-            Self::Unreadable(error) => &error.detail,
-            Self::Conflict(detail) | Self::Invalid(_, detail) => detail,
+            Self::Unreadable(error) => error.detail.clone(),
+            Self::Store(error) => error.to_string(),
+            Self::Conflict(detail) | Self::Invalid(_, detail) => detail.clone(),
         }
     }
 }
@@ -108,6 +112,17 @@ impl<P: Ports> Pipeline<'_, P> {
         )
         .await;
         let (deployment, versions) = (deployment?, versions.map_err(unreadable)?);
+        // What the Worker's last release left must be shown, or this is an older state: to start from it would be to start
+        // from what no longer serves.
+        let left = store::last_seen(self.ports, worker).await;
+        let lags = |seen: &Seen| deployment.seen().created_us < seen.created_us;
+        if left.map_err(NotReady::Store)?.as_ref().is_some_and(lags) {
+            return Err(NotReady::Unreadable(ApiError {
+                kind: ErrorKind::Unknown,
+                detail: "Cloudflare still shows an older deployment than the last release left"
+                    .to_owned(),
+            }));
+        }
         let Some(old) = deployment.sole_version().map(str::to_owned) else {
             let now = deployment.describe();
             return Err(NotReady::Conflict(format!(
@@ -163,7 +178,6 @@ impl<P: Ports> Pipeline<'_, P> {
             self.clear_the_way(release, &others).await?;
         }
         let waits_longer = |other: &&Release| {
-            let age = |release: &Release| (release.origin.created_at, release.id().to_owned());
             other.progress.status == Status::Queued
                 && !release.origin.supersedes
                 && age(other) < age(release)
@@ -179,14 +193,14 @@ impl<P: Ports> Pipeline<'_, P> {
                 actor: SYSTEM.to_owned(),
                 command,
             },
-            Err(NotReady::Unreadable(error)) => {
-                let detail = format!("a queued release could not start yet: {}", error.detail);
+            Err(unknown @ (NotReady::Unreadable(_) | NotReady::Store(_))) => {
+                let detail = format!("a queued release could not start yet: {}", unknown.detail());
                 self.ports
                     .log(&json!({"log": "alert", "release": release.id(), "detail": detail}));
                 return Ok(());
             }
             Err(refused) => Input::CannotStart {
-                detail: refused.detail().to_owned(),
+                detail: refused.detail(),
             },
         };
         let rows = BTreeMap::from([(release.id().to_owned(), release.clone())]);
@@ -203,10 +217,8 @@ impl<P: Ports> Pipeline<'_, P> {
         release: &Release,
         others: &[Release],
     ) -> Result<(), StoreError> {
-        let older = others.iter().filter(|other| {
-            other.progress.status != Status::Queued
-                || other.origin.created_at <= release.origin.created_at
-        });
+        // Never a newer one: that would put older code in its place.
+        let older = others.iter().filter(|other| age(other) < age(release));
         let rows: BTreeMap<String, Release> = older
             .map(|other| (other.id().to_owned(), other.clone()))
             .collect();
@@ -219,6 +231,11 @@ impl<P: Ports> Pipeline<'_, P> {
             .collect();
         self.settle_and_act(rows, inputs).await
     }
+}
+
+/// What was created earlier goes first; of the same millisecond, by id.
+fn age(release: &Release) -> (UnixMs, &str) {
+    (release.origin.created_at, release.id())
 }
 
 fn deployable(worker: &WorkerRef, versions: &[Version], version: &str) -> Result<(), NotReady> {

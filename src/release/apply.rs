@@ -10,7 +10,7 @@ use super::input::Refusal;
 use super::plan::Percent;
 use super::soak::{ROUTINE_LOOK_MS, backoff_ms};
 use super::state::{
-    Deploying, Lease, Reason, Release, Seen, Soak, SoakClock, StageState, Status, Step,
+    Deploying, Lease, Reason, Release, Revert, Seen, Soak, SoakClock, StageState, Status, Step,
 };
 use crate::slo::Tally;
 use crate::time::UnixMs;
@@ -200,6 +200,14 @@ impl Draft {
                 }
                 return Ok(());
             }
+            // While a split of unknown outcome could still land on theirs, the end is not said: each act looks before it
+            // writes, so nothing more is written meanwhile.
+            Outcome::Foreign { .. } if now < self.next.progress.unknown_until => {
+                deploying.actor = None;
+                self.still_deploying(paused, deploying);
+                self.next.progress.act_due_at = Some(self.next.progress.unknown_until);
+                return Ok(());
+            }
             Outcome::Foreign {
                 deployment,
                 overwritten,
@@ -321,39 +329,22 @@ impl Draft {
             return Err(Refusal::Stale);
         };
         if revert.forward_act == Some(act) {
-            revert.forward_act = None;
-            // What it brought about is the newest there is: a list that does not show it lags, and proves nothing.
-            match outcome {
-                Outcome::Serving { deployment, .. } => self.saw(deployment),
-                Outcome::Unknown {
-                    posted: Some(id), ..
-                } => {
-                    self.next.progress.posted = Some(id.clone());
-                }
-                _ => (),
-            }
-            // Unless its own write may still be carried out, no forward act can write after this report.
-            if !matches!(outcome, Outcome::Unknown { written: true, .. }) {
-                revert.quiet_from = now.max(self.next.progress.unknown_until);
-            }
-            if revert.actor.is_none() {
-                self.next.progress.act_due_at = Some(now);
-            }
-            self.next.progress.status = Status::Reverting(revert);
+            self.forward_reported(revert, outcome);
             return Ok(());
         }
         if revert.actor.map(|lease| lease.act) != Some(act) {
             return Err(Refusal::Stale);
         }
-        revert.actor = None;
+        let lease = revert.actor.take();
         if let Outcome::Foreign {
             deployment,
             overwritten,
         } = outcome
         {
             // As long as a split of ours is under way it could still land on theirs: a look after that says the end.
-            if now < revert.quiet_from {
-                self.next.progress.act_due_at = Some(revert.quiet_from);
+            let quiet_from = revert.quiet_from.max(self.next.progress.unknown_until);
+            if now < quiet_from {
+                self.next.progress.act_due_at = Some(quiet_from);
                 self.next.progress.status = Status::Reverting(revert);
             } else {
                 self.supersede(deployment, *overwritten);
@@ -392,7 +383,16 @@ impl Draft {
                 self.finish(status, Some(because.reason), because.detail, Some(data));
                 return Ok(());
             }
-            Outcome::Unknown { detail, posted, .. } => {
+            Outcome::Unknown {
+                detail,
+                written,
+                posted,
+            } => {
+                if *written {
+                    let until = lease.map_or(now, |lease| lease.until);
+                    let progress = &mut self.next.progress;
+                    progress.unknown_until = progress.unknown_until.max(until);
+                }
                 if posted.is_some() {
                     self.next.progress.posted.clone_from(posted);
                 }
@@ -420,6 +420,30 @@ impl Draft {
             self.event("alert.raised", None, Some(detail), None);
         }
         Ok(())
+    }
+
+    /// The act that was applying a split when the way back began has reported.
+    fn forward_reported(&mut self, mut revert: Revert, outcome: &Outcome) {
+        let now = self.moment.now;
+        revert.forward_act = None;
+        // What it brought about is the newest there is: a list that does not show it lags, and proves nothing.
+        match outcome {
+            Outcome::Serving { deployment, .. } => self.saw(deployment),
+            Outcome::Unknown {
+                posted: Some(id), ..
+            } => {
+                self.next.progress.posted = Some(id.clone());
+            }
+            _ => (),
+        }
+        // Unless its own write may still be carried out, no forward act can write after this report.
+        if !matches!(outcome, Outcome::Unknown { written: true, .. }) {
+            revert.quiet_from = now.max(self.next.progress.unknown_until);
+        }
+        if revert.actor.is_none() {
+            self.next.progress.act_due_at = Some(now);
+        }
+        self.next.progress.status = Status::Reverting(revert);
     }
 
     /// Takes note of a deployment of this release that was read back. What has been seen only ever gets newer.

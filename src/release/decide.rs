@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 use super::input::{Command, Decision, Input, Judged, Moment, NewEvent, Refusal};
 use super::plan::{Advance, OnApprovalTimeout};
 use super::state::{
-    Deploying, Ending, Lease, Reason, Release, Revert, SoakClock, StageDecision, StageState,
+    Deploying, Ending, Lease, Reason, Release, Revert, Soak, SoakClock, StageDecision, StageState,
     Status, Step, Wait,
 };
 use super::table::{Phase, Rule, rule};
-use crate::slo::{Reading, Severity, Verdict};
+use crate::slo::{Reading, Severity, Slo, Verdict};
 use crate::time::{UnixMs, rfc3339};
 
 /// How long an actor may write for a release: a few calls of 10 s each, and room to queue for them.
@@ -85,6 +85,27 @@ pub fn decide_all(
         })
         .collect();
     (whole, fates)
+}
+
+/// Waives the SLOs of severity `pause` that are in harm, in this soak and in the one before that is still judged; answers
+/// their names.
+fn waive_harm(soak: &mut Soak, slos: &[Slo]) -> Vec<String> {
+    let mut waived = Vec::new();
+    for (reading, slo) in soak.readings.iter().zip(slos) {
+        if reading.verdict == Verdict::Harm && slo.severity == Severity::Pause {
+            soak.waived.insert(slo.name.clone());
+            waived.push(slo.name.clone());
+        }
+    }
+    if let Some(before) = soak.before.as_deref_mut() {
+        let earlier = waive_harm(before, slos);
+        waived.extend(
+            earlier
+                .into_iter()
+                .filter(|name| !soak.waived.contains(name)),
+        );
+    }
+    waived
 }
 
 /// A decision in the making.
@@ -266,8 +287,13 @@ impl Draft {
         let Status::AwaitingApproval { wait, .. } = &self.next.progress.status else {
             return Err(Refusal::Stale);
         };
-        let lacking = wait.lacking.clone();
+        let mut lacking = wait.lacking.clone();
         if approved {
+            // Whoever approves has seen what was recorded meanwhile, and waives it for this stage.
+            let slos = self.next.origin.plan.slos.clone();
+            if let Some(soak) = self.next.progress.status.soak_mut() {
+                lacking.extend(waive_harm(soak, &slos));
+            }
             let data = (!lacking.is_empty()).then(|| json!({"waived": lacking}));
             self.event("approval.granted", None, comment.cloned(), data);
             self.pass_now();
@@ -362,12 +388,7 @@ impl Draft {
         };
         if let Some(soak) = soak {
             // Whoever resumes has seen the harm that paused it, and waives that SLO for this stage.
-            for (reading, slo) in soak.readings.iter().zip(slos) {
-                if reading.verdict == Verdict::Harm && slo.severity == Severity::Pause {
-                    soak.waived.insert(slo.name.clone());
-                    waived.push(slo.name.clone());
-                }
-            }
+            waived = waive_harm(soak, slos);
             if let SoakClock::RemainingMs(left) = soak.clock {
                 soak.clock = SoakClock::EndsAt(now + left);
                 ends_at = Some(now + left);

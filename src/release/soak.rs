@@ -90,19 +90,20 @@ impl Draft {
             let Some(harmed) = self.count(window) else {
                 break;
             };
+            let stage = self.judged.last().map_or(0, |judged| judged.stage);
             for reading in harmed {
                 match reading.0 {
                     Severity::Revert => {
                         let reading = reading.1;
-                        self.violated(Severity::Revert, &reading);
+                        self.violated(Severity::Revert, &reading, stage);
                         self.go_back(Reason::SloViolation, Some(reading.sentence), true);
                         return Ok(());
                     }
                     Severity::Pause => {
-                        self.violated(Severity::Pause, &reading.1);
+                        self.violated(Severity::Pause, &reading.1, stage);
                         paused_by = Some(reading.1);
                     }
-                    Severity::Observe => self.violated(Severity::Observe, &reading.1),
+                    Severity::Observe => self.violated(Severity::Observe, &reading.1, stage),
                 }
             }
         }
@@ -138,6 +139,14 @@ impl Draft {
             return false;
         }
         match look {
+            // Nor while a split of unknown outcome could still land on theirs: the end is said when that is over.
+            Head::Foreign { .. } if now < self.next.progress.unknown_until => {
+                let until = self.next.progress.unknown_until;
+                if let Some(soak) = self.next.progress.status.soak_mut() {
+                    soak.look_again_at = until;
+                }
+                false
+            }
             Head::Foreign {
                 deployment,
                 overwritten,
@@ -281,12 +290,12 @@ impl Draft {
         Some(harmed)
     }
 
-    /// Tells of harm, once per SLO and stage.
-    fn violated(&mut self, severity: Severity, reading: &crate::slo::Reading) {
+    /// Tells of harm, once per SLO and stage (counted from 1; it may be the one before the present).
+    fn violated(&mut self, severity: Severity, reading: &crate::slo::Reading, stage: usize) {
         let Some(soak) = self.next.progress.status.soak_mut() else {
             return;
         };
-        if soak.told.insert(format!("harm {}", reading.slo)) {
+        if soak.told.insert(format!("harm {stage} {}", reading.slo)) {
             let data = json!({"severity": severity, "slo": reading});
             self.event(
                 "slo.violated",
@@ -294,6 +303,9 @@ impl Draft {
                 Some(reading.sentence.clone()),
                 Some(data),
             );
+            if let Some(event) = self.events.last_mut() {
+                event.stage = Some(stage);
+            }
         }
     }
 
@@ -370,7 +382,9 @@ impl Draft {
             now: asked_at,
             ..self.moment
         };
-        if now < ends_at || !windows_due(&self.next, &asked).is_empty() {
+        // The stage before is judged to its end first: its last windows settle while this one soaks.
+        let judged = soak.before.is_none() && windows_due(&self.next, &asked).is_empty();
+        if now < ends_at || !judged {
             return;
         }
         let lacking = self.lacking();

@@ -199,3 +199,42 @@ fn the_diagram_in_the_documentation_is_current() {
         "ARCHITECTURE.md is not what the table says; `cargo run -- schemas` mends it"
     );
 }
+
+#[test]
+fn approving_waives_what_was_recorded_meanwhile() {
+    let manual = |plan: &mut serde_json::Value| {
+        pausing(plan);
+        plan["stages"][0]["advance"] = "manual".into();
+    };
+    let waiting = soak_until(soaking_of(fixture::plan(manual)), NOW + 70_000, 0);
+    assert_eq!(Phase::of(&waiting.progress.status), Phase::AwaitingApproval);
+    let due = waiting.progress.check_due_at.unwrap();
+    let harmed = then(
+        &waiting,
+        &checked(&waiting, vec![window(next_window(&waiting), 100)]),
+        due,
+    );
+    assert_eq!(
+        Phase::of(&harmed.progress.status),
+        Phase::AwaitingApproval,
+        "recorded only"
+    );
+    let approve = command(Command::Approve {
+        stage: 1,
+        comment: None,
+    });
+    let decision = decide(&harmed, &approve, &moment(due)).unwrap();
+    assert_eq!(
+        decision.events[0].data,
+        Some(serde_json::json!({"waived": ["errors"]}))
+    );
+    // The stage's last windows, judged while the next split is applied, do not pause the release again.
+    let next = decision.release;
+    let due = next.progress.check_due_at.unwrap();
+    let after = then(
+        &next,
+        &checked(&next, vec![window(next_window(&next), 100)]),
+        due,
+    );
+    assert_eq!(Phase::of(&after.progress.status), Phase::Deploying);
+}

@@ -8,6 +8,6 @@ pub use plans::{Precondition, StoredPlan, delete_plan, get_plan, list_plans, put
 pub use releases::{
     Alarm, DeadLetter, Idempotency, Loaded, ReleaseFilter, StoredEvent, Write, commit,
     commit_statements, contenders, create, dead_letters, delete_staged, due_alarms, events,
-    forget_keys, has_active, list, load, queued_alarms, remembered, windows,
+    forget_keys, has_active, last_seen, list, load, queued_alarms, remembered, windows,
 };
 pub use row::StoreError;

@@ -62,7 +62,9 @@ impl From<Precondition> for Param {
             Precondition::None => -1,
             Precondition::Absent => 0,
             Precondition::Exists => -2,
-            Precondition::Revision(revision) => revision.max(1),
+            // No plan has a revision below 1, so nothing is written.
+            Precondition::Revision(revision) if revision < 1 => i64::from(i32::MAX),
+            Precondition::Revision(revision) => revision,
         })
     }
 }

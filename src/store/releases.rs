@@ -8,14 +8,15 @@ use serde_json::{Value, json};
 use super::row::{StoreError, json, number, text};
 use crate::pipeline::message::MessageKind;
 use crate::pipeline::ports::{Param, Row, Sql, SqlError, Statement};
-use crate::release::{Decision, Judged, NewEvent, Release, SCHEMA, WorkerRef};
+use crate::release::{Decision, Judged, NewEvent, Release, SCHEMA, Seen, WorkerRef};
 use crate::time::UnixMs;
 
 // Each statement takes the whole batch of decisions as one JSON parameter, so their number does not grow with it.
 // The first one is the guard: it inserts a decision row only for a release that is still at the sequence that was loaded,
 // and for a start only if nobody else holds the Worker. All others join that row by its fresh id, so the writes of a
 // decision that lost match nothing, and those of its neighbours go through. The release itself is held to its sequence
-// once more: when a batch is sent again after an unknown commit, somebody may have decided further in the meantime.
+// once more: when a batch is sent again after an unknown commit, somebody may have decided further in the meantime. For the
+// same reason windows and events that are there already are left alone.
 const GUARD: &str = "INSERT INTO decisions (release, seq, decision_id, version, at)
     SELECT r.id, j.value->>'seq', j.value->>'decision_id', j.value->>'version', j.value->>'at'
     FROM json_each(?1) j JOIN releases r ON r.id = j.value->>'id' AND r.seq = j.value->>'seq' - 1
@@ -34,11 +35,13 @@ const RELEASE: &str = "UPDATE releases SET progress = x.progress, state = x.stat
 const WINDOWS: &str = "INSERT INTO windows (release, window_index, stage, body)
     SELECT d.release, w.value->>'index', w.value->>'stage', w.value->'body'
     FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id' AND d.seq = j.value->>'seq'
-        AND d.decision_id = j.value->>'decision_id', json_each(j.value->'windows') w";
+        AND d.decision_id = j.value->>'decision_id', json_each(j.value->'windows') w
+    WHERE 1 ON CONFLICT (release, window_index) DO NOTHING";
 const EVENTS: &str = "INSERT INTO events (release, sequence, body)
     SELECT d.release, e.value->>'sequence', e.value
     FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id' AND d.seq = j.value->>'seq'
-        AND d.decision_id = j.value->>'decision_id', json_each(j.value->'events') e";
+        AND d.decision_id = j.value->>'decision_id', json_each(j.value->'events') e
+    WHERE 1 ON CONFLICT (release, sequence) DO NOTHING";
 const WON: &str =
     "SELECT d.release FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id'
     AND d.seq = j.value->>'seq' AND d.decision_id = j.value->>'decision_id'";
@@ -64,6 +67,9 @@ const EXISTS: &str =
 const DELETE: &str = "DELETE FROM releases WHERE id = ?1 AND seq = ?2 AND state = 'staged'";
 const CONTENDERS: &str = "SELECT id, origin, progress FROM releases WHERE account_id = ?1 AND script_name = ?2 AND id <> ?3
     AND state IN ('queued', 'rolling_out', 'paused', 'awaiting_approval', 'reverting')";
+const LAST_ENDED: &str =
+    "SELECT id, origin, progress FROM releases WHERE account_id = ?1 AND script_name = ?2
+    AND ended_at IS NOT NULL ORDER BY ended_at DESC LIMIT 1";
 const QUEUED: &str = "SELECT r.id, r.act_due_at AS due_at FROM json_each(?1) j JOIN releases r
     ON r.account_id = j.value->>'account_id' AND r.script_name = j.value->>'script_name' WHERE r.state = 'queued'";
 const WINDOWS_OF: &str = "SELECT body FROM windows WHERE release = ?1 AND window_index >= ?2 ORDER BY window_index LIMIT ?3";
@@ -71,7 +77,7 @@ const LOAD: &str =
     "SELECT origin, progress FROM releases WHERE id IN (SELECT value FROM json_each(?1))";
 const ACTIVE: &str = "SELECT id FROM releases WHERE account_id = ?1 AND script_name = ?2
     AND state IN ('rolling_out', 'paused', 'awaiting_approval', 'reverting')";
-const LIST: &str = "SELECT id, origin, progress FROM releases
+const LIST: &str = "SELECT id, created_at, origin, progress FROM releases
     WHERE (?1 = '' OR script_name = ?1) AND (?2 = '' OR plan = ?2) AND (?3 = '' OR state = ?3)
     AND (created_at < ?4 OR (created_at = ?4 AND id < ?5)) AND created_at >= ?7 AND created_at < ?8
     ORDER BY created_at DESC, id DESC LIMIT ?6";
@@ -365,6 +371,23 @@ pub async fn contenders(
     rows.iter().flatten().map(release).collect()
 }
 
+/// The newest deployment that the Worker's last release has seen, if there was one.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn last_seen(sql: &impl Sql, worker: &WorkerRef) -> Result<Option<Seen>, StoreError> {
+    let params = vec![
+        worker.account_id.as_str().into(),
+        worker.script_name.as_str().into(),
+    ];
+    let rows = sql.batch(vec![Statement::new(LAST_ENDED, params)]).await?;
+    let row = rows.iter().flatten().next();
+    Ok(row
+        .map(release)
+        .transpose()?
+        .and_then(|last| last.progress.seen))
+}
+
 /// The alarms of the releases that wait for one of these Workers.
 ///
 /// # Errors
@@ -417,11 +440,14 @@ pub struct ReleaseFilter {
     pub limit: i64,
 }
 
-/// Releases, newest first.
+/// Releases, newest first, and where the next page begins if there is one: creation time and id of the last.
 ///
 /// # Errors
 /// [`StoreError`]
-pub async fn list(sql: &impl Sql, filter: &ReleaseFilter) -> Result<Vec<Release>, StoreError> {
+pub async fn list(
+    sql: &impl Sql,
+    filter: &ReleaseFilter,
+) -> Result<(Vec<Release>, Option<(UnixMs, String)>), StoreError> {
     let (at, id) = filter.before.clone().unwrap_or((FAR_FUTURE, String::new()));
     let params = vec![
         filter.worker.as_str().into(),
@@ -429,17 +455,23 @@ pub async fn list(sql: &impl Sql, filter: &ReleaseFilter) -> Result<Vec<Release>
         filter.state.as_str().into(),
         at.into(),
         id.into(),
-        filter.limit.into(),
+        // One more than wanted tells whether there is a next page.
+        (filter.limit + 1).into(),
         filter.since.into(),
         filter.until.unwrap_or(FAR_FUTURE).into(),
     ];
     let rows = sql.batch(vec![Statement::new(LIST, params)]).await?;
-    // Unreadable ones are left out here; the sweep tells of them.
-    Ok(rows
-        .iter()
-        .flatten()
-        .filter_map(|row| release(row).ok())
-        .collect())
+    let wanted = usize::try_from(filter.limit).unwrap_or(0);
+    let rows: Vec<&Row> = rows.iter().flatten().collect();
+    let page = rows.get(..wanted).unwrap_or(&rows);
+    let next = page.last().filter(|_| rows.len() > wanted);
+    let next = next.map(|row| {
+        let at = number(row, "created_at").unwrap_or(0);
+        text(row, "id").map(|id| (at, id.to_owned()))
+    });
+    // Unreadable rows are left out, but count for the page; the sweep tells of them.
+    let releases = page.iter().filter_map(|row| release(row).ok()).collect();
+    Ok((releases, next.transpose()?))
 }
 
 /// An event as it is stored.

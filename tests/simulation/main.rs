@@ -25,7 +25,7 @@
 //! | decisions: no guard of `seq`, and `INSERT OR REPLACE` | 0 | versions and sequences without gaps |
 //! | an act does not look before it writes | 0 | a POST follows a look of its own act |
 //! | `reverted` without `quiet_from` | 367 | the split is what the last commit says |
-//! | the sweep does not look a minute ahead | 0 | an alarm rings in time once all is quiet |
+//! | the sweep does not look a minute ahead | 42 | an alarm rings in time once all is quiet |
 //! | windows are counted twice | 0 | windows without gaps, each judged once |
 //! | foreign deployments are ignored | 2 | a POST never overwrites what was seen to be foreign |
 //! | calls may outlast the lease | 393 | a POST is sent within its lease |

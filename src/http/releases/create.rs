@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ::http::{Request, Response, StatusCode, header};
 use serde::Deserialize;
+use serde_json::json;
 
 use super::super::body::json_body;
 use super::super::problem::Problem;
@@ -15,7 +16,7 @@ use crate::pipeline::ports::Ports;
 use crate::release::{
     Decision, Input, Origin, Progress, Refusal, Release, ReleaseView, SCHEMA, Status, decide,
 };
-use crate::store::{self, Idempotency, Write};
+use crate::store::{self, Idempotency, StoreError, Write};
 
 /// The body of `POST /v1/releases`.
 #[derive(Deserialize)]
@@ -144,7 +145,12 @@ async fn make<P: Ports>(
             answer,
         }))
     };
-    if body.start && active.is_none() {
+    // Whoever is willing to wait does not overtake those who wait already; the queue starts it at once if nobody does.
+    let line = match body.on_conflict {
+        OnConflict::Reject => Vec::new(),
+        _ => store::contenders(pipeline.ports, &worker, release.id()).await?,
+    };
+    if body.start && active.is_none() && line.is_empty() {
         let decision = started(pipeline, &release).await?;
         let write = Write {
             decision: &decision,
@@ -174,8 +180,15 @@ async fn make<P: Ports>(
     if !store::create(pipeline.ports, &release, None, memory.as_ref()).await? {
         return Err(Problem::conflict("this Idempotency-Key has just been used"));
     }
-    if release.progress.status == Status::Queued {
-        wait_in_line(pipeline, &release).await?;
+    if release.progress.status == Status::Queued
+        && let Err(error) = wait_in_line(pipeline, &release).await
+    {
+        // It exists, so this is no failure of the request: its alarm stands, and the sweep does what was left.
+        let detail = format!("a queued release waits for the sweep: {error}");
+        let id = release.id();
+        pipeline
+            .ports
+            .log(&json!({"log": "alert", "release": id, "detail": detail}));
     }
     created(&release)
 }
@@ -204,7 +217,7 @@ async fn started<P: Ports>(
 async fn wait_in_line<P: Ports>(
     pipeline: &Pipeline<'_, P>,
     release: &Release,
-) -> Result<(), Problem> {
+) -> Result<(), StoreError> {
     if release.origin.supersedes {
         let worker = &release.origin.plan.worker;
         let others = store::contenders(pipeline.ports, worker, release.id()).await?;

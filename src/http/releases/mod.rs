@@ -46,6 +46,7 @@ fn not_ready(refused: NotReady) -> Problem {
             let seconds = (error.retry_after_ms() / 1_000).max(5);
             Problem::unavailable(format!("nothing was changed: {}", error.detail), seconds)
         }
+        NotReady::Store(error) => error.into(),
         NotReady::Conflict(detail) => Problem::conflict(detail),
         NotReady::Invalid(pointer, detail) => Problem::field(pointer, detail),
     }

@@ -209,7 +209,6 @@ pub async fn list<P: Ports>(pipeline: &Pipeline<'_, P>, request: &Request<Vec<u8
         ],
     )?;
     let text = |name: &str| query.get(name).unwrap_or_default().to_owned();
-    let wanted = query.limit(50)?;
     let before = match query.get("cursor") {
         Some(cursor) => Some(
             read_cursor(cursor)
@@ -224,18 +223,11 @@ pub async fn list<P: Ports>(pipeline: &Pipeline<'_, P>, request: &Request<Vec<u8
         since: query.time("since")?.unwrap_or(0),
         until: query.time("until")?,
         before,
-        // One more than wanted tells whether there is a next page.
-        limit: wanted + 1,
+        limit: query.limit(50)?,
     };
-    let mut releases = store::list(pipeline.ports, &filter).await?;
-    let more = i64::try_from(releases.len()).is_ok_and(|found| found > wanted);
-    if more {
-        releases.pop();
-    }
-    let last = releases.last().filter(|_| more);
+    let (releases, next) = store::list(pipeline.ports, &filter).await?;
     // By creation time and id, so that what is created or ends between two pages moves nobody.
-    let cursor = |at: UnixMs, id: &str| URL_SAFE_NO_PAD.encode(format!("{at},{id}"));
-    let next_cursor = last.map(|release| cursor(release.origin.created_at, release.id()));
+    let next_cursor = next.map(|(at, id)| URL_SAFE_NO_PAD.encode(format!("{at},{id}")));
     let items: Vec<ReleaseView<'_>> = releases.iter().map(ReleaseView::from).collect();
     list_answer(items, next_cursor)
 }
