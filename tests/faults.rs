@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use hmd::pipeline::ports::QueueName;
-use hmd::simulator::{BehaviorPatch, HandDeployment, VersionShare};
+use hmd::simulator::{HandDeployment, VersionShare};
 use serde_json::{Value, json};
 use support::{ACCOUNT, Call, Fault, Queued, World, failing, healthy};
 
@@ -245,16 +245,7 @@ fn whatever_call_fails_a_bad_version_is_reverted() {
             let world = World::new();
             let (versions, id) = released(&world);
             world.run_to(&id, |r| r["stages"][0]["state"] == "soaking");
-            let bad = BehaviorPatch {
-                error_rate: Some(0.4),
-                ..BehaviorPatch::default()
-            };
-            world
-                .cloudflare
-                .lock()
-                .unwrap()
-                .patch_behavior(world.now.get(), ACCOUNT, "shop", &versions[1], bad)
-                .unwrap();
+            world.set_error_rate("shop", &versions[1], 0.4);
             let calls = Rc::new(Cell::new(0));
             let counted = Rc::clone(&calls);
             world.set_rule(move |call| {
@@ -609,21 +600,9 @@ fn harm_at_the_end_of_a_soak_is_seen_in_the_next_stage() {
     world.run_to(&id, |r| r["stages"][0]["state"] == "soaking");
     // It fails in the last settled-too-late seconds of the first stage only.
     world.run_for(21_000);
-    let set = |world: &World, error_rate| {
-        let patch = BehaviorPatch {
-            error_rate: Some(error_rate),
-            ..BehaviorPatch::default()
-        };
-        world
-            .cloudflare
-            .lock()
-            .unwrap()
-            .patch_behavior(world.now.get(), ACCOUNT, "shop", &versions[1], patch)
-            .unwrap();
-    };
-    set(&world, 0.5);
+    world.set_error_rate("shop", &versions[1], 0.5);
     world.run_to(&id, |r| r["stage"] == 2);
-    set(&world, 0.0);
+    world.set_error_rate("shop", &versions[1], 0.0);
     let release = world.finish(&id);
     assert_eq!(
         (release["state"].as_str(), release["reason"].as_str()),

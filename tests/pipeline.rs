@@ -7,7 +7,7 @@ mod support;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use hmd::simulator::{BehaviorPatch, HandDeployment, VersionShare, WorkerPatch};
+use hmd::simulator::{HandDeployment, VersionShare, WorkerPatch};
 use serde_json::{Value, json};
 use support::{ACCOUNT, World, failing, healthy};
 
@@ -107,16 +107,7 @@ fn a_version_that_fails_in_its_second_stage_is_reverted_by_whoever_sees_it() {
     world.plan("shop", |_| ());
     let id = world.release("shop");
     world.run_to(&id, |r| r["stages"][1]["state"] == "soaking");
-    let bad = BehaviorPatch {
-        error_rate: Some(0.3),
-        ..BehaviorPatch::default()
-    };
-    world
-        .cloudflare
-        .lock()
-        .unwrap()
-        .patch_behavior(world.now.get(), ACCOUNT, "shop", &versions[1], bad)
-        .unwrap();
+    world.set_error_rate("shop", &versions[1], 0.3);
     let broke_at = world.now.get();
     world.run_to(&id, |r| r["state"] != "rolling_out");
     // The invocation that saw it has reverted already: no message was needed.
@@ -366,16 +357,7 @@ fn a_manual_stage_waits_for_its_approval_and_is_watched_meanwhile() {
     // A version that breaks while it waits is reverted at once.
     let id = world.release("shop");
     world.run_to(&id, |r| r["state"] == "awaiting_approval");
-    let bad = BehaviorPatch {
-        error_rate: Some(0.3),
-        ..BehaviorPatch::default()
-    };
-    world
-        .cloudflare
-        .lock()
-        .unwrap()
-        .patch_behavior(world.now.get(), ACCOUNT, "shop", &versions[1], bad)
-        .unwrap();
+    world.set_error_rate("shop", &versions[1], 0.3);
     assert_eq!(
         state(&world.finish(&id)),
         ("reverted", Some("slo_violation"))

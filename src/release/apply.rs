@@ -144,19 +144,11 @@ impl ActPlan {
                 .strip_prefix(&self.marker)
                 .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
         });
-        let share = |version: &str| -> f64 {
-            deployment
-                .versions
-                .iter()
-                .filter(|(id, _)| id == version)
-                .map(|(_, share)| share)
-                .sum()
-        };
         marked
             && self
                 .split
                 .iter()
-                .all(|(version, percent)| (share(version) - percent.as_f64()).abs() < 0.005)
+                .all(|(version, percent)| deployment.gives(version, *percent))
     }
 }
 
@@ -164,14 +156,8 @@ impl Draft {
     /// What came of applying a stage's split, or of completing the release.
     pub(super) fn applied(&mut self, act: u32, outcome: &Outcome) -> Result<(), Refusal> {
         let now = self.moment.now;
-        let (paused, mut deploying) = match &self.next.progress.status {
-            Status::RollingOut {
-                step: Step::Deploying(d),
-            } => (false, d.clone()),
-            Status::Paused {
-                step: Step::Deploying(d),
-            } => (true, d.clone()),
-            _ => return Err(Refusal::Stale),
+        let Some(mut deploying) = self.next.progress.status.deploying().cloned() else {
+            return Err(Refusal::Stale);
         };
         if deploying.actor.map(|lease| lease.act) != Some(act) {
             return Err(Refusal::Stale);
@@ -187,7 +173,7 @@ impl Draft {
                 // An earlier split of our own could still land on top, and after the end nobody would look.
                 if deploying.completing && *read_at < quiet_from {
                     deploying.actor = None;
-                    self.still_deploying(paused, deploying);
+                    self.set_step(Step::Deploying(deploying));
                     self.next.progress.act_due_at = Some(quiet_from.max(now));
                     return Ok(());
                 }
@@ -196,7 +182,7 @@ impl Draft {
                     let data = json!({"deployment_id": deployment.id});
                     self.finish(Status::Succeeded, None, None, Some(data));
                 } else {
-                    self.begin_soak(paused, &deploying, deployment);
+                    self.begin_soak(&deploying, deployment);
                 }
                 return Ok(());
             }
@@ -204,7 +190,7 @@ impl Draft {
             // writes, so nothing more is written meanwhile.
             Outcome::Foreign { .. } if now < self.next.progress.unknown_until => {
                 deploying.actor = None;
-                self.still_deploying(paused, deploying);
+                self.set_step(Step::Deploying(deploying));
                 self.next.progress.act_due_at = Some(self.next.progress.unknown_until);
                 return Ok(());
             }
@@ -223,22 +209,10 @@ impl Draft {
             } => (detail, *permanent, *retry_after_ms),
         };
         let lease = deploying.actor.take();
-        if let Outcome::Unknown {
-            written: true,
-            posted,
-            ..
-        } = outcome
-        {
-            let until = lease.map_or(now, |lease| lease.until);
-            let progress = &mut self.next.progress;
-            progress.unknown_until = progress.unknown_until.max(until);
-            if posted.is_some() {
-                self.next.progress.posted.clone_from(posted);
-            }
-        }
+        self.remember_write(lease, outcome);
         deploying.attempts += 1;
         let (since, attempts) = (deploying.since, deploying.attempts);
-        self.still_deploying(paused, deploying);
+        self.set_step(Step::Deploying(deploying));
         if permanent || now - since > DEPLOY_PATIENCE_MS {
             self.go_back(Reason::DeployFailed, Some(detail.clone()), true);
             return Ok(());
@@ -252,17 +226,27 @@ impl Draft {
         Ok(())
     }
 
-    fn still_deploying(&mut self, paused: bool, deploying: Deploying) {
-        let step = Step::Deploying(deploying);
-        self.next.progress.status = if paused {
-            Status::Paused { step }
-        } else {
-            Status::RollingOut { step }
-        };
+    /// A write whose outcome is not known may be carried out as long as its lease lasts, and must be seen before a list of
+    /// deployments proves anything, if Cloudflare said that it took it.
+    fn remember_write(&mut self, lease: Option<Lease>, outcome: &Outcome) {
+        let progress = &mut self.next.progress;
+        if let Outcome::Unknown {
+            written: true,
+            posted,
+            ..
+        } = outcome
+        {
+            let until = lease.map_or(self.moment.now, |lease| lease.until);
+            progress.unknown_until = progress.unknown_until.max(until);
+            if posted.is_some() {
+                progress.posted.clone_from(posted);
+            }
+        }
     }
 
-    fn begin_soak(&mut self, paused: bool, deploying: &Deploying, deployment: &Deployment) {
+    fn begin_soak(&mut self, deploying: &Deploying, deployment: &Deployment) {
         let now = self.moment.now;
+        let paused = matches!(self.next.progress.status, Status::Paused { .. });
         let interval = self.next.origin.plan.check_interval.ms();
         let stage = self.next.origin.plan.stages[self.next.progress.stage].clone();
         // The split before this one is judged to its end: up to when this one was owed, for nothing was written earlier.
@@ -299,12 +283,7 @@ impl Draft {
             until_window: None,
             before,
         };
-        let step = Step::Soaking(soak);
-        self.next.progress.status = if paused {
-            Status::Paused { step }
-        } else {
-            Status::RollingOut { step }
-        };
+        self.set_step(Step::Soaking(soak));
         let record = self.record();
         record.state = StageState::Soaking;
         record.soak_ends_at = (!paused).then(|| now + stage.soak.ms());
@@ -383,21 +362,7 @@ impl Draft {
                 self.finish(status, Some(because.reason), because.detail, Some(data));
                 return Ok(());
             }
-            Outcome::Unknown {
-                detail,
-                written,
-                posted,
-            } => {
-                if *written {
-                    let until = lease.map_or(now, |lease| lease.until);
-                    let progress = &mut self.next.progress;
-                    progress.unknown_until = progress.unknown_until.max(until);
-                }
-                if posted.is_some() {
-                    self.next.progress.posted.clone_from(posted);
-                }
-                (detail, false, None)
-            }
+            Outcome::Unknown { detail, .. } => (detail, false, None),
             Outcome::Failed {
                 detail,
                 permanent,
@@ -405,6 +370,7 @@ impl Draft {
             } => (detail, *permanent, *retry_after_ms),
             Outcome::Foreign { .. } => return Err(Refusal::Stale),
         };
+        self.remember_write(lease, outcome);
         revert.attempts += 1;
         let attempts = revert.attempts;
         revert.last_failure = Some(detail.clone());

@@ -483,27 +483,28 @@ impl Draft {
             actor: None,
             watch,
         });
-        progress.status = if matches!(progress.status, Status::Paused { .. }) {
+        progress.act_due_at = Some(now);
+        self.set_step(step);
+        self.schedule_check();
+    }
+
+    /// Puts a step into force; a paused release stays paused.
+    pub(super) fn set_step(&mut self, step: Step) {
+        let status = &mut self.next.progress.status;
+        *status = if matches!(status, Status::Paused { .. }) {
             Status::Paused { step }
         } else {
             Status::RollingOut { step }
         };
-        progress.act_due_at = Some(now);
-        self.schedule_check();
     }
 
     /// Begins the way back. `at_once`: the caller takes the lease and acts in this very invocation.
     pub(super) fn go_back(&mut self, reason: Reason, detail: Option<String>, at_once: bool) {
         let now = self.moment.now;
-        let forward = match &self.next.progress.status {
-            Status::RollingOut {
-                step: Step::Deploying(d),
-            }
-            | Status::Paused {
-                step: Step::Deploying(d),
-            } => d.actor.filter(|lease| lease.until > now),
-            _ => None,
-        };
+        let forward = self.next.progress.status.deploying();
+        let forward = forward
+            .and_then(|deploying| deploying.actor)
+            .filter(|lease| lease.until > now);
         let record = self.record();
         record.state = StageState::Failed;
         record.left_at = Some(now);

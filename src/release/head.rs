@@ -42,19 +42,19 @@ impl Deployment {
         serving.next().is_none().then_some(version)
     }
 
+    /// Whether it gives a version this share of the traffic, to the hundredth of a percent.
+    #[must_use]
+    pub fn gives(&self, version: &str, percent: Percent) -> bool {
+        let shares = self.versions.iter().filter(|(id, _)| id == version);
+        let share: f64 = shares.map(|(_, share)| share).sum();
+        (share - percent.as_f64()).abs() < 0.005
+    }
+
     /// Whether it is exactly the split in which `new` has `percent` and `old` the rest.
     #[must_use]
     pub fn is_split(&self, old: &str, new: &str, percent: Percent) -> bool {
-        let share = |version: &str| -> f64 {
-            self.versions
-                .iter()
-                .filter(|(id, _)| id == version)
-                .map(|(_, share)| share)
-                .sum()
-        };
-        let close = |a: f64, b: f64| (a - b).abs() < 0.005;
-        close(share(new), percent.as_f64())
-            && close(share(old), percent.rest().as_f64())
+        self.gives(new, percent)
+            && self.gives(old, percent.rest())
             && self
                 .versions
                 .iter()

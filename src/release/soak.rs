@@ -161,15 +161,9 @@ impl Draft {
 
     /// Whether somebody holds a lease that has not run out.
     fn acting(&self) -> bool {
-        match &self.next.progress.status {
-            Status::RollingOut {
-                step: Step::Deploying(d),
-            }
-            | Status::Paused {
-                step: Step::Deploying(d),
-            } => d.actor.is_some_and(|lease| lease.until > self.moment.now),
-            _ => false,
-        }
+        let deploying = self.next.progress.status.deploying();
+        let lease = deploying.and_then(|deploying| deploying.actor);
+        lease.is_some_and(|lease| lease.until > self.moment.now)
     }
 
     /// A deployment of our own is in force. If it is not the stage's split, Cloudflare has carried out an earlier one late.

@@ -470,6 +470,20 @@ impl Status {
         }
     }
 
+    /// The deployment that is owed for going forward, if one is.
+    #[must_use]
+    pub fn deploying(&self) -> Option<&Deploying> {
+        match self {
+            Self::RollingOut {
+                step: Step::Deploying(deploying),
+            }
+            | Self::Paused {
+                step: Step::Deploying(deploying),
+            } => Some(deploying),
+            _ => None,
+        }
+    }
+
     /// The soak whose split is in force: wherever there is one, it is watched.
     #[must_use]
     pub fn soak(&self) -> Option<&Soak> {

@@ -23,7 +23,7 @@ use hmd::pipeline::ports::{
     QueueName, Queues, Row, Sql, SqlError, Statement,
 };
 use hmd::pipeline::{Fate, Incoming, Pipeline};
-use hmd::simulator::{Behavior, Cloudflare, VersionSpec, WorkerSpec};
+use hmd::simulator::{Behavior, BehaviorPatch, Cloudflare, VersionSpec, WorkerSpec};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -133,6 +133,18 @@ impl World {
             .put_worker(self.now.get(), ACCOUNT, script, spec)
             .unwrap();
         made.into_iter().map(|version| version.id).collect()
+    }
+
+    /// Makes a version fail this share of its requests from now on.
+    pub fn set_error_rate(&self, script: &str, version: &str, error_rate: f64) {
+        let patch = BehaviorPatch {
+            error_rate: Some(error_rate),
+            ..BehaviorPatch::default()
+        };
+        let mut cloudflare = self.cloudflare.lock().unwrap();
+        cloudflare
+            .patch_behavior(self.now.get(), ACCOUNT, script, version, patch)
+            .unwrap();
     }
 
     /// The split in force: version id to percentage.
