@@ -13,6 +13,7 @@ mod failure;
 mod fingerprint;
 mod processes;
 mod project;
+mod release;
 mod runtime;
 mod schemas;
 mod settings;
@@ -51,6 +52,8 @@ enum Command {
     /// variables `TELEMETRY_LAG`, `PROPAGATION_DELAY`, `MIN_CHECK_INTERVAL`, `CLOUDFLARE_CALLS_PER_5MIN` and `PUBLIC_URL`
     /// from the environment; makes up and prints the secrets that are missing. Prints `ready URL` on stdout once it serves.
     Dev(dev::DevArgs),
+    /// Start releases, watch them, decide on them: HMD's API from a terminal or a CI job
+    Release(release::ReleaseArgs),
     /// Run the simulated Cloudflare alone
     Sim(sim::SimArgs),
     /// Install the tools and build the Worker, and nothing else
@@ -62,11 +65,23 @@ enum Command {
 // One thread: a signal then reaches all who wait for it before any of them goes on, so that `biased` below means something.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody reading it is no reason to fail otherwise.
+            let _ = error.print();
+            let wrong = error.use_stderr();
+            return if wrong {
+                release::Exit::Usage.into()
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
     let result = tokio::select! {
         // A command that waits for the signal itself (because that is how it is meant to end) has the first say.
         biased;
-        result = run(&cli.command) => result.map(|()| ExitCode::SUCCESS),
+        result = run(&cli.command) => result,
         signal = signals::wait() => signal.map(|number| {
             eprintln!("stopping");
             ExitCode::from(128 + number)
@@ -83,18 +98,20 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(command: &Command) -> Result<()> {
+async fn run(command: &Command) -> Result<ExitCode> {
     match command {
-        Command::Demo(arguments) => demo::run(arguments).await,
-        Command::Dev(arguments) => dev::run(arguments).await,
-        Command::Sim(arguments) => sim::run(arguments).await,
-        Command::Schemas => schemas::run(),
+        // Its exit codes are a contract of their own.
+        Command::Release(arguments) => return Ok(release::run(arguments).await),
+        Command::Demo(arguments) => demo::run(arguments).await?,
+        Command::Dev(arguments) => dev::run(arguments).await?,
+        Command::Sim(arguments) => sim::run(arguments).await?,
+        Command::Schemas => schemas::run()?,
         Command::Setup => {
             worker_build::run(&project::Project::find()?).await?;
             eprintln!("everything is there, and the Worker is built");
-            Ok(())
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints a line to stdout. If nobody reads it any more, that is no reason to fail.
