@@ -155,6 +155,12 @@ pub trait Clock {
     fn uuid(&self) -> Uuid;
 }
 
+/// Randomness that nobody can guess, for secrets and seals.
+pub trait Random {
+    /// Fresh random bytes.
+    fn random(&self) -> [u8; 32];
+}
+
 /// The log: one JSON line at a time.
 pub trait Log {
     /// Writes a line.
@@ -162,6 +168,6 @@ pub trait Log {
 }
 
 /// All of them.
-pub trait Ports: Sql + Queues + HttpOut + Clock + Log {}
+pub trait Ports: Sql + Queues + HttpOut + Clock + Random + Log {}
 
-impl<T: Sql + Queues + HttpOut + Clock + Log> Ports for T {}
+impl<T: Sql + Queues + HttpOut + Clock + Random + Log> Ports for T {}

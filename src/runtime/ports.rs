@@ -14,7 +14,7 @@ use worker::{
 
 use crate::pipeline::ports::{
     Clock, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Outgoing, Param, QueueError,
-    QueueName, Queues, Row, Sql, SqlError, Statement,
+    QueueName, Queues, Random, Row, Sql, SqlError, Statement,
 };
 use crate::time::UnixMs;
 
@@ -155,6 +155,18 @@ impl Clock for WorkerPorts {
             now.as_secs(),
             now.subsec_nanos(),
         ))
+    }
+}
+
+impl Random for WorkerPorts {
+    fn random(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        #[expect(
+            clippy::expect_used,
+            reason = "the runtime always has randomness, and a secret without it must never be"
+        )]
+        getrandom::fill(&mut bytes).expect("the runtime has randomness");
+        bytes
     }
 }
 

@@ -20,7 +20,7 @@ use hmd::http as api;
 use hmd::pipeline::config::Config;
 use hmd::pipeline::ports::{
     Clock, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Outgoing, Param, QueueError,
-    QueueName, Queues, Row, Sql, SqlError, Statement,
+    QueueName, Queues, Random, Row, Sql, SqlError, Statement,
 };
 use hmd::pipeline::{Fate, Incoming, Pipeline};
 use hmd::simulator::{Behavior, BehaviorPatch, Cloudflare, VersionSpec, WorkerSpec};
@@ -605,6 +605,21 @@ impl Clock for World {
         uuid::Builder::from_bytes(bytes)
             .with_version(uuid::Version::SortRand)
             .into_uuid()
+    }
+}
+
+impl Random for World {
+    fn random(&self) -> [u8; 32] {
+        self.ids.set(self.ids.get() + 1);
+        let mut bytes = [0; 32];
+        bytes[..16].copy_from_slice(
+            &self
+                .ids
+                .get()
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                .to_le_bytes(),
+        );
+        bytes
     }
 }
 
