@@ -7,6 +7,7 @@ mod support;
 
 use hmd::openapi::{Operation, operations};
 use hmd::pipeline::config::Config;
+use hmd::webhook::{WebhookSecret, sign};
 use serde_json::{Value, json};
 use support::{ACCOUNT, Call, Fault, TOKEN, World, healthy};
 
@@ -15,6 +16,8 @@ struct Attempt {
     path: String,
     headers: Vec<(&'static str, String)>,
     body: Vec<u8>,
+    /// What the message is signed with, if it is one.
+    secret: Option<WebhookSecret>,
 }
 
 impl Attempt {
@@ -77,6 +80,7 @@ fn valid(operation: &Operation, stage: &Stage) -> Attempt {
         path,
         headers: Vec::new(),
         body: Vec::new(),
+        secret: None,
     };
     let attempt = attempt.header("authorization", &format!("Bearer {TOKEN}"));
     match operation.id {
@@ -89,6 +93,16 @@ fn valid(operation: &Operation, stage: &Stage) -> Attempt {
         "createRelease" => attempt
             .header("content-type", "application/json")
             .body(&json!({"plan": "shop", "new_version": stage.versions[1]})),
+        "receiveHook" => {
+            let path = "/v1/plans/shop/hook-secret";
+            let (_, made) = stage.world.api("POST", path, &Value::Null);
+            let mut attempt = attempt
+                .header("content-type", "application/json")
+                .body(&json!({"new_version": stage.versions[1]}));
+            attempt.headers.retain(|(name, _)| *name != "authorization");
+            attempt.secret = Some(made["secret"].as_str().unwrap().parse().unwrap());
+            attempt
+        }
         _ => attempt,
     }
 }
@@ -104,6 +118,11 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
     let attempt = valid(operation, stage);
     let world = &stage.world;
     Some(match (operation.id, status) {
+        ("receiveHook", 401) => {
+            let mut attempt = attempt;
+            attempt.secret = Some(WebhookSecret::from_random([7; 32]));
+            attempt
+        }
         (_, 401) => attempt.header("authorization", "Bearer wrong"),
         (_, 413) => attempt.header("content-type", "application/json").raw(vec![
             b' ';
@@ -125,6 +144,9 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
             .header("content-type", "application/json")
             .raw(b"{".to_vec()),
         ("putPlan", 404) => attempt.path("/v1/plans/a.b"),
+        ("makeHookSecret", 404) => attempt.path("/v1/plans/none/hook-secret"),
+        // Its hook has no secret.
+        ("revokeHookSecret", 404) => attempt,
         ("getPlan" | "deletePlan", 404) => attempt.path("/v1/plans/none"),
         ("listVersions" | "listDeployments", 404) => {
             let path = attempt.path.replace("/shop/", "/none/");
@@ -135,7 +157,7 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
             attempt.path(&path)
         }
         ("putPlan" | "deletePlan", 412) => attempt.header("if-match", "\"99\""),
-        ("createRelease" | "startRelease" | "deleteRelease", 409) => {
+        ("createRelease" | "receiveHook" | "startRelease" | "deleteRelease", 409) => {
             command(stage, "start");
             attempt
         }
@@ -164,6 +186,15 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
 
 fn send(operation: &Operation, attempt: Attempt, stage: &Stage) -> ::http::Response<Vec<u8>> {
     let world = &stage.world;
+    let mut attempt = attempt;
+    if let Some(secret) = attempt.secret.take() {
+        let now_s = world.now.get() / 1_000;
+        let signature = sign(&secret, "msg_1", now_s, &attempt.body);
+        attempt = attempt
+            .header("webhook-id", "msg_1")
+            .header("webhook-timestamp", &now_s.to_string())
+            .header("webhook-signature", &signature);
+    }
     let headers: Vec<(&str, &str)> = attempt
         .headers
         .iter()

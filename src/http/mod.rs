@@ -3,6 +3,7 @@
 
 mod body;
 mod conditional;
+pub(crate) mod hooks;
 pub(crate) mod plans;
 mod problem;
 pub(crate) mod releases;
@@ -96,6 +97,9 @@ async fn answer<P: Ports>(
         Route::Plan(name) if put_or_post => plans::put(pipeline, name, request).await,
         Route::Plan(name) if delete => plans::delete(pipeline, name, request).await,
         Route::Plan(name) => plans::get(pipeline, name, request).await,
+        Route::HookSecret(name) if delete => hooks::revoke(pipeline, name).await,
+        Route::HookSecret(name) => hooks::make_secret(pipeline, name, request).await,
+        Route::Hook(plan) => hooks::receive(pipeline, plan, request).await,
         Route::Releases if put_or_post => releases::create(pipeline, request).await,
         Route::Releases => releases::list(pipeline, request).await,
         Route::Release(id) if delete => releases::delete(pipeline, id).await,
@@ -129,13 +133,16 @@ fn only(request: &Request<Vec<u8>>, methods: &[Method]) -> Result<(), Problem> {
     Err(Problem::new(405, "Method not allowed", detail).header(header::ALLOW, &allowed))
 }
 
-/// Lets in whoever shows the API token. The two pages for people take it as a password, too, since browsers can ask for
+/// Lets in whoever shows the API token; a hook looks at signatures itself. The two pages for people take it as a password, too, since browsers can ask for
 /// one; nothing that changes anything does, for browsers also send it along by themselves.
 fn authorized(
     request: &Request<Vec<u8>>,
     config: &Config,
     route: Option<Route<'_>>,
 ) -> Result<(), Problem> {
+    if matches!(route, Some(Route::Hook(_))) {
+        return Ok(());
+    }
     let page = matches!(route, Some(Route::Docs | Route::OpenApi));
     let header = request.headers().get(header::AUTHORIZATION);
     let (scheme, credential) = header

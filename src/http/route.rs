@@ -21,6 +21,10 @@ pub enum Route<'a> {
     Docs,
     Plans,
     Plan(&'a str),
+    /// The secret of a plan's hook.
+    HookSecret(&'a str),
+    /// The inbound hook of a plan.
+    Hook(&'a str),
     Releases,
     Release(&'a str),
     Events(&'a str),
@@ -44,6 +48,8 @@ impl<'a> Route<'a> {
             ["docs"] => Self::Docs,
             ["v1", "plans"] => Self::Plans,
             ["v1", "plans", name] => Self::Plan(name),
+            ["v1", "plans", name, "hook-secret"] => Self::HookSecret(name),
+            ["hooks", plan] => Self::Hook(plan),
             ["v1", "releases"] => Self::Releases,
             ["v1", "releases", id] => Self::Release(id),
             ["v1", "releases", id, "events"] => Self::Events(id),
@@ -86,7 +92,8 @@ impl<'a> Route<'a> {
             Self::Release(_) => &[Method::GET, Method::DELETE],
             Self::Plan(_) => &[Method::GET, Method::PUT, Method::DELETE],
             Self::Releases => &[Method::GET, Method::POST],
-            Self::Command(..) | Self::Decide(..) => &[Method::POST],
+            Self::HookSecret(_) => &[Method::POST, Method::DELETE],
+            Self::Command(..) | Self::Decide(..) | Self::Hook(_) => &[Method::POST],
         }
     }
 }

@@ -238,8 +238,12 @@ fn curl(operation: &Operation) -> String {
         .replace("{account_id}", "$ACCOUNT")
         .replace("{script_name}", "shop");
     let mut out = format!("curl{method} \"$HMD{path}\"");
-    if operation.access != Access::Everyone {
-        out += " -H \"Authorization: Bearer $HMD_API_TOKEN\"";
+    match operation.access {
+        Access::Everyone => (),
+        Access::Signature => {
+            out += " -H \"webhook-id: $ID\" -H \"webhook-timestamp: $NOW\" -H \"webhook-signature: $SIGNATURE\"";
+        }
+        Access::Token | Access::Page => out += " -H \"Authorization: Bearer $HMD_API_TOKEN\"",
     }
     let example = operation.body.as_ref().map(|body| (body.example)());
     if let Some(example) =

@@ -64,6 +64,7 @@ pub fn document<'a>(operations: &'a [Operation], components: &Map<String, Value>
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer", "description": "The installation's `HMD_API_TOKEN`."},
                 "password": {"type": "http", "scheme": "basic", "description": "For browsers, on the two pages for people only: any name, and `HMD_API_TOKEN` as the password."},
+                "signature": {"type": "apiKey", "in": "header", "name": "webhook-signature", "description": "Standard Webhooks v1: `v1,` and the base64 of the HMAC-SHA256 of `id.timestamp.body` with the plan's hook secret."},
             },
         }),
     }
@@ -86,7 +87,7 @@ pub const HEADERS: [(&str, &str, &str); 4] = [
         "Seconds to wait before trying again; absent if waiting does not help.",
         "5",
     ),
-    ("WWW-Authenticate", "How to show the token.", "Bearer"),
+    ("WWW-Authenticate", "How to show who one is.", "Bearer"),
 ];
 
 fn headers() -> Value {
@@ -179,6 +180,7 @@ fn object<'a>(operation: &'a Operation, generators: &mut Generators) -> Operatio
         security: match operation.access {
             Access::Token => None,
             Access::Page => Some(json!([{"token": []}, {"password": []}])),
+            Access::Signature => Some(json!([{"signature": []}])),
             Access::Everyone => Some(json!([])),
         },
         parameters: operation

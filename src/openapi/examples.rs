@@ -62,6 +62,14 @@ pub fn new_release() -> Value {
     json!({"plan": "shop", "new_version": "latest", "on_conflict": "queue", "note": "new cart", "url": "https://ci.example/runs/7"})
 }
 
+pub fn hook_release() -> Value {
+    json!({"new_version": "latest", "note": "new cart", "url": "https://ci.example/runs/7"})
+}
+
+pub fn hook_secret() -> Value {
+    json!({"secret": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD", "previous_valid_until": "2026-10-02T09:00:00.000Z"})
+}
+
 pub fn release() -> Value {
     json!({
         "id": ID, "plan": "shop", "worker": worker(), "state": "rolling_out", "reason": null, "detail": null,

@@ -105,6 +105,8 @@ mod tests {
             Route::Docs => "/docs",
             Route::Plans => "/v1/plans",
             Route::Plan(_) => "/v1/plans/{name}",
+            Route::HookSecret(_) => "/v1/plans/{name}/hook-secret",
+            Route::Hook(_) => "/hooks/{name}",
             Route::Releases => "/v1/releases",
             Route::Release(_) => "/v1/releases/{id}",
             Route::Events(_) => "/v1/releases/{id}/events",
@@ -123,12 +125,14 @@ mod tests {
     }
 
     /// One of each, in the order of the match above.
-    const ROUTES: [Route<'_>; 19] = [
+    const ROUTES: [Route<'_>; 21] = [
         Route::Health,
         Route::OpenApi,
         Route::Docs,
         Route::Plans,
         Route::Plan("x"),
+        Route::HookSecret("x"),
+        Route::Hook("x"),
         Route::Releases,
         Route::Release("x"),
         Route::Events("x"),

@@ -39,6 +39,8 @@ pub enum Access {
     Token,
     /// The same; a browser may show it as a password.
     Page,
+    /// Whoever can sign for the plan's hook.
+    Signature,
     /// Everyone.
     Everyone,
 }
@@ -65,6 +67,8 @@ pub enum Place {
     Query,
     /// In a header.
     Header,
+    /// In a header that can't be left out.
+    SignedHeader,
 }
 
 impl Place {
@@ -74,14 +78,14 @@ impl Place {
         match self {
             Self::Path => "path",
             Self::Query => "query",
-            Self::Header => "header",
+            Self::Header | Self::SignedHeader => "header",
         }
     }
 
-    /// Only what stands in the path can't be left out.
+    /// What stands in the path can't be left out, nor can a part of a signature.
     #[must_use]
     pub fn is_required(self) -> bool {
-        self == Self::Path
+        matches!(self, Self::Path | Self::SignedHeader)
     }
 }
 

@@ -4,9 +4,12 @@ use ::http::Method;
 
 use super::examples;
 use super::operation::{Access, Content, Operation, schema};
-use super::parameters::{CURSOR, FILTERS, IDEMPOTENCY_KEY, IF_MATCH, IF_NEW, WINDOWS};
+use super::parameters::{CURSOR, FILTERS, IDEMPOTENCY_KEY, IF_MATCH, IF_NEW, SIGNED, WINDOWS};
+use crate::http::hooks::HookSecret;
 use crate::http::plans::PlanView;
-use crate::http::releases::{EventView, NewRelease, Nothing, StageDecisionBody, WindowView};
+use crate::http::releases::{
+    EventView, HookRelease, NewRelease, Nothing, StageDecisionBody, WindowView,
+};
 use crate::http::workers::{DeploymentView, VersionView};
 use crate::http::{Health, List};
 use crate::release::{Plan, ReleaseView};
@@ -52,6 +55,7 @@ const TAG: &str = "A condition is not an ETag of HMD's.";
 fn plans() -> Vec<Operation> {
     let list = (Method::GET, "/v1/plans");
     let one = |method| (method, "/v1/plans/{name}");
+    let secret = |method| (method, "/v1/plans/{name}/hook-secret");
     vec![
         Operation::new(list, ("listPlans", "Plans"), ("List plans", "All plans, by name."))
             .ok::<List<PlanView<'static>>>("The plans.", examples::plans),
@@ -73,6 +77,14 @@ fn plans() -> Vec<Operation> {
             .problem(400, TAG, &[])
             .problem(404, NO_PLAN, &[])
             .problem(412, UNMET, &[]),
+        Operation::new(secret(Method::POST), ("makeHookSecret", "Plans"), ("Make or rotate the secret of a plan's hook", "The secret is shown this once. One that it replaces is taken for another 24 hours."))
+            .body::<Nothing>(false, examples::nothing)
+            .answer(201, "The secret.", Content::Json(schema::<HookSecret>, examples::hook_secret), &[])
+            .problem(404, NO_PLAN, &[])
+            .problem(422, "The body has a field.", &[]),
+        Operation::new(secret(Method::DELETE), ("revokeHookSecret", "Plans"), ("Revoke the secrets of a plan's hook", "At once: nothing that was signed with any of them is taken any more."))
+            .answer(204, "There is no secret any more.", Content::None, &[])
+            .problem(404, "There is no plan of this name, or its hook has no secret.", &[]),
     ]
 }
 
@@ -92,6 +104,15 @@ fn releases() -> Vec<Operation> {
             .problem(400, "The body is not JSON, or the `Idempotency-Key` is empty or too long.", &[])
             .problem(409, "The Worker has an active release and `on_conflict` is `reject`; its traffic is split already; it is not served by `old_version`; or the `Idempotency-Key` was used with another body.", &[])
             .problem(422, "A field is unknown, missing or wrong; there is no such plan or Worker; or the version can't be deployed or serves already. `errors` points at it.", &[])
+            .problem(503, "Cloudflare or the database does not answer, or HMD is not configured: nothing was created.", &["Retry-After"]),
+        Operation::new((Method::POST, "/hooks/{name}"), ("receiveHook", "Releases"), ("Create a release by a signed message", "For CI systems that do not have the token. The body is that of `POST /v1/releases` but for the plan, which the address names; it is signed by the Standard Webhooks scheme with the secret of the plan's hook. The actor of the release's events is `hook:<plan>`."))
+            .access(Access::Signature)
+            .parameters(&SIGNED)
+            .body::<HookRelease>(true, examples::hook_release)
+            .answer(201, "The release was created, or has been before by the same message.", Content::Json(schema::<ReleaseView<'static>>, examples::release), &["Location"])
+            .problem(401, "The message is not signed, or not with a secret of this plan's hook, or too long ago. A plan that does not exist answers the same.", &["WWW-Authenticate"])
+            .problem(409, "The Worker has an active release and `on_conflict` is `reject`; its traffic is split already; it is not served by `old_version`; or the `webhook-id` was used with another body.", &[])
+            .problem(422, "A field is unknown, missing or wrong; there is no such Worker; or the version can't be deployed or serves already. `errors` points at it.", &[])
             .problem(503, "Cloudflare or the database does not answer, or HMD is not configured: nothing was created.", &["Retry-After"]),
         Operation::new(one(Method::GET), ("getRelease", "Releases"), ("Read a release", "Where it stands, with the newest value of each SLI."))
             .tagged::<ReleaseView<'static>>("The release.", examples::release)

@@ -38,6 +38,28 @@ pub const IDEMPOTENCY_KEY: Parameter = Parameter {
     schema: |_| json_schema!({"type": "string", "minLength": 1, "maxLength": 255}),
 };
 
+/// What signs a message to a hook.
+pub const SIGNED: [Parameter; 3] = [
+    Parameter {
+        name: "webhook-id",
+        place: Place::SignedHeader,
+        description: "The message: 1 to 255 visible characters without a full stop. The same message sent again has the same id, and gets the first answer again for a day.",
+        schema: |_| json_schema!({"type": "string", "minLength": 1, "maxLength": 255, "examples": ["msg_run-1871"]}),
+    },
+    Parameter {
+        name: "webhook-timestamp",
+        place: Place::SignedHeader,
+        description: "When it was signed, in seconds since 1970; taken for 5 minutes either way.",
+        schema: |_| json_schema!({"type": "string", "pattern": "^[0-9]+$", "examples": ["1790845200"]}),
+    },
+    Parameter {
+        name: "webhook-signature",
+        place: Place::SignedHeader,
+        description: "One or more signatures, separated by spaces.",
+        schema: |_| json_schema!({"type": "string", "examples": ["v1,tZ1I4/hDygAJgO5TYxiSd6Sd0kDW6hPenDe+bTa3Kkw="]}),
+    },
+];
+
 /// `cursor`.
 pub const CURSOR: Parameter = Parameter {
     name: "cursor",

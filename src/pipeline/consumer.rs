@@ -157,7 +157,7 @@ impl<P: Ports> Pipeline<'_, P> {
             .map(|alarm| Message::new(alarm.kind, &alarm.release, alarm.due_at))
             .collect();
         self.send(&messages).await;
-        store::forget_keys(self.ports, now - KEYS_KEPT_MS).await?;
+        store::forget_keys(self.ports, now - KEYS_KEPT_MS, now).await?;
         Ok(messages.len())
     }
 }

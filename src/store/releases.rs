@@ -60,8 +60,9 @@ const REMEMBER: &str = "INSERT INTO idempotency_keys (key, body, answer, release
     SELECT j.value->>'key', j.value->>'body', j.value->>'answer', r.id, r.created_at
     FROM json_each(?1) j JOIN releases r ON r.id = j.value->>'id' WHERE j.value->>'key' IS NOT NULL
     ON CONFLICT (key) DO NOTHING";
-const REMEMBERED: &str = "SELECT body, answer FROM idempotency_keys WHERE key = ?1";
+const REMEMBERED: &str = "SELECT body, answer, status FROM idempotency_keys WHERE key = ?1";
 const FORGET: &str = "DELETE FROM idempotency_keys WHERE at < ?1";
+const FORGET_SECRETS: &str = "DELETE FROM hook_secrets WHERE expires_at <= ?1";
 const EXISTS: &str =
     "SELECT r.id AS release FROM json_each(?1) j JOIN releases r ON r.id = j.value->>'id'";
 const DELETE: &str = "DELETE FROM releases WHERE id = ?1 AND seq = ?2 AND state = 'staged'";
@@ -203,20 +204,33 @@ pub async fn create(
     Ok(!write_and_look(sql, statements, &look).await?.is_empty())
 }
 
-/// The body and the answer that an idempotency key stands for.
+/// What an idempotency key stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// The request's body.
+    pub body: String,
+    /// The answer's body.
+    pub answer: String,
+    /// The answer's status.
+    pub status: u16,
+}
+
+/// What an idempotency key stands for, if it has been used.
 ///
 /// # Errors
 /// [`StoreError`]
-pub async fn remembered(sql: &impl Sql, key: &str) -> Result<Option<(String, String)>, StoreError> {
+pub async fn remembered(sql: &impl Sql, key: &str) -> Result<Option<Remembered>, StoreError> {
     let rows = sql
         .batch(vec![Statement::new(REMEMBERED, vec![key.into()])])
         .await?;
     let row = rows.iter().flatten().next();
     row.map(|row| {
-        Ok((
-            text(row, "body")?.to_owned(),
-            text(row, "answer")?.to_owned(),
-        ))
+        let status = number(row, "status").and_then(|status| u16::try_from(status).ok());
+        Ok(Remembered {
+            body: text(row, "body")?.to_owned(),
+            answer: text(row, "answer")?.to_owned(),
+            status: status.unwrap_or(201),
+        })
     })
     .transpose()
 }
@@ -507,13 +521,16 @@ fn alarm(kind: MessageKind, row: &Row) -> Result<Alarm, StoreError> {
     })
 }
 
-/// Forgets idempotency keys from before a moment.
+/// Forgets idempotency keys from before a moment, and hook secrets that have expired by now.
 ///
 /// # Errors
 /// [`StoreError`]
-pub async fn forget_keys(sql: &impl Sql, before: UnixMs) -> Result<(), StoreError> {
-    sql.batch(vec![Statement::new(FORGET, vec![before.into()])])
-        .await?;
+pub async fn forget_keys(sql: &impl Sql, before: UnixMs, now: UnixMs) -> Result<(), StoreError> {
+    sql.batch(vec![
+        Statement::new(FORGET, vec![before.into()]),
+        Statement::new(FORGET_SECRETS, vec![now.into()]),
+    ])
+    .await?;
     Ok(())
 }
 

@@ -11,13 +11,13 @@ use crate::pipeline::ports::Ports;
 use crate::pipeline::{NotReady, Pipeline};
 use crate::release::{MAX_TEXT, Release, WorkerRef};
 
-pub use command::{command, decide, delete};
-pub use create::create;
+pub use command::{Nothing, command, decide, delete};
+pub use create::{create, create_by_hook};
 pub use read::{events, evidence, get, list};
 #[cfg(not(target_arch = "wasm32"))]
 pub use {
-    command::{Nothing, StageDecisionBody},
-    create::NewRelease,
+    command::StageDecisionBody,
+    create::{HookRelease, NewRelease},
     read::{EventView, WindowView},
 };
 
