@@ -12,7 +12,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use tokio::sync::oneshot;
 
-use super::World;
+use crate::support::World;
 
 type Job = Box<dyn FnOnce(&Rc<World>) + Send>;
 

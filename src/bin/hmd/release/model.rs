@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::api::{Sli, Stage};
 
@@ -97,6 +98,16 @@ pub struct Event {
     /// More about it, for people.
     #[serde(default)]
     pub detail: Option<String>,
+    /// Facts, by type.
+    #[serde(default)]
+    pub data: Value,
+}
+
+impl Event {
+    /// The measurement that it is about, if it is about one.
+    pub fn sli(&self) -> Option<Sli> {
+        serde_json::from_value(self.data.get("slo")?.clone()).ok()
+    }
 }
 
 /// A page of a list.

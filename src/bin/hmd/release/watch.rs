@@ -48,6 +48,12 @@ impl Watch {
         for event in self.events.iter().filter(|event| event.sequence > told) {
             lines.push(text::event_line(&self.release, event));
             self.told = self.told.max(event.sequence);
+            // What ended it may have been measured after the last look.
+            let violated = event.sli().filter(|_| event.kind == "slo.violated");
+            if let Some(sli) = violated {
+                self.slis.retain(|known| known.slo != sli.slo);
+                self.slis.push(sli);
+            }
             if event.kind == "stage.started" {
                 // Another stage is judged anew.
                 self.verdicts.clear();
@@ -62,6 +68,7 @@ impl Watch {
         if !self.release.slis.is_empty() {
             self.slis.clone_from(&self.release.slis);
         }
+        self.slis.sort_by(|one, other| one.slo.cmp(&other.slo));
         if self.release.state == "awaiting_approval" && !waited {
             lines.push(text::approval_line(&self.release, now));
         }
@@ -136,19 +143,28 @@ mod tests {
         assert_eq!(said.len(), 1, "{said:?}");
         assert!(said[0].contains("errors: harm;"), "{said:?}");
 
+        let measured = json!({"slo": "errors", "sli": "error_rate", "verdict": "harm", "new": {"requests": 300, "value": 0.09}});
+        let violated = event(
+            3,
+            "slo.violated",
+            json!({"data": {"severity": "revert", "slo": measured}}),
+        );
         let more = json!({"reason": "slo_violation", "detail": "errors\n\u{2002}at 9 %"});
-        let reverting = event(3, "release.reverting", more);
+        let reverting = event(4, "release.reverting", more);
         let over = release(|it| {
             it["state"] = json!("reverted");
             it["reason"] = json!("slo_violation");
             it["slis"] = json!([]);
         });
-        let said = watch.see(over, [events, vec![reverting]].concat(), now);
+        let said = watch.see(over, [events, vec![violated, reverting]].concat(), now);
+        assert_eq!(said.len(), 2, "{said:?}");
         assert_eq!(
-            said,
-            ["2026-01-01T00:00:10Z  release.reverting   slo violation; errors at 9 %"]
+            said[1],
+            "2026-01-01T00:00:10Z  release.reverting   slo violation; errors at 9 %"
         );
         assert_eq!(watch.slis.len(), 1, "the last measurements are kept");
+        let last = watch.slis[0].new.as_ref().unwrap();
+        assert_eq!(last.requests, 300, "what ended it counts");
     }
 
     #[test]
