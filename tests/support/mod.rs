@@ -87,6 +87,11 @@ pub struct World {
 
 impl World {
     pub fn new() -> Rc<Self> {
+        Self::at(START)
+    }
+
+    /// A world that begins at another moment, for clients that have a clock of their own.
+    pub fn at(now: i64) -> Rc<Self> {
         let db = rusqlite::Connection::open_in_memory().unwrap();
         let migrations = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/migrations");
         let mut files: Vec<_> = std::fs::read_dir(migrations)
@@ -99,7 +104,7 @@ impl World {
                 .unwrap();
         }
         Rc::new(Self {
-            now: Cell::new(START),
+            now: Cell::new(now),
             db,
             queue: RefCell::default(),
             cloudflare: Arc::new(Mutex::new(Cloudflare::new(7))),
@@ -109,7 +114,7 @@ impl World {
             config: config("10s"),
             ids: Cell::new(0),
             crashed: Cell::new(false),
-            swept_at: Cell::new(START),
+            swept_at: Cell::new(now),
         })
     }
 

@@ -1,6 +1,8 @@
 //! A world behind a real HTTP server, for clients that are programs of their own. Each request moves the world's clock, so
 //! that whoever polls sees a release go on.
 
+#![allow(dead_code, reason = "each test file uses its own part of the server")]
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -32,10 +34,15 @@ pub struct Server {
 
 impl Server {
     pub fn start() -> Self {
+        Self::at(crate::support::START)
+    }
+
+    /// The same of a world that begins at another moment.
+    pub fn at(now: i64) -> Self {
         let (jobs, work) = mpsc::channel::<Job>();
         // A world is for one thread.
         thread::spawn(move || {
-            let world = World::new();
+            let world = World::at(now);
             for job in work {
                 job(&world);
             }
