@@ -19,6 +19,7 @@ mod approvals;
 mod cloud;
 mod conflicts;
 mod contract;
+mod hooks;
 mod instance;
 mod log;
 #[path = "../support/openapi.rs"]
@@ -158,6 +159,7 @@ async fn releases_on_the_real_runtime() {
         contract::conditional_requests_go_by_revision,
         contract::only_a_staged_release_is_deleted,
         contract::a_worker_shows_its_versions_and_deployments,
+        hooks::a_signed_message_starts_a_release_that_the_command_waits_for,
     ] {
         match outcome(task).await {
             Ok(took) => say(&format!("{name} ... ok in {took:.1?}")),
