@@ -332,6 +332,11 @@ fn the_action_need_not_wait_and_says_when_nothing_was_started() {
     let (done, wrote) = action.run("release", &given);
     assert!(done.status.success(), "{}", say(&done));
     assert!(wrote.contains("state=rolling_out"), "{wrote}");
+    let summary = action.summary();
+    assert!(
+        summary.contains("### Release of shop: rolling out"),
+        "{summary}"
+    );
     let (done, wrote) = action.run("release", &given);
     assert_eq!(
         (done.status.code(), wrote.as_str()),

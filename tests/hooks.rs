@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use ::http::Response;
@@ -243,6 +244,21 @@ fn a_stranger_can_not_tell_an_unknown_plan_from_one_with_a_secret_or_without() {
             assert_eq!(answer, &answers[0], "{name}");
         }
     }
+    // Neither does the database know more of one than of the other.
+    let asked = ["shop", "none"].map(|plan| {
+        let mut message = Message::new(&world, &strangers, "msg_1", &latest());
+        message.plan = plan;
+        let calls = Rc::new(Cell::new(0));
+        let count = Rc::clone(&calls);
+        world.set_rule(move |_| {
+            count.set(count.get() + 1);
+            None
+        });
+        message.send(&world);
+        world.clear_rule();
+        calls.get()
+    });
+    assert_eq!(asked, [1, 1]);
     // What was signed rightly but long ago, and is now sent to see which plans there are.
     let stale = Message::signed_at(START / 1_000 - 600, &secret, "msg_1", &latest());
     let answers = ["shop", "none"].map(|plan| {

@@ -288,11 +288,12 @@ fn a_release_that_goes_on_at_the_timeout_is_3() {
 
 #[test]
 fn a_wrong_command_line_is_64_and_help_is_0() {
-    let wrong: [&[&str]; 8] = [
+    let wrong: [&[&str]; 9] = [
         &[],
         &["start"],
         &["start", "--plan", "a/b"],
         &["start", "--plan", "shop", "--timeout", "soon"],
+        &["start", "--plan", "shop", "--version"],
         &["get"],
         &["get", "../plans"],
         &["frobnicate"],
@@ -306,6 +307,11 @@ fn a_wrong_command_line_is_64_and_help_is_0() {
         let said = Said::of(hmd(arguments).output().unwrap()).code(0);
         assert!(said.out.contains("--url"), "{said:?}");
     }
+    let scene = Scene::new(0.0, |_| ());
+    let said = scene
+        .run(&["start", "--plan", "shop", "--timeout", "5m"])
+        .code(64);
+    assert!(said.err.contains("--wait"), "{said:?}");
     // What is missing from the environment is named.
     let said = Said::of(hmd(&["list"]).output().unwrap()).code(64);
     assert!(said.err.contains("HMD_URL"), "{said:?}");

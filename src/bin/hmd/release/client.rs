@@ -13,6 +13,8 @@ use super::model::{Event, Page};
 
 /// How long one answer may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pauses between the tries of a single call; whoever waits for a release is more patient.
 const PAUSES: [Duration; 3] = [
     Duration::from_millis(500),
@@ -96,6 +98,7 @@ pub struct Client {
     http: reqwest::Client,
     base: String,
     token: String,
+    clear: bool,
 }
 
 impl Client {
@@ -110,6 +113,7 @@ impl Client {
         let local = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
         let mut http = reqwest::Client::builder()
             .timeout(TIMEOUT)
+            .connect_timeout(CONNECT_TIMEOUT)
             // The token goes to HMD and nowhere else.
             .redirect(Policy::none())
             .user_agent(concat!("hmd/", env!("CARGO_PKG_VERSION")));
@@ -123,7 +127,13 @@ impl Client {
             http,
             base: base.trim_end_matches('/').to_owned(),
             token,
+            clear: url.scheme() == "http" && !local,
         })
+    }
+
+    /// Whether the token goes through a network unencrypted.
+    pub fn is_in_the_clear(&self) -> bool {
+        self.clear
     }
 
     /// Where it is, without a slash at the end.
@@ -290,5 +300,13 @@ mod tests {
         }
         let client = Client::new("https://hmd.example/", String::new()).unwrap();
         assert_eq!(client.base(), "https://hmd.example");
+        assert!(!client.is_in_the_clear());
+        for (base, clear) in [
+            ("http://hmd.example", true),
+            ("http://127.0.0.1:8787", false),
+        ] {
+            let client = Client::new(base, String::new()).unwrap();
+            assert_eq!(client.is_in_the_clear(), clear, "{base}");
+        }
     }
 }

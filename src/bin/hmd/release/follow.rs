@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::client::{Answer, Client, backoff, read};
 use super::exit::{Error, Exit};
@@ -14,6 +14,8 @@ use crate::signals;
 
 /// How often the table is drawn anew between two looks: its seconds should count.
 const FRAME: Duration = Duration::from_millis(500);
+/// How long the last look may take, beyond the time to wait.
+const LAST_LOOK: Duration = Duration::from_secs(5);
 /// An outage longer than this is no short one.
 const OUTAGE: Duration = Duration::from_mins(10);
 
@@ -99,7 +101,7 @@ impl Follower<'_> {
     async fn to_the_end(&mut self, patience: Patience) -> Result<Exit, Error> {
         let deadline = patience.timeout.map(|timeout| Instant::now() + timeout);
         loop {
-            match self.look().await {
+            match self.look_by(deadline).await {
                 Ok(()) => self.reached(),
                 Err(error) => self.missed(error)?,
             }
@@ -124,6 +126,19 @@ impl Follower<'_> {
             self.pause(deadline.map_or(next, |deadline| next.min(deadline)))
                 .await;
         }
+    }
+
+    /// Looks once, and not for long when the time is up.
+    async fn look_by(&mut self, deadline: Option<Instant>) -> Result<(), Error> {
+        let Some(deadline) = deadline else {
+            return self.look().await;
+        };
+        let limit = deadline.max(Instant::now() + LAST_LOOK);
+        // Nothing of a look that is cut off has been taken in yet.
+        timeout_at(limit, self.look()).await.unwrap_or_else(|_| {
+            let base = self.client.base();
+            Err(Error::Unreachable(format!("{base} does not answer")))
+        })
     }
 
     /// Looks once, and tells what is new.

@@ -91,7 +91,11 @@ fn connect(access: &Access) -> Result<Client, Error> {
                 .to_owned(),
         ));
     }
-    Client::new(url, token.to_owned())
+    let client = Client::new(url, token.to_owned())?;
+    if client.is_in_the_clear() {
+        eprintln!("warning: over http:// anybody on the way can read the token; use https://");
+    }
+    Ok(client)
 }
 
 async fn get(client: &Client, id: &str) -> Result<Answer, Error> {
@@ -111,6 +115,11 @@ fn show(answer: &Answer, json: bool) -> Result<Exit, Error> {
 }
 
 async fn start(client: &Client, start: &Start, json: bool) -> Result<Exit, Error> {
+    if start.waiting.timeout.is_some() && !start.wait {
+        return Err(Error::Usage(
+            "--timeout says how long to --wait, and nobody waits".to_owned(),
+        ));
+    }
     let key = match &start.idempotency_key {
         Some(key) => key.clone(),
         None => format!("hmd-{}", uuid::Uuid::now_v7()),
@@ -139,6 +148,13 @@ async fn start(client: &Client, start: &Start, json: bool) -> Result<Exit, Error
     }
     let release: Release = read(created.body.clone())?;
     record(&start.waiting, &release)?;
+    if let Some(path) = &start.waiting.summary {
+        let watch = watch::Watch::new(release.clone(), text::now());
+        append(
+            path,
+            &summary::markdown(&watch, Exit::Succeeded, client.base()),
+        )?;
+    }
     if json {
         print(&created.body.to_string())?;
     } else {
