@@ -199,7 +199,7 @@ impl Action {
 
     fn step(&self, id: &str) -> &Yaml {
         let steps = self.document["runs"]["steps"].as_sequence().unwrap();
-        let found = steps.iter().find(|step| step["id"] == Yaml::from(id));
+        let found = steps.iter().find(|step| step["id"] == *id);
         found.unwrap_or_else(|| panic!("no step {id}"))
     }
 

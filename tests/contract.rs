@@ -145,8 +145,6 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
             .raw(b"{".to_vec()),
         ("putPlan", 404) => attempt.path("/v1/plans/a.b"),
         ("makeHookSecret", 404) => attempt.path("/v1/plans/none/hook-secret"),
-        // Its hook has no secret.
-        ("revokeHookSecret", 404) => attempt,
         ("getPlan" | "deletePlan", 404) => attempt.path("/v1/plans/none"),
         ("listVersions" | "listDeployments", 404) => {
             let path = attempt.path.replace("/shop/", "/none/");
@@ -165,8 +163,10 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
             command(stage, "stop");
             attempt
         }
-        // A staged release is none that any of these fits; an installation is unconfigured by its caller.
-        (
+        // A staged release is none that any of these fits, its plan's hook has no secret, and an installation is
+        // unconfigured by its caller.
+        ("revokeHookSecret", 404)
+        | (
             "pauseRelease" | "resumeRelease" | "promoteRelease" | "abandonRelease" | "approveStage"
             | "denyStage",
             409,

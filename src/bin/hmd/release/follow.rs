@@ -65,7 +65,7 @@ pub async fn follow(
             Ok(number) => (Exit::Signal(number), None),
             Err(error) => return Err(Error::Output(error.to_string())),
         },
-        end = follower.to_the_end(patience) => match end {
+        end = follower.until_ended(patience) => match end {
             Ok(exit) => (exit, None),
             Err(error) => (error.exit(), Some(error)),
         },
@@ -98,7 +98,7 @@ struct Follower<'a> {
 }
 
 impl Follower<'_> {
-    async fn to_the_end(&mut self, patience: Patience) -> Result<Exit, Error> {
+    async fn until_ended(&mut self, patience: Patience) -> Result<Exit, Error> {
         let deadline = patience.timeout.map(|timeout| Instant::now() + timeout);
         loop {
             match self.look_by(deadline).await {
@@ -238,7 +238,9 @@ impl Follower<'_> {
         }
         if self.out.is_live() {
             let lines = text::sheet(&self.watch.release, text::now());
-            lines.iter().for_each(|line| self.out.say(line));
+            for line in lines {
+                self.out.say(&line);
+            }
         }
     }
 }

@@ -109,7 +109,7 @@ mod tests {
         serde_json::from_value(release).unwrap()
     }
 
-    fn event(sequence: u64, kind: &str, more: Value) -> Event {
+    fn event(sequence: u64, kind: &str, more: &Value) -> Event {
         let mut event = json!({"sequence": sequence, "type": kind, "at": "2026-01-01T00:00:10.250Z", "actor": "hmd"});
         for (name, value) in more.as_object().unwrap() {
             event[name] = value.clone();
@@ -125,8 +125,8 @@ mod tests {
     fn each_thing_is_told_once() {
         let now = time("2026-01-01T00:01:00Z");
         let mut watch = Watch::new(release(|_| ()), now);
-        let started = event(1, "release.started", json!({"actor": "hook:shop"}));
-        let stage = event(2, "stage.started", json!({"stage": 2}));
+        let started = event(1, "release.started", &json!({"actor": "hook:shop"}));
+        let stage = event(2, "stage.started", &json!({"stage": 2}));
         let events = vec![started.clone(), stage.clone()];
         assert_eq!(
             watch.see(release(|_| ()), events.clone(), now),
@@ -147,10 +147,10 @@ mod tests {
         let violated = event(
             3,
             "slo.violated",
-            json!({"data": {"severity": "revert", "slo": measured}}),
+            &json!({"data": {"severity": "revert", "slo": measured}}),
         );
         let more = json!({"reason": "slo_violation", "detail": "errors\n\u{2002}at 9 %"});
-        let reverting = event(4, "release.reverting", more);
+        let reverting = event(4, "release.reverting", &more);
         let over = release(|it| {
             it["state"] = json!("reverted");
             it["reason"] = json!("slo_violation");
@@ -172,7 +172,7 @@ mod tests {
         let now = time("2026-01-01T00:01:00Z");
         let waiting = || release(|it| it["state"] = json!("awaiting_approval"));
         let mut watch = Watch::new(waiting(), now);
-        let asked = event(1, "approval.requested", json!({"stage": 2}));
+        let asked = event(1, "approval.requested", &json!({"stage": 2}));
         let said = watch.see(waiting(), vec![asked.clone()], now);
         assert!(
             said.last().unwrap().contains("hmd release approve rel_1"),
@@ -200,7 +200,7 @@ mod tests {
         let mut watch = Watch::new(release(|_| ()), now);
         let lines = watch.see(
             release(|_| ()),
-            vec![event(1, "stage.started", json!({}))],
+            vec![event(1, "stage.started", &json!({}))],
             now,
         );
         let all = [
