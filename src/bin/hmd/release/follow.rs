@@ -237,8 +237,10 @@ impl Follower<'_> {
             _ => (),
         }
         if self.out.is_live() {
-            let lines = text::sheet(&self.watch.release, text::now());
-            for line in lines {
+            // With the last measurements, which an ended release has no more.
+            let mut shown = self.watch.release.clone();
+            shown.slis.clone_from(&self.watch.slis);
+            for line in text::sheet(&shown, text::now()) {
                 self.out.say(&line);
             }
         }
