@@ -3,10 +3,12 @@
 
 mod body;
 mod conditional;
+pub(crate) mod deliveries;
 pub(crate) mod plans;
 mod problem;
 pub(crate) mod releases;
 pub(crate) mod route;
+pub(crate) mod subscribers;
 pub(crate) mod workers;
 
 use ::http::{Method, Request, Response, StatusCode, header};
@@ -106,6 +108,19 @@ async fn answer<P: Ports>(
         Route::Decide(id, stage, approve) => {
             releases::decide(pipeline, id, (stage, approve), request).await
         }
+        Route::Subscribers if put_or_post => subscribers::create(pipeline, request).await,
+        Route::Subscribers => subscribers::list(pipeline).await,
+        Route::Subscriber(id) if delete => subscribers::delete(pipeline, id).await,
+        Route::Subscriber(id) if request.method() == Method::PATCH => {
+            subscribers::patch(pipeline, id, request).await
+        }
+        Route::Subscriber(id) => subscribers::get(pipeline, id, request).await,
+        Route::SubscriberCommand(id, verb) => {
+            subscribers::command(pipeline, id, verb, request).await
+        }
+        Route::Deliveries(id) => deliveries::list(pipeline, id, request).await,
+        Route::Delivery(id, delivery) => deliveries::get(pipeline, id, delivery).await,
+        Route::Replay(id, delivery) => deliveries::replay(pipeline, id, delivery).await,
         Route::Versions(account, script) => workers::versions(pipeline, (account, script)).await,
         Route::Deployments(account, script) => {
             workers::deployments(pipeline, (account, script)).await

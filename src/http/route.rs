@@ -13,6 +13,16 @@ pub enum Verb {
     Abandon,
 }
 
+/// A command of `POST /v1/subscribers/{id}/…`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubscriberVerb {
+    Pause,
+    Resume,
+    RotateSecret,
+    Test,
+    Replay,
+}
+
 /// A path of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route<'a> {
@@ -28,6 +38,13 @@ pub enum Route<'a> {
     Command(&'a str, Verb),
     /// Approve or deny a stage, counted from 1.
     Decide(&'a str, usize, bool),
+    Subscribers,
+    Subscriber(&'a str),
+    SubscriberCommand(&'a str, SubscriberVerb),
+    Deliveries(&'a str),
+    /// Subscriber and delivery.
+    Delivery(&'a str, &'a str),
+    Replay(&'a str, &'a str),
     /// Versions of a Worker: account id and script name.
     Versions(&'a str, &'a str),
     /// Deployments of a Worker.
@@ -50,6 +67,24 @@ impl<'a> Route<'a> {
             ["v1", "releases", id, "evidence"] => Self::Evidence(id),
             ["v1", "workers", account, script, "versions"] => Self::Versions(account, script),
             ["v1", "workers", account, script, "deployments"] => Self::Deployments(account, script),
+            ["v1", "subscribers"] => Self::Subscribers,
+            ["v1", "subscribers", id] => Self::Subscriber(id),
+            ["v1", "subscribers", id, "deliveries"] => Self::Deliveries(id),
+            ["v1", "subscribers", id, "deliveries", delivery] => Self::Delivery(id, delivery),
+            ["v1", "subscribers", id, "deliveries", delivery, "replay"] => {
+                Self::Replay(id, delivery)
+            }
+            ["v1", "subscribers", id, verb] => Self::SubscriberCommand(
+                id,
+                match verb {
+                    "pause" => SubscriberVerb::Pause,
+                    "resume" => SubscriberVerb::Resume,
+                    "rotate-secret" => SubscriberVerb::RotateSecret,
+                    "test" => SubscriberVerb::Test,
+                    "replay" => SubscriberVerb::Replay,
+                    _ => return None,
+                },
+            ),
             ["v1", "releases", id, verb] => Self::Command(
                 id,
                 match verb {
@@ -81,12 +116,18 @@ impl<'a> Route<'a> {
             | Self::Plans
             | Self::Events(_)
             | Self::Evidence(_)
+            | Self::Deliveries(_)
+            | Self::Delivery(..)
             | Self::Versions(..)
             | Self::Deployments(..) => &[Method::GET],
             Self::Release(_) => &[Method::GET, Method::DELETE],
             Self::Plan(_) => &[Method::GET, Method::PUT, Method::DELETE],
-            Self::Releases => &[Method::GET, Method::POST],
-            Self::Command(..) | Self::Decide(..) => &[Method::POST],
+            Self::Releases | Self::Subscribers => &[Method::GET, Method::POST],
+            Self::Subscriber(_) => &[Method::GET, Method::PATCH, Method::DELETE],
+            Self::Command(..)
+            | Self::Decide(..)
+            | Self::SubscriberCommand(..)
+            | Self::Replay(..) => &[Method::POST],
         }
     }
 }

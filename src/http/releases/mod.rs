@@ -11,12 +11,13 @@ use crate::pipeline::ports::Ports;
 use crate::pipeline::{NotReady, Pipeline};
 use crate::release::{MAX_TEXT, Release, WorkerRef};
 
-pub use command::{command, decide, delete};
+pub use command::{Nothing, command, decide, delete};
 pub use create::create;
+pub(crate) use read::{Query, bad, cursor_of, read_cursor};
 pub use read::{events, evidence, get, list};
 #[cfg(not(target_arch = "wasm32"))]
 pub use {
-    command::{Nothing, StageDecisionBody},
+    command::StageDecisionBody,
     create::NewRelease,
     read::{EventView, WindowView},
 };
@@ -52,7 +53,7 @@ fn not_ready(refused: NotReady) -> Problem {
     }
 }
 
-fn short_texts(texts: &[(&str, &Option<String>)]) -> Result<(), Problem> {
+pub(super) fn short_texts(texts: &[(&str, &Option<String>)]) -> Result<(), Problem> {
     for (pointer, text) in texts {
         if text
             .as_ref()
