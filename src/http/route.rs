@@ -38,6 +38,8 @@ pub enum Route<'a> {
     Command(&'a str, Verb),
     /// Approve or deny a stage, counted from 1.
     Decide(&'a str, usize, bool),
+    /// What an approval link's token stands for.
+    Approval(&'a str),
     Subscribers,
     Subscriber(&'a str),
     SubscriberCommand(&'a str, SubscriberVerb),
@@ -67,6 +69,7 @@ impl<'a> Route<'a> {
             ["v1", "releases", id, "evidence"] => Self::Evidence(id),
             ["v1", "workers", account, script, "versions"] => Self::Versions(account, script),
             ["v1", "workers", account, script, "deployments"] => Self::Deployments(account, script),
+            ["approvals", token] => Self::Approval(token),
             ["v1", "subscribers"] => Self::Subscribers,
             ["v1", "subscribers", id] => Self::Subscriber(id),
             ["v1", "subscribers", id, "deliveries"] => Self::Deliveries(id),
@@ -122,7 +125,7 @@ impl<'a> Route<'a> {
             | Self::Deployments(..) => &[Method::GET],
             Self::Release(_) => &[Method::GET, Method::DELETE],
             Self::Plan(_) => &[Method::GET, Method::PUT, Method::DELETE],
-            Self::Releases | Self::Subscribers => &[Method::GET, Method::POST],
+            Self::Releases | Self::Subscribers | Self::Approval(_) => &[Method::GET, Method::POST],
             Self::Subscriber(_) => &[Method::GET, Method::PATCH, Method::DELETE],
             Self::Command(..)
             | Self::Decide(..)

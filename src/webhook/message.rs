@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::Keyring;
 use super::chat;
-use super::subscriber::Format;
-use super::token::{ApprovalToken, LINK_LIFETIME_MS};
+use super::subscriber::{ASKED_TYPE, Format};
+use super::token::ApprovalToken;
 use crate::release::{NewEvent, Release, Status};
 use crate::time::{UnixMs, rfc3339};
 
@@ -35,9 +35,12 @@ impl Asked {
             return None;
         };
         let stage = release.progress.stage;
-        let timeout = release.origin.plan.stages.get(stage)?;
-        let timeout = timeout.approval_timeout.as_ref();
-        let lifetime = timeout.map_or(LINK_LIFETIME_MS, |timeout| timeout.ms());
+        let lifetime = release
+            .origin
+            .plan
+            .stages
+            .get(stage)?
+            .decision_lifetime_ms();
         Some(Self {
             stage: stage + 1,
             version: release.progress.version,
@@ -174,7 +177,7 @@ impl Message {
             data.insert("release".to_owned(), release.clone());
         }
         if let (Some(asked), Some(links), Some(release)) = (
-            &stored.asked,
+            stored.asked.as_ref().filter(|_| self.kind == ASKED_TYPE),
             links,
             stored
                 .release

@@ -20,4 +20,4 @@ pub use signature::{Received, Rejection, TOLERANCE_MS, sign, sign_with_all, veri
 pub use subscriber::{
     ALERT_TYPE, ASKED_TYPE, EVENT_TYPES, Format, Subscriber, SubscriberState, TEST_TYPE,
 };
-pub use token::{ApprovalToken, LINK_LIFETIME_MS, TokenError};
+pub use token::{ApprovalToken, TokenError};

@@ -9,8 +9,6 @@ use thiserror::Error;
 use super::keys::{Keyring, Purpose};
 use crate::time::{UnixMs, rfc3339};
 
-/// How long a link is valid if the stage has no `approval_timeout`.
-pub const LINK_LIFETIME_MS: i64 = 7 * 86_400_000;
 /// Longest token that is looked at.
 const MAX_BYTES: usize = 300;
 

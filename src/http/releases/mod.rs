@@ -25,7 +25,10 @@ pub use {
 /// The actor of whoever shows the API token.
 const API: &str = "api";
 
-async fn load<P: Ports>(pipeline: &Pipeline<'_, P>, id: &str) -> Result<Release, Problem> {
+pub(super) async fn load<P: Ports>(
+    pipeline: &Pipeline<'_, P>,
+    id: &str,
+) -> Result<Release, Problem> {
     let rows = pipeline.load(&BTreeSet::from([id.to_owned()])).await?;
     rows.into_values()
         .next()
