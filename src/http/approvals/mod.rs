@@ -334,15 +334,17 @@ fn answer<P: Ports>(
     request: &Request<Vec<u8>>,
     shown: Result<Link, Problem>,
 ) -> Answer {
+    if let Err(problem) = &shown
+        && problem.status >= 500
+    {
+        let line = json!({"log": "alert", "path": "/approvals/…", "status": problem.status, "detail": problem.detail});
+        pipeline.ports.log(&line);
+    }
     let response = match (shown, wants_json(request)) {
         (Ok(link), true) => json_answer(StatusCode::OK, &link.view()),
         (Ok(link), false) => html(StatusCode::OK, page::decision(&link)),
         (Err(problem), true) => Err(problem),
         (Err(problem), false) => {
-            if problem.status >= 500 {
-                let line = json!({"log": "alert", "path": "/approvals/…", "status": problem.status, "detail": problem.detail});
-                pipeline.ports.log(&line);
-            }
             let status =
                 StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             html(status, page::problem(&problem))
