@@ -7,7 +7,7 @@ mod support;
 
 use hmd::openapi::{Operation, operations};
 use hmd::pipeline::config::Config;
-use hmd::webhook::{WebhookSecret, sign};
+use hmd::webhook::{ApprovalToken, WebhookSecret, sign};
 use serde_json::{Value, json};
 use support::{ACCOUNT, Call, Fault, TOKEN, World, healthy};
 
@@ -48,6 +48,10 @@ struct Stage {
     world: std::rc::Rc<World>,
     versions: Vec<String>,
     id: String,
+    subscriber: String,
+    delivery: String,
+    /// Of a link that approves the first stage, once it waits.
+    token: String,
 }
 
 fn stage() -> Stage {
@@ -60,10 +64,29 @@ fn stage() -> Stage {
     let (status, release) = world.api("POST", "/v1/releases", &body);
     assert_eq!(status, 201, "{release}");
     let id = release["id"].as_str().unwrap().to_owned();
+    let body = json!({"url": "https://hooks.example.com/a", "approvals": true});
+    let (status, subscriber) = world.api("POST", "/v1/subscribers", &body);
+    assert_eq!(status, 201, "{subscriber}");
+    let subscriber = subscriber["id"].as_str().unwrap().to_owned();
+    let path = format!("/v1/subscribers/{subscriber}/test");
+    let (status, delivery) = world.api("POST", &path, &Value::Null);
+    assert_eq!(status, 202, "{delivery}");
+    let token = ApprovalToken {
+        release: id.clone(),
+        stage: 1,
+        approve: true,
+        version: 1,
+        subscriber: subscriber.clone(),
+        expires_at: world.now.get() + 60_000,
+    };
+    let token = token.sign(&world.config.as_ref().unwrap().keys);
     Stage {
         world,
         versions,
         id,
+        delivery: delivery["id"].as_str().unwrap().to_owned(),
+        subscriber,
+        token,
     }
 }
 
@@ -74,6 +97,9 @@ fn valid(operation: &Operation, stage: &Stage) -> Attempt {
         .replace("{name}", "shop")
         .replace("{id}", &stage.id)
         .replace("{n}", "1")
+        .replace("{subscriber}", &stage.subscriber)
+        .replace("{delivery}", &stage.delivery)
+        .replace("{token}", &stage.token)
         .replace("{account_id}", ACCOUNT)
         .replace("{script_name}", "shop");
     let attempt = Attempt {
@@ -103,8 +129,32 @@ fn valid(operation: &Operation, stage: &Stage) -> Attempt {
             attempt.secret = Some(made["secret"].as_str().unwrap().parse().unwrap());
             attempt
         }
+        "createSubscriber" => attempt
+            .header("content-type", "application/json")
+            .body(&json!({"url": "https://hooks.example.com/b"})),
+        "changeSubscriber" => attempt
+            .header("content-type", "application/json")
+            .body(&json!({"events": ["stage.*"]})),
+        "replayFailed" => attempt
+            .header("content-type", "application/json")
+            .body(&json!({"since": "2026-10-01T09:00:00Z"})),
         _ => attempt,
     }
+}
+
+/// The stage's token with a change.
+fn other_token(stage: &Stage, change: impl Fn(&mut ApprovalToken)) -> String {
+    let keys = &stage.world.config.as_ref().unwrap().keys;
+    let mut token = ApprovalToken::verify(&stage.token, keys, 0).unwrap();
+    change(&mut token);
+    format!("/approvals/{}", token.sign(keys))
+}
+
+fn subscriber_is(stage: &Stage, state: &str) {
+    let id = &stage.subscriber;
+    stage.world.execute(&format!(
+        "UPDATE subscribers SET state = '{state}' WHERE id = '{id}'"
+    ));
 }
 
 fn command(stage: &Stage, verb: &str) {
@@ -123,6 +173,16 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
             attempt.secret = Some(WebhookSecret::from_random([7; 32]));
             attempt
         }
+        ("showApproval" | "decideByLink", 400 | 403 | 404 | 409 | 410) => {
+            let path = match status {
+                400 => format!("/approvals/{}x", stage.token),
+                403 => other_token(stage, |token| token.subscriber = "sub_gone".to_owned()),
+                404 => other_token(stage, |token| token.release = "rel_none".to_owned()),
+                409 => other_token(stage, |token| token.version = 99),
+                _ => other_token(stage, |token| token.expires_at = 1),
+            };
+            attempt.header("accept", "application/json").path(&path)
+        }
         (_, 401) => attempt.header("authorization", "Bearer wrong"),
         (_, 413) => attempt.header("content-type", "application/json").raw(vec![
             b' ';
@@ -136,7 +196,7 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
             .header("content-type", "application/json")
             .body(&json!({"no_such_field": 1})),
         ("deletePlan", 400) => attempt.header("if-match", "yesterday's"),
-        ("listReleases" | "listEvidence", 400) => {
+        ("listReleases" | "listEvidence" | "listDeliveries", 400) => {
             let path = format!("{}?limit=0", attempt.path);
             attempt.path(&path)
         }
@@ -149,6 +209,18 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
         ("listVersions" | "listDeployments", 404) => {
             let path = attempt.path.replace("/shop/", "/none/");
             attempt.path(&path)
+        }
+        (_, 404) if attempt.path.contains(&stage.subscriber) => {
+            let path = attempt.path.replace(&stage.subscriber, "sub_none");
+            attempt.path(&path)
+        }
+        ("pauseSubscriber", 409) => {
+            subscriber_is(stage, "disabled");
+            attempt
+        }
+        ("testSubscriber" | "replayFailed" | "replayDelivery", 409) => {
+            subscriber_is(stage, "paused");
+            attempt
         }
         (_, 404) if attempt.path.contains(&stage.id) => {
             let path = attempt.path.replace(&stage.id, "rel_none");
@@ -363,7 +435,7 @@ fn what_no_operation_takes_is_refused() {
     for operation in operations() {
         let path = valid(&operation, &stage).path;
         let headers = [("authorization", token.as_str())];
-        let response = stage.world.call("PATCH", &path, &headers, Vec::new());
+        let response = stage.world.call("TRACE", &path, &headers, Vec::new());
         assert_eq!(response.status(), 405, "{path}");
         let allowed = response.headers()["allow"].to_str().unwrap();
         assert!(

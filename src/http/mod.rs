@@ -1,13 +1,16 @@
 //! The HTTP API: routes, bearer authentication, problem details. Knows requests and answers as values only; the runtime
 //! ring carries them.
 
+pub(crate) mod approvals;
 mod body;
 mod conditional;
+pub(crate) mod deliveries;
 pub(crate) mod hooks;
 pub(crate) mod plans;
 mod problem;
 pub(crate) mod releases;
 pub(crate) mod route;
+pub(crate) mod subscribers;
 pub(crate) mod workers;
 
 use ::http::{Method, Request, Response, StatusCode, header};
@@ -64,7 +67,12 @@ pub async fn handle<P: Ports>(
     };
     let response = answer.unwrap_or_else(|problem| {
         if problem.status >= 500 {
-            ports.log(&json!({"log": "alert", "path": request.uri().path(), "status": problem.status, "detail": problem.detail}));
+            // A token in a path decides something: it must not stand in a log.
+            let path = match Route::of(request.uri().path()) {
+                Some(Route::Approval(_)) => "/approvals/…",
+                _ => request.uri().path(),
+            };
+            ports.log(&json!({"log": "alert", "path": path, "status": problem.status, "detail": problem.detail}));
         }
         problem.response()
     });
@@ -110,6 +118,21 @@ async fn answer<P: Ports>(
         Route::Decide(id, stage, approve) => {
             releases::decide(pipeline, id, (stage, approve), request).await
         }
+        Route::Approval(token) if put_or_post => approvals::decide(pipeline, token, request).await,
+        Route::Approval(token) => approvals::show(pipeline, token, request).await,
+        Route::Subscribers if put_or_post => subscribers::create(pipeline, request).await,
+        Route::Subscribers => subscribers::list(pipeline).await,
+        Route::Subscriber(id) if delete => subscribers::delete(pipeline, id).await,
+        Route::Subscriber(id) if request.method() == Method::PATCH => {
+            subscribers::patch(pipeline, id, request).await
+        }
+        Route::Subscriber(id) => subscribers::get(pipeline, id, request).await,
+        Route::SubscriberCommand(id, verb) => {
+            subscribers::command(pipeline, id, verb, request).await
+        }
+        Route::Deliveries(id) => deliveries::list(pipeline, id, request).await,
+        Route::Delivery(id, delivery) => deliveries::get(pipeline, id, delivery).await,
+        Route::Replay(id, delivery) => deliveries::replay(pipeline, id, delivery).await,
         Route::Versions(account, script) => workers::versions(pipeline, (account, script)).await,
         Route::Deployments(account, script) => {
             workers::deployments(pipeline, (account, script)).await
@@ -140,7 +163,8 @@ fn authorized(
     config: &Config,
     route: Option<Route<'_>>,
 ) -> Result<(), Problem> {
-    if matches!(route, Some(Route::Hook(_))) {
+    // A signature over the message, or the token in the path, is what lets in.
+    if matches!(route, Some(Route::Approval(_) | Route::Hook(_))) {
         return Ok(());
     }
     let page = matches!(route, Some(Route::Docs | Route::OpenApi));

@@ -13,6 +13,16 @@ pub enum Verb {
     Abandon,
 }
 
+/// A command of `POST /v1/subscribers/{id}/…`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubscriberVerb {
+    Pause,
+    Resume,
+    RotateSecret,
+    Test,
+    Replay,
+}
+
 /// A path of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route<'a> {
@@ -32,6 +42,15 @@ pub enum Route<'a> {
     Command(&'a str, Verb),
     /// Approve or deny a stage, counted from 1.
     Decide(&'a str, usize, bool),
+    /// What an approval link's token stands for.
+    Approval(&'a str),
+    Subscribers,
+    Subscriber(&'a str),
+    SubscriberCommand(&'a str, SubscriberVerb),
+    Deliveries(&'a str),
+    /// Subscriber and delivery.
+    Delivery(&'a str, &'a str),
+    Replay(&'a str, &'a str),
     /// Versions of a Worker: account id and script name.
     Versions(&'a str, &'a str),
     /// Deployments of a Worker.
@@ -56,6 +75,25 @@ impl<'a> Route<'a> {
             ["v1", "releases", id, "evidence"] => Self::Evidence(id),
             ["v1", "workers", account, script, "versions"] => Self::Versions(account, script),
             ["v1", "workers", account, script, "deployments"] => Self::Deployments(account, script),
+            ["approvals", token] => Self::Approval(token),
+            ["v1", "subscribers"] => Self::Subscribers,
+            ["v1", "subscribers", id] => Self::Subscriber(id),
+            ["v1", "subscribers", id, "deliveries"] => Self::Deliveries(id),
+            ["v1", "subscribers", id, "deliveries", delivery] => Self::Delivery(id, delivery),
+            ["v1", "subscribers", id, "deliveries", delivery, "replay"] => {
+                Self::Replay(id, delivery)
+            }
+            ["v1", "subscribers", id, verb] => Self::SubscriberCommand(
+                id,
+                match verb {
+                    "pause" => SubscriberVerb::Pause,
+                    "resume" => SubscriberVerb::Resume,
+                    "rotate-secret" => SubscriberVerb::RotateSecret,
+                    "test" => SubscriberVerb::Test,
+                    "replay" => SubscriberVerb::Replay,
+                    _ => return None,
+                },
+            ),
             ["v1", "releases", id, verb] => Self::Command(
                 id,
                 match verb {
@@ -87,13 +125,20 @@ impl<'a> Route<'a> {
             | Self::Plans
             | Self::Events(_)
             | Self::Evidence(_)
+            | Self::Deliveries(_)
+            | Self::Delivery(..)
             | Self::Versions(..)
             | Self::Deployments(..) => &[Method::GET],
             Self::Release(_) => &[Method::GET, Method::DELETE],
             Self::Plan(_) => &[Method::GET, Method::PUT, Method::DELETE],
-            Self::Releases => &[Method::GET, Method::POST],
+            Self::Releases | Self::Subscribers | Self::Approval(_) => &[Method::GET, Method::POST],
+            Self::Subscriber(_) => &[Method::GET, Method::PATCH, Method::DELETE],
             Self::HookSecret(_) => &[Method::POST, Method::DELETE],
-            Self::Command(..) | Self::Decide(..) | Self::Hook(_) => &[Method::POST],
+            Self::Command(..)
+            | Self::Decide(..)
+            | Self::Hook(_)
+            | Self::SubscriberCommand(..)
+            | Self::Replay(..) => &[Method::POST],
         }
     }
 }

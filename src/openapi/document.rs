@@ -106,6 +106,12 @@ fn problem(when: &str, headers: &[&str]) -> Value {
     )
 }
 
+/// The same answer for people.
+fn page(mut response: Value) -> Value {
+    response["content"]["text/html"] = json!({"schema": {"type": "string"}});
+    response
+}
+
 fn with_headers(mut response: Value, headers: &[&str]) -> Value {
     for name in headers {
         response["headers"][*name] = json!({"$ref": format!("#/components/headers/{name}")});
@@ -162,6 +168,8 @@ fn object<'a>(operation: &'a Operation, generators: &mut Generators) -> Operatio
                 json!({"description": answer.when, "content": {"application/json": {"schema": {"type": "object"}}}})
             }
             Content::Json(schema, _) => json(generators.answer(schema)),
+            Content::Page(schema, _) => page(json(generators.answer(schema))),
+            Content::ProblemPage => page(problem(answer.when, &[])),
         };
         responses.insert(
             answer.status.to_string(),
@@ -189,10 +197,12 @@ fn object<'a>(operation: &'a Operation, generators: &mut Generators) -> Operatio
             .map(|p| parameter(p, generators))
             .collect(),
         request_body: operation.body.as_ref().map(|body| {
-            json!({
-                "required": body.required,
-                "content": {"application/json": {"schema": generators.request(body.schema)}},
-            })
+            let schema = generators.request(body.schema);
+            let mut content = json!({"application/json": {"schema": schema}});
+            if body.form {
+                content["application/x-www-form-urlencoded"] = json!({"schema": schema});
+            }
+            json!({"required": body.required, "content": content})
         }),
         responses,
     }

@@ -123,6 +123,71 @@ pub fn decision() -> Value {
     json!({"by": "dana", "comment": "the funnel looks fine"})
 }
 
+pub fn new_subscriber() -> Value {
+    json!({"url": "https://hooks.example.com/hmd", "events": ["approval.*", "release.*"], "approvals": true, "description": "release channel"})
+}
+
+pub fn subscriber_patch() -> Value {
+    json!({"events": ["*"], "plan": "shop"})
+}
+
+pub fn subscriber() -> Value {
+    json!({
+        "id": "sub_0192f0c1d2e37abc8def0123456789ab", "url": "https://hooks.example.com/hmd",
+        "events": ["approval.*", "release.*"], "format": "standard", "approvals": true, "plan": null, "worker": null,
+        "description": "release channel", "state": "active", "slow": false, "failing_since": null, "disabled_reason": null,
+        "disabled_at": null, "previous_secret_until": null, "revision": 1,
+        "created_at": "2026-10-01T08:00:00.000Z", "updated_at": "2026-10-01T08:00:00.000Z",
+    })
+}
+
+pub fn subscriber_with_secret() -> Value {
+    let mut subscriber = subscriber();
+    subscriber["secret"] = json!("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    subscriber
+}
+
+pub fn subscribers() -> Value {
+    json!({"items": [subscriber()], "next_cursor": null})
+}
+
+pub fn since() -> Value {
+    json!({"since": "2026-10-01T09:00:00Z"})
+}
+
+pub fn replayed() -> Value {
+    json!({"replayed": 12})
+}
+
+pub fn delivery() -> Value {
+    json!({
+        "id": "msg_0192f0c1d2e37abc8def0123456789ab_4", "type": "approval.requested", "release": ID, "sequence": 4,
+        "state": "pending", "attempts": 1, "in_flight": false, "next_attempt_at": "2026-10-01T09:12:05.000Z",
+        "created_at": "2026-10-01T09:12:00.000Z", "finished_at": null,
+    })
+}
+
+pub fn deliveries() -> Value {
+    json!({"items": [delivery()], "next_cursor": null})
+}
+
+pub fn delivery_log() -> Value {
+    let mut delivery = delivery();
+    delivery["log"] = json!([{
+        "attempt": 1, "at": "2026-10-01T09:12:00.100Z", "duration_ms": 41, "status": 502, "error": "it answered 502",
+        "response": "bad gateway",
+    }]);
+    delivery
+}
+
+pub fn approval() -> Value {
+    json!({
+        "action": "approve", "stage": 2, "percent": 50, "next_percent": 100, "expires_at": "2026-10-02T09:22:01.000Z",
+        "decided": null, "waiting_since": "2026-10-01T09:22:01.000Z", "denied_at": "2026-10-02T09:22:01.000Z", "lacking": [],
+        "asked_by": "api", "release": release(),
+    })
+}
+
 pub fn versions() -> Value {
     json!({"items": [{
         "id": NEW, "number": 42, "created_at": "2026-10-01T08:55:00.123456Z", "author_email": "dana@example.com",

@@ -95,7 +95,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::http::route::{Route, Verb};
+    use crate::http::route::{Route, SubscriberVerb, Verb};
 
     /// The path of a route: the compiler asks for a new one here.
     fn path(route: Route<'_>) -> &'static str {
@@ -119,13 +119,34 @@ mod tests {
             Route::Command(_, Verb::Abandon) => "/v1/releases/{id}/abandon",
             Route::Decide(_, _, true) => "/v1/releases/{id}/stages/{n}/approve",
             Route::Decide(_, _, false) => "/v1/releases/{id}/stages/{n}/deny",
+            Route::Approval(_) => "/approvals/{token}",
+            Route::Subscribers => "/v1/subscribers",
+            Route::Subscriber(_) => "/v1/subscribers/{subscriber}",
+            Route::SubscriberCommand(_, SubscriberVerb::Pause) => {
+                "/v1/subscribers/{subscriber}/pause"
+            }
+            Route::SubscriberCommand(_, SubscriberVerb::Resume) => {
+                "/v1/subscribers/{subscriber}/resume"
+            }
+            Route::SubscriberCommand(_, SubscriberVerb::RotateSecret) => {
+                "/v1/subscribers/{subscriber}/rotate-secret"
+            }
+            Route::SubscriberCommand(_, SubscriberVerb::Test) => {
+                "/v1/subscribers/{subscriber}/test"
+            }
+            Route::SubscriberCommand(_, SubscriberVerb::Replay) => {
+                "/v1/subscribers/{subscriber}/replay"
+            }
+            Route::Deliveries(_) => "/v1/subscribers/{subscriber}/deliveries",
+            Route::Delivery(..) => "/v1/subscribers/{subscriber}/deliveries/{delivery}",
+            Route::Replay(..) => "/v1/subscribers/{subscriber}/deliveries/{delivery}/replay",
             Route::Versions(..) => "/v1/workers/{account_id}/{script_name}/versions",
             Route::Deployments(..) => "/v1/workers/{account_id}/{script_name}/deployments",
         }
     }
 
     /// One of each, in the order of the match above.
-    const ROUTES: [Route<'_>; 21] = [
+    const ROUTES: [Route<'_>; 32] = [
         Route::Health,
         Route::OpenApi,
         Route::Docs,
@@ -145,6 +166,17 @@ mod tests {
         Route::Command("x", Verb::Abandon),
         Route::Decide("x", 1, true),
         Route::Decide("x", 1, false),
+        Route::Approval("x"),
+        Route::Subscribers,
+        Route::Subscriber("x"),
+        Route::SubscriberCommand("x", SubscriberVerb::Pause),
+        Route::SubscriberCommand("x", SubscriberVerb::Resume),
+        Route::SubscriberCommand("x", SubscriberVerb::RotateSecret),
+        Route::SubscriberCommand("x", SubscriberVerb::Test),
+        Route::SubscriberCommand("x", SubscriberVerb::Replay),
+        Route::Deliveries("x"),
+        Route::Delivery("x", "x"),
+        Route::Replay("x", "x"),
         Route::Versions("x", "x"),
         Route::Deployments("x", "x"),
     ];

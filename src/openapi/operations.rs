@@ -4,18 +4,23 @@ use ::http::Method;
 
 use super::examples;
 use super::operation::{Access, Content, Operation, schema};
-use super::parameters::{CURSOR, FILTERS, IDEMPOTENCY_KEY, IF_MATCH, IF_NEW, SIGNED, WINDOWS};
+use super::parameters::{
+    CURSOR, DELIVERY_FILTERS, FILTERS, IDEMPOTENCY_KEY, IF_MATCH, IF_NEW, SIGNED, WINDOWS,
+};
+use crate::http::approvals::{ApprovalBody, ApprovalView};
+use crate::http::deliveries::{DeliveryLog, DeliveryView, Replayed, Since};
 use crate::http::hooks::HookSecret;
 use crate::http::plans::PlanView;
 use crate::http::releases::{
     EventView, HookRelease, NewRelease, Nothing, StageDecisionBody, WindowView,
 };
+use crate::http::subscribers::{NewSubscriber, SubscriberPatch, SubscriberView, WithSecret};
 use crate::http::workers::{DeploymentView, VersionView};
 use crate::http::{Health, List};
 use crate::release::{Plan, ReleaseView};
 
 /// Groups of operations.
-pub const TAGS: [(&str, &str); 5] = [
+pub const TAGS: [(&str, &str); 7] = [
     (
         "Plans",
         "What is rolled out in which stages, and what health means. A release takes a snapshot of its plan: editing a plan never changes a running release.",
@@ -32,6 +37,14 @@ pub const TAGS: [(&str, &str); 5] = [
         "Workers",
         "What Cloudflare says of a Worker, for those who choose a version.",
     ),
+    (
+        "Webhooks",
+        "Who is told what happens, as it happens. Requests are signed by the Standard Webhooks scheme (`webhook-id`, `webhook-timestamp`, `webhook-signature`) and hold `{\"type\", \"timestamp\", \"data\"}`; `data` has the release as it was then, the event's `sequence`, and its `stage`, `slo`, `actor`, `reason` and `detail` where it has them. What is not answered with 2xx within 15 s is sent again, with the same `webhook-id`: after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h and 10 h.",
+    ),
+    (
+        "Approvals",
+        "Links that show what a decision would do, and decide it, once. They come with `approval.requested` to subscribers that may have them, and need no token.",
+    ),
     ("Installation", "About this installation of HMD."),
 ];
 
@@ -42,6 +55,9 @@ pub fn operations() -> Vec<Operation> {
     all.extend(releases());
     all.extend(commands());
     all.extend(decisions());
+    all.extend(subscribers());
+    all.extend(deliveries());
+    all.extend(approvals());
     all.extend(workers());
     all.extend(installation());
     all
@@ -190,6 +206,149 @@ fn decisions() -> Vec<Operation> {
                 "The release goes back to the old version and ends `reverted` for `denied`.",
             ),
         ),
+    ]
+}
+
+const NO_SUBSCRIBER: &str = "There is no such subscriber.";
+
+fn subscribers() -> Vec<Operation> {
+    let all = |method| (method, "/v1/subscribers");
+    let one = |method| (method, "/v1/subscribers/{subscriber}");
+    let command = |path, id, texts| {
+        Operation::new((Method::POST, path), (id, "Webhooks"), texts)
+            .body::<Nothing>(false, examples::nothing)
+            .problem(404, NO_SUBSCRIBER, &[])
+            .problem(422, "The body has a field.", &[])
+    };
+    vec![
+        Operation::new(all(Method::GET), ("listSubscribers", "Webhooks"), ("List subscribers", "All of them, the oldest first."))
+            .ok::<List<SubscriberView<'static>>>("The subscribers.", examples::subscribers),
+        Operation::new(all(Method::POST), ("createSubscriber", "Webhooks"), ("Subscribe", "It is told what happens from now on. The answer holds the secret that its requests are signed with, this once."))
+            .body::<NewSubscriber>(true, examples::new_subscriber)
+            .answer(201, "The subscriber, with its secret.", Content::Json(schema::<WithSecret<'static>>, examples::subscriber_with_secret), &["Location"])
+            .problem(422, "A field is unknown, missing or wrong, or webhooks may not go to the address: `errors` points at it.", &[]),
+        Operation::new(one(Method::GET), ("getSubscriber", "Webhooks"), ("Read a subscriber", "Without its secret."))
+            .tagged::<SubscriberView<'static>>("The subscriber.", examples::subscriber)
+            .problem(404, NO_SUBSCRIBER, &[]),
+        Operation::new(one(Method::PATCH), ("changeSubscriber", "Webhooks"), ("Change a subscriber", "What is absent stays as it is."))
+            .body::<SubscriberPatch>(true, examples::subscriber_patch)
+            .answer(200, "The subscriber as it is now.", Content::Json(schema::<SubscriberView<'static>>, examples::subscriber), &["ETag"])
+            .problem(404, NO_SUBSCRIBER, &[]),
+        Operation::new(one(Method::DELETE), ("deleteSubscriber", "Webhooks"), ("Delete a subscriber", "With its deliveries; its approval links decide nothing any more."))
+            .answer(204, "The subscriber is gone.", Content::None, &[])
+            .problem(404, NO_SUBSCRIBER, &[]),
+        command("/v1/subscribers/{subscriber}/pause", "pauseSubscriber", ("Pause a subscriber", "What happens meanwhile is kept for it."))
+            .answer(200, "The subscriber as it is now.", Content::Json(schema::<SubscriberView<'static>>, examples::subscriber), &["ETag"])
+            .problem(409, "It is `disabled`.", &[]),
+        command("/v1/subscribers/{subscriber}/resume", "resumeSubscriber", ("Resume a subscriber", "One that was paused gets what was kept for it; for one that was disabled, replay what failed."))
+            .answer(200, "The subscriber as it is now.", Content::Json(schema::<SubscriberView<'static>>, examples::subscriber), &["ETag"]),
+        command("/v1/subscribers/{subscriber}/rotate-secret", "rotateSubscriberSecret", ("Rotate a subscriber's secret", "For 24 hours requests carry a signature by each of the two secrets."))
+            .ok::<WithSecret<'static>>("The subscriber, with its new secret, this once.", examples::subscriber_with_secret),
+        command("/v1/subscribers/{subscriber}/test", "testSubscriber", ("Send a test", "An event of type `webhook.test`."))
+            .answer(202, "It is on its way.", Content::Json(schema::<DeliveryView<'static>>, examples::delivery), &[])
+            .problem(409, "The subscriber is not `active`.", &[]),
+        Operation::new((Method::POST, "/v1/subscribers/{subscriber}/replay"), ("replayFailed", "Webhooks"), ("Deliver again what failed", "All that failed since a time, each with its `webhook-id` of then."))
+            .body::<Since>(true, examples::since)
+            .answer(202, "They are on their way.", Content::Json(schema::<Replayed>, examples::replayed), &[])
+            .problem(404, NO_SUBSCRIBER, &[])
+            .problem(409, "The subscriber is not `active`.", &[]),
+    ]
+}
+
+fn deliveries() -> Vec<Operation> {
+    const NO_DELIVERY: &str = "There is no such subscriber, or no such delivery to it.";
+    let one = "/v1/subscribers/{subscriber}/deliveries/{delivery}";
+    vec![
+        Operation::new(
+            (Method::GET, "/v1/subscribers/{subscriber}/deliveries"),
+            ("listDeliveries", "Webhooks"),
+            (
+                "List deliveries",
+                "Newest first; they are kept for 30 days.",
+            ),
+        )
+        .parameters(&DELIVERY_FILTERS)
+        .parameters(&[CURSOR])
+        .ok::<List<DeliveryView<'static>>>("A page of deliveries.", examples::deliveries)
+        .problem(400, "A parameter is unknown or wrong.", &[])
+        .problem(404, NO_SUBSCRIBER, &[]),
+        Operation::new(
+            (Method::GET, one),
+            ("getDelivery", "Webhooks"),
+            (
+                "Read a delivery",
+                "With each attempt: status, duration, and how the answer begins.",
+            ),
+        )
+        .ok::<DeliveryLog<'static>>("The delivery.", examples::delivery_log)
+        .problem(404, NO_DELIVERY, &[]),
+        Operation::new(
+            (
+                Method::POST,
+                "/v1/subscribers/{subscriber}/deliveries/{delivery}/replay",
+            ),
+            ("replayDelivery", "Webhooks"),
+            (
+                "Deliver again",
+                "Whatever came of it: with the same `webhook-id`, and a schedule anew.",
+            ),
+        )
+        .answer(
+            202,
+            "It is on its way.",
+            Content::Json(schema::<DeliveryView<'static>>, examples::delivery),
+            &[],
+        )
+        .problem(404, NO_DELIVERY, &[])
+        .problem(409, "The subscriber is not `active`.", &[]),
+    ]
+}
+
+fn approvals() -> Vec<Operation> {
+    let path = "/approvals/{token}";
+    let link = |operation: Operation| {
+        operation
+            .access(Access::Everyone)
+            .problem(403, "The link was withdrawn, or is not for deciding.", &[])
+            .problem(404, "The release is gone.", &[])
+            .problem(409, "The opposite has been decided, or the release has moved on: `detail` says by whom and when.", &[])
+            .problem(410, "The link has expired, or its key is no longer in use.", &[])
+    };
+    vec![
+        link(
+            Operation::new(
+                (Method::GET, path),
+                ("showApproval", "Approvals"),
+                (
+                    "Show what a link decides",
+                    "Changes nothing. People get a page, who accepts `application/json` gets that.",
+                ),
+            )
+            .ok::<ApprovalView<'static>>(
+                "What would happen, or what was decided.",
+                examples::approval,
+            )
+            .problem(400, "The link is incomplete or was altered.", &[]),
+        )
+        .for_browsers(),
+        link(
+            Operation::new(
+                (Method::POST, path),
+                ("decideByLink", "Approvals"),
+                (
+                    "Decide by a link",
+                    "Once; the same again says what was decided, by whom and when.",
+                ),
+            )
+            .body::<ApprovalBody>(false, examples::decision)
+            .ok::<ApprovalView<'static>>("What was decided.", examples::approval)
+            .problem(
+                400,
+                "The link is incomplete or was altered, or the body is not JSON.",
+                &[],
+            ),
+        )
+        .for_browsers(),
     ]
 }
 

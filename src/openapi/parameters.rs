@@ -3,6 +3,7 @@
 use schemars::json_schema;
 
 use super::operation::{Parameter, Place, schema};
+use crate::http::deliveries::DeliveryState;
 use crate::release::State;
 use crate::time::Rfc3339;
 
@@ -116,6 +117,46 @@ pub const FILTERS: [Parameter; 6] = [
     },
 ];
 
+/// What deliveries are listed by.
+pub const DELIVERY_FILTERS: [Parameter; 6] = [
+    Parameter {
+        name: "state",
+        place: Place::Query,
+        description: "Only those that stand so.",
+        schema: schema::<DeliveryState>,
+    },
+    Parameter {
+        name: "type",
+        place: Place::Query,
+        description: "Only those of events of this type.",
+        schema: |_| json_schema!({"type": "string", "examples": ["stage.passed"]}),
+    },
+    Parameter {
+        name: "release",
+        place: Place::Query,
+        description: "Only those about this release.",
+        schema: |_| json_schema!({"type": "string"}),
+    },
+    Parameter {
+        name: "since",
+        place: Place::Query,
+        description: "Only those of what happened at this time or later.",
+        schema: schema::<Rfc3339>,
+    },
+    Parameter {
+        name: "until",
+        place: Place::Query,
+        description: "Only those of what happened before this time.",
+        schema: schema::<Rfc3339>,
+    },
+    Parameter {
+        name: "limit",
+        place: Place::Query,
+        description: "Most deliveries on a page.",
+        schema: |_| json_schema!({"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
+    },
+];
+
 /// A parameter of a path.
 pub fn of_path(name: &'static str) -> Parameter {
     let (description, schema): (_, super::SchemaOf) = match name {
@@ -134,6 +175,18 @@ pub fn of_path(name: &'static str) -> Parameter {
         "account_id" => (
             "The Cloudflare account.",
             |_| json_schema!({"type": "string", "examples": ["0123456789abcdef0123456789abcdef"]}),
+        ),
+        "subscriber" => (
+            "Id of the subscriber.",
+            |_| json_schema!({"type": "string", "examples": ["sub_0192f0c1d2e37abc8def0123456789ab"]}),
+        ),
+        "delivery" => (
+            "Id of the delivery: the `webhook-id` of its requests.",
+            |_| json_schema!({"type": "string", "examples": ["msg_0192f0c1d2e37abc8def0123456789ab_4"]}),
+        ),
+        "token" => (
+            "What the link was signed with.",
+            |_| json_schema!({"type": "string", "maxLength": 300}),
         ),
         _ => (
             "Script name of the Worker.",

@@ -6,13 +6,14 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use super::Pipeline;
+use super::deliver::KEPT_MS;
 use super::message::{Message, MessageKind};
 use super::ports::Ports;
 use crate::release::{Input, Release, Status};
 use crate::store::{self, DeadLetter, StoreError};
 
 /// How long a message waits whose batch met a failing database.
-const RETRY_DELAY_S: u32 = 10;
+pub(super) const RETRY_DELAY_S: u32 = 10;
 /// How long an idempotency key is remembered.
 const KEYS_KEPT_MS: i64 = 24 * 3_600_000;
 /// The sweep sends what rings within this time too, so that nothing waits for the next sweep.
@@ -82,7 +83,7 @@ impl<P: Ports> Pipeline<'_, P> {
         vec![fate; batch.len()]
     }
 
-    fn letter(&self, queue: &str, incoming: &Incoming, reason: String) -> DeadLetter {
+    pub(super) fn letter(&self, queue: &str, incoming: &Incoming, reason: String) -> DeadLetter {
         DeadLetter {
             id: incoming.id.clone(),
             queue: queue.to_owned(),
@@ -92,7 +93,7 @@ impl<P: Ports> Pipeline<'_, P> {
         }
     }
 
-    async fn keep(&self, letters: &[DeadLetter]) -> Result<(), StoreError> {
+    pub(super) async fn keep(&self, letters: &[DeadLetter]) -> Result<(), StoreError> {
         for letter in letters {
             self.ports.log(&json!({"log": "alert", "queue": letter.queue, "detail": format!("a message became a dead letter: {}", letter.reason)}));
         }
@@ -157,7 +158,9 @@ impl<P: Ports> Pipeline<'_, P> {
             .map(|alarm| Message::new(alarm.kind, &alarm.release, alarm.due_at))
             .collect();
         self.send(&messages).await;
+        let deliveries = self.sweep_deliveries(now + SWEEP_AHEAD_MS).await?;
+        store::forget_deliveries(self.ports, now - KEPT_MS).await?;
         store::forget_keys(self.ports, now - KEYS_KEPT_MS, now).await?;
-        Ok(messages.len())
+        Ok(messages.len() + deliveries)
     }
 }

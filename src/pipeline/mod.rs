@@ -4,6 +4,7 @@ mod act;
 mod check;
 pub mod config;
 mod consumer;
+mod deliver;
 mod log;
 pub mod message;
 pub mod ports;
@@ -11,17 +12,18 @@ mod start;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures_util::future::{FutureExt as _, LocalBoxFuture, join_all};
+use futures_util::future::{FutureExt as _, LocalBoxFuture, join, join_all};
 use serde_json::json;
 
 use crate::cloudflare::Cloudflare;
 use crate::release::{Decision, Input, Moment, Refusal, Release, SYSTEM, WorkerRef, decide_all};
-use crate::store::{self, StoreError, Write};
+use crate::store::{self, Owed, StoreError, Write};
 use config::Config;
 use message::{Message, MessageKind};
 use ports::{Outgoing, Ports, QueueName};
 
 pub use consumer::{Fate, Incoming};
+pub use deliver::{ATTEMPT_TIMEOUT_MS, Lane};
 pub use start::NotReady;
 
 /// How often a decision is taken again because somebody else was faster.
@@ -154,13 +156,13 @@ impl<'a, P: Ports> Pipeline<'a, P> {
                 at,
             })
             .collect();
-        let (won, error) = store::commit(self.ports, &writes).await;
+        let (store::Committed { won, owed }, error) = store::commit(self.ports, &writes).await;
         let winners: Vec<&Decision> = decided
             .iter()
             .map(|(decision, _)| decision)
             .filter(|decision| won.contains(decision.release.id()))
             .collect();
-        self.committed(before, &winners).await;
+        self.committed(before, &winners, &owed).await;
         (won, error)
     }
 
@@ -176,12 +178,13 @@ impl<'a, P: Ports> Pipeline<'a, P> {
         Ok(loaded.releases)
     }
 
-    /// What follows a commit: log lines, and messages for the alarms that changed. A message that can't be sent costs a
-    /// minute, until the sweep sends it again.
+    /// What follows a commit: log lines, messages for the alarms that changed, and for what subscribers are owed. A message
+    /// that can't be sent costs a minute, until the sweep sends it again.
     pub(crate) async fn committed(
         &self,
         before: &BTreeMap<String, Release>,
         winners: &[&Decision],
+        owed: &[Owed],
     ) {
         let mut messages = Vec::new();
         for decision in winners {
@@ -200,7 +203,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
             }
         }
         messages.extend(self.next_in_line(before, winners).await);
-        self.send(&messages).await;
+        join(self.send(&messages), self.send_owed(owed)).await;
     }
 
     /// Calls for the queued releases of Workers that have just become free; whose turn it is they find out themselves. A

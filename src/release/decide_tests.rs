@@ -198,10 +198,12 @@ pub(super) fn input(kind: Kind, release: &Release, now: i64) -> Input {
         Kind::Promote => command(Command::Promote),
         Kind::Approve => command(Command::Approve {
             stage: 1,
+            version: None,
             comment: None,
         }),
         Kind::Deny => command(Command::Deny {
             stage: 1,
+            version: None,
             comment: None,
         }),
         Kind::Abandon => command(Command::Abandon),

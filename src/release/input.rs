@@ -101,6 +101,8 @@ pub enum Command {
     Approve {
         /// Which, from 1.
         stage: usize,
+        /// The version that the release must still have, as whoever decides was shown it.
+        version: Option<u32>,
         /// Words for the event.
         comment: Option<String>,
     },
@@ -108,6 +110,8 @@ pub enum Command {
     Deny {
         /// Which, from 1.
         stage: usize,
+        /// The version that the release must still have, as whoever decides was shown it.
+        version: Option<u32>,
         /// Words for the event.
         comment: Option<String>,
     },

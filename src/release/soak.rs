@@ -113,6 +113,7 @@ impl Draft {
         if self.denied_by_time() {
             return Ok(());
         }
+        self.remind();
         if let Some(failure) = failure {
             self.telemetry_failed(failure);
             return Ok(());
@@ -483,10 +484,9 @@ impl Draft {
                 }
             }
         }
-        if let Status::AwaitingApproval { wait, .. } = &self.next.progress.status
-            && let Some(deny_at) = wait.deny_at
-        {
-            due = due.min(deny_at);
+        if let Status::AwaitingApproval { wait, .. } = &self.next.progress.status {
+            let wakes = [wait.deny_at, wait.remind_at].into_iter().flatten();
+            due = wakes.fold(due, i64::min);
         }
         self.next.progress.check_due_at = Some(due.max(now));
     }

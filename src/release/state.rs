@@ -308,6 +308,9 @@ pub struct Wait {
     pub since: UnixMs,
     /// When waiting ends as denied, if it does.
     pub deny_at: Option<UnixMs>,
+    /// When it is asked for again.
+    #[serde(default)]
+    pub remind_at: Option<UnixMs>,
     /// SLOs without data that approving waives; empty for a manual stage that passed.
     pub lacking: Vec<String>,
 }

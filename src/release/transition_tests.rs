@@ -221,6 +221,7 @@ fn approving_waives_what_was_recorded_meanwhile() {
     );
     let approve = command(Command::Approve {
         stage: 1,
+        version: None,
         comment: None,
     });
     let decision = decide(&harmed, &approve, &moment(due)).unwrap();

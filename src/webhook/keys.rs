@@ -130,6 +130,12 @@ impl Keyring {
         roots.into_iter().flatten().find(|root| root.id == id)
     }
 
+    /// Whether a key of this id is here.
+    #[must_use]
+    pub fn knows(&self, key_id: &str) -> bool {
+        self.root(key_id).is_some()
+    }
+
     /// Signs some bytes for a purpose with the current key.
     #[must_use]
     pub fn mac(&self, purpose: Purpose, bytes: &[u8]) -> [u8; KEY_BYTES] {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use hmd::pipeline::ports::{
     Clock, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Outgoing, QueueError, QueueName,
-    Queues, Random, Row, Sql, SqlError, Statement,
+    Queues, Random, Row, Sql, SqlError, Statement, WebhookAnswer, WebhookRequest,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -211,6 +211,10 @@ impl HttpOut for Port {
             retry_after_s: None,
             body,
         })
+    }
+
+    async fn post(&self, _: WebhookRequest) -> Result<WebhookAnswer, HttpError> {
+        unreachable!("nobody subscribes here")
     }
 }
 

@@ -20,9 +20,9 @@ use hmd::http as api;
 use hmd::pipeline::config::Config;
 use hmd::pipeline::ports::{
     Clock, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Outgoing, Param, QueueError,
-    QueueName, Queues, Random, Row, Sql, SqlError, Statement,
+    QueueName, Queues, Random, Row, Sql, SqlError, Statement, WebhookAnswer, WebhookRequest,
 };
-use hmd::pipeline::{Fate, Incoming, Pipeline};
+use hmd::pipeline::{Fate, Incoming, Lane, Pipeline};
 use hmd::simulator::{Behavior, BehaviorPatch, Cloudflare, VersionSpec, WorkerSpec};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -59,6 +59,38 @@ pub enum Call<'a> {
     Sql { writes: bool },
     Send(QueueName),
     Http(&'a HttpRequest),
+    Post(&'a WebhookRequest),
+}
+
+/// What a receiver answers.
+#[derive(Clone, Debug)]
+pub enum Reaction {
+    /// With this status and body, at once.
+    Status(u16, &'static str),
+    /// With `Retry-After`.
+    RetryAfter(u16, i64),
+    /// Not within the time.
+    Hangs,
+    /// By closing the connection.
+    Closes,
+}
+
+/// Decides what a receiver answers to its nth request.
+pub type Receiver = Box<dyn FnMut(usize) -> Reaction>;
+
+/// A request that reached a receiver.
+#[derive(Clone, Debug)]
+pub struct Got {
+    pub at: i64,
+    pub url: String,
+    pub headers: BTreeMap<&'static str, String>,
+    pub body: String,
+}
+
+impl Got {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
 }
 
 pub struct Queued {
@@ -77,6 +109,10 @@ pub struct World {
     pub cloudflare: Arc<Mutex<Cloudflare>>,
     pub lines: RefCell<Vec<Value>>,
     pub rule: RefCell<Option<Rule>>,
+    /// Receivers of webhooks, by address; the others take everything.
+    pub receivers: RefCell<BTreeMap<String, Receiver>>,
+    /// All that reached receivers.
+    pub got: RefCell<Vec<Got>>,
     /// Requests that reached Cloudflare: method, path.
     pub requests: RefCell<Vec<(String, String)>>,
     pub config: Result<Config, Vec<String>>,
@@ -110,6 +146,8 @@ impl World {
             cloudflare: Arc::new(Mutex::new(Cloudflare::new(7))),
             lines: RefCell::default(),
             rule: RefCell::default(),
+            receivers: RefCell::default(),
+            got: RefCell::default(),
             requests: RefCell::default(),
             config: config("10s"),
             ids: Cell::new(0),
@@ -325,11 +363,20 @@ impl World {
         }
         let batch: Vec<Incoming> = due.iter().map(|(incoming, _)| incoming.clone()).collect();
         let config = self.config.as_ref().unwrap();
-        let name = match queue {
-            QueueName::Transitions => "hmd-transitions",
-            QueueName::Checks => "hmd-checks",
+        let pipeline = Pipeline::new(self, config);
+        let deliver = async |name, lane| {
+            let (fates, leased) = pipeline.take_deliveries(name, lane, &batch).await;
+            pipeline.deliver(lane, leased).await;
+            fates
         };
-        let fates = self.invoke(Pipeline::new(self, config).consume(name, &batch));
+        let fates = self.invoke(async {
+            match queue {
+                QueueName::Transitions => pipeline.consume("hmd-transitions", &batch).await,
+                QueueName::Checks => pipeline.consume("hmd-checks", &batch).await,
+                QueueName::Deliveries => deliver("hmd-deliveries", Lane::Fast).await,
+                QueueName::SlowDeliveries => deliver("hmd-deliveries-slow", Lane::Slow).await,
+            }
+        });
         // An invocation that died acks nothing.
         let fates = fates.unwrap_or_else(|| vec![Fate::Retry(1); batch.len()]);
         for ((incoming, id), fate) in due.into_iter().zip(fates) {
@@ -373,6 +420,8 @@ impl World {
             }
             self.deliver(QueueName::Transitions);
             self.deliver(QueueName::Checks);
+            self.deliver(QueueName::Deliveries);
+            self.deliver(QueueName::SlowDeliveries);
         }
     }
 
@@ -447,6 +496,7 @@ pub fn config(min_check_interval: &'static str) -> Result<Config, Vec<String>> {
                 "TELEMETRY_LAG" => "20s",
                 "PROPAGATION_DELAY" => "5s",
                 "MIN_CHECK_INTERVAL" => min_check_interval,
+                "PUBLIC_URL" => "https://hmd.example.com",
                 _ => return None,
             }
             .to_owned(),
@@ -594,6 +644,53 @@ impl HttpOut for World {
                 retry_after_s: None,
                 body: answer.body.to_string(),
             }),
+        }
+    }
+
+    async fn post(&self, request: WebhookRequest) -> Result<WebhookAnswer, HttpError> {
+        let fault = self.fault(&Call::Post(&request));
+        match fault {
+            Some(Fault::CrashBefore) => match self.die().await {},
+            Some(Fault::Refused) => return Err(HttpError::Failed("no connection".to_owned())),
+            _ => (),
+        }
+        let answer = self.react(&request);
+        match fault {
+            Some(Fault::CrashAfter) => match self.die().await {},
+            Some(Fault::Lost) => Err(HttpError::Timeout(request.timeout_ms)),
+            _ => answer,
+        }
+    }
+}
+
+impl World {
+    fn react(&self, request: &WebhookRequest) -> Result<WebhookAnswer, HttpError> {
+        let nth = self
+            .got
+            .borrow()
+            .iter()
+            .filter(|got| got.url == request.url)
+            .count();
+        self.got.borrow_mut().push(Got {
+            at: self.now.get(),
+            url: request.url.clone(),
+            headers: request.headers.iter().cloned().collect(),
+            body: request.body.clone(),
+        });
+        let mut receivers = self.receivers.borrow_mut();
+        let reaction = receivers
+            .get_mut(&request.url)
+            .map_or(Reaction::Status(200, "ok"), |receiver| receiver(nth));
+        let answer = |status, retry_after_s, body: &str| WebhookAnswer {
+            status,
+            retry_after_s,
+            body: body.to_owned(),
+        };
+        match reaction {
+            Reaction::Status(status, body) => Ok(answer(status, None, body)),
+            Reaction::RetryAfter(status, seconds) => Ok(answer(status, Some(seconds), "later")),
+            Reaction::Hangs => Err(HttpError::Timeout(request.timeout_ms)),
+            Reaction::Closes => Err(HttpError::Failed("connection closed".to_owned())),
         }
     }
 }

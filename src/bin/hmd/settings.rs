@@ -43,6 +43,7 @@ impl Settings {
             ("MIN_CHECK_INTERVAL", "1s"),
             ("PROPAGATION_DELAY", "0s"),
             ("TELEMETRY_LAG", "1s"),
+            ("WEBHOOKS_TO_LOOPBACK", "true"),
         ];
         let mut vars: BTreeMap<_, _> = local.map(|(name, value)| (name, value.to_owned())).into();
         vars.extend(defaults);
@@ -52,6 +53,7 @@ impl Settings {
             "MIN_CHECK_INTERVAL",
             "CLOUDFLARE_CALLS_PER_5MIN",
             "PUBLIC_URL",
+            "WEBHOOKS_TO_LOOPBACK",
         ];
         vars.extend(
             names

@@ -251,8 +251,11 @@ async fn make<P: Ports>(pipeline: &Pipeline<'_, P>, body: NewRelease, sender: &S
         };
         let memory = memory(&decision.release)?;
         // Row and start are one batch: a crash leaves both or neither, and the alarm in the row starts the work.
-        if store::create(pipeline.ports, &release, Some(&write), memory.as_ref()).await? {
-            pipeline.committed(&BTreeMap::new(), &[&decision]).await;
+        let owed = store::create(pipeline.ports, &release, Some(&write), memory.as_ref()).await?;
+        if let Some(owed) = owed {
+            pipeline
+                .committed(&BTreeMap::new(), &[&decision], &owed)
+                .await;
             return created(&decision.release);
         }
         // Lost: to the same request sent twice, or to another release that has just started.
@@ -269,7 +272,8 @@ async fn make<P: Ports>(pipeline: &Pipeline<'_, P>, body: NewRelease, sender: &S
         sole.clone_into(&mut release.progress.old_version);
     }
     let memory = memory(&release)?;
-    if !store::create(pipeline.ports, &release, None, memory.as_ref()).await? {
+    let made = store::create(pipeline.ports, &release, None, memory.as_ref()).await?;
+    if made.is_none() {
         return Err(Problem::conflict("this Idempotency-Key has just been used"));
     }
     if release.progress.status == Status::Queued

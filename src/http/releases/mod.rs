@@ -13,6 +13,7 @@ use crate::release::{MAX_TEXT, Release, WorkerRef};
 
 pub use command::{Nothing, command, decide, delete};
 pub use create::{create, create_by_hook};
+pub(crate) use read::{Query, bad, cursor_of, read_cursor};
 pub use read::{events, evidence, get, list};
 #[cfg(not(target_arch = "wasm32"))]
 pub use {
@@ -24,7 +25,10 @@ pub use {
 /// The actor of whoever shows the API token.
 const API: &str = "api";
 
-async fn load<P: Ports>(pipeline: &Pipeline<'_, P>, id: &str) -> Result<Release, Problem> {
+pub(super) async fn load<P: Ports>(
+    pipeline: &Pipeline<'_, P>,
+    id: &str,
+) -> Result<Release, Problem> {
     let rows = pipeline.load(&BTreeSet::from([id.to_owned()])).await?;
     rows.into_values()
         .next()
@@ -52,7 +56,7 @@ fn not_ready(refused: NotReady) -> Problem {
     }
 }
 
-fn short_texts(texts: &[(&str, &Option<String>)]) -> Result<(), Problem> {
+pub(super) fn short_texts(texts: &[(&str, &Option<String>)]) -> Result<(), Problem> {
     for (pointer, text) in texts {
         if text
             .as_ref()
