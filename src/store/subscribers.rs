@@ -27,7 +27,7 @@ const CHANGE: &str = "UPDATE subscribers SET url = j.url, events = j.events, for
             value->>'revision' AS revision, value->>'updated_at' AS updated_at, value->>'failing_since' AS failing_since,
             value->>'slow' AS slow, value->>'disabled_reason' AS disabled_reason, value->>'disabled_at' AS disabled_at
         FROM json_each(?1)) j
-    WHERE subscribers.id = j.id AND subscribers.revision = j.revision RETURNING subscribers.*";
+    WHERE subscribers.id = j.id AND subscribers.revision = j.revision RETURNING *";
 // What was held for a paused subscriber goes out as soon as it is active.
 const RELEASE_HELD: &str = "UPDATE deliveries SET due_at = ?2 WHERE subscriber = ?1 AND state = 'pending' AND due_at IS NULL
     AND EXISTS (SELECT 1 FROM subscribers s WHERE s.id = ?1 AND s.state = 'active')";

@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::{Connection, OpenFlags};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sysinfo::Signal;
 
 use crate::api::Hmd;
 use crate::cloud::Cloud;
 use crate::instance::{Instance, processes_of};
 use crate::log;
+use crate::receiver::{Got, Reaction, Receiver};
 use crate::release::{Release, Story, unix_ms};
 use crate::scenarios::{HEALTHY_EVENTS, HEALTHY_SPLITS};
 use crate::scene::Scene;
+use crate::webhooks;
 
 const PAUSED_SOAK_S: u32 = 8;
 
@@ -25,9 +27,17 @@ pub async fn a_killed_installation_goes_on(cloud: Arc<Cloud>, state_dir: &Path) 
     let paused = Scene::new(Arc::clone(&cloud), Hmd::of(&first), "paused");
     let paused_before = paused_in_mid_soak(&paused).await;
     let scene = Scene::new(Arc::clone(&cloud), Hmd::of(&first), "restarted");
+    // It never answers its first request, so the runtime dies in the middle of that delivery.
+    let receiver = Receiver::start(|nth| match nth {
+        0 => Reaction::Hangs,
+        _ => Reaction::Answers(200),
+    })
+    .await;
+    let (_, secret) = webhooks::subscribe(&scene, &receiver, &json!({})).await;
     let release = scene
         .release(&scene.plan(&[(40, 6), (70, 5), (100, 5)]))
         .await;
+    receiver.until("told", |got| !got.is_empty()).await;
     let before = release
         .until("a window judged in stage 1", |r| {
             r["stages"][0]["state"] == "soaking" && r["slis"][0].is_object()
@@ -58,6 +68,17 @@ pub async fn a_killed_installation_goes_on(cloud: Arc<Cloud>, state_dir: &Path) 
     );
     story.assert("succeeded", None, &HEALTHY_EVENTS);
     release.assert_deployments(&story, &HEALTHY_SPLITS, &[None]);
+    let told = |got: &[Got]| {
+        let sequences: BTreeSet<u64> = got.iter().map(Got::sequence).collect();
+        sequences.len() >= story.events.len()
+    };
+    let got = receiver.until("told everything", told).await;
+    webhooks::assert_told(&got, &secret, &story);
+    assert_eq!(
+        got.iter().filter(|got| got.sequence() == 1).count(),
+        2,
+        "again after the crash"
+    );
     second.end(Signal::Term).await;
 
     let rows = the_database_counts_each_window_once(state_dir, &story.release);

@@ -74,7 +74,7 @@ pub(super) fn decision(link: &Link) -> Markup {
                     @if let Some(percent) = view.percent { (bar("now", percent)) }
                     (bar("then", view.next_percent))
                     @if token.approve {
-                        p { "The new version gets " (view.next_percent) " % of the traffic, and is watched there." }
+                        p { "The new version gets " (view.next_percent) " of the traffic, and is watched there." }
                         @if !view.lacking.is_empty() {
                             p.harm { "Approving waives what could not be judged for want of data: " (view.lacking.join(", ")) "." }
                         }
@@ -136,7 +136,7 @@ fn decided(link: &Link, decision: &StageDecision) -> Markup {
 
 fn bar(when: &str, percent: Percent) -> Markup {
     html! {
-        div.bar { span style=(format!("width: max({percent}%, 9rem)")) { (when) ": " (percent) " % new" } }
+        div.bar { span style=(format!("width: max({}%, 9rem)", percent.as_f64())) { (when) ": " (percent) " new" } }
     }
 }
 
