@@ -282,7 +282,26 @@ fn a_persons_deployment_is_never_overwritten() {
         assert_eq!(posts(&world), written, "nothing is written over it");
         assert_eq!(world.split("shop"), [(versions[1].clone(), 100.0)].into());
         let ended = world.events(&id).pop().unwrap();
-        assert_eq!(ended["data"]["deployment"]["id"], json!(theirs.id));
+        let theirs_said = &ended["data"]["deployment"];
+        assert_eq!(theirs_said["id"], json!(theirs.id));
+        assert_eq!(
+            (
+                &theirs_said["author_email"],
+                &theirs_said["source"],
+                &theirs_said["message"]
+            ),
+            (
+                &json!("dev@example.com"),
+                &json!("wrangler"),
+                &json!("hotfix")
+            )
+        );
+        assert!(
+            theirs_said["created_on"]
+                .as_str()
+                .unwrap()
+                .starts_with("2026-")
+        );
         // Telemetry shows the third version in the first settled window, long before the routine look.
         assert!(world.now.get() - deployed_at < 60_000);
     }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::client::{ApiError, Cloudflare, Urgency};
-use crate::pipeline::ports::{Clock, HttpOut};
+use crate::pipeline::ports::Ports;
 use crate::release::{Deployment, Percent, WorkerRef};
 use crate::time::UnixMs;
 
@@ -98,7 +98,7 @@ fn path(worker: &WorkerRef, rest: &str) -> String {
     )
 }
 
-impl<P: HttpOut + Clock> Cloudflare<'_, P> {
+impl<P: Ports> Cloudflare<'_, P> {
     /// The versions that can be deployed, newest first.
     ///
     /// # Errors

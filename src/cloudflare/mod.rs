@@ -1,10 +1,12 @@
 //! The part of Cloudflare's API that HMD uses: versions, deployments and telemetry. Lenient in reading, strict in writing.
 
+mod budget;
 mod client;
 mod deployments;
 mod in_flight;
 mod telemetry;
 
+pub use budget::{Accounts, Budget, Correction};
 pub use client::{ApiError, CALL_TIMEOUT_MS, Cloudflare, ErrorKind, Urgency};
 pub use deployments::Version;
 pub use telemetry::{ScriptCounts, Target, measure, reference_percentiles, targets_window};

@@ -58,7 +58,12 @@ pub async fn handle<P: Ports>(
                 "Not found",
                 format!("there is nothing at {}", request.uri().path()),
             )),
-            (Ok(()), Some(route)) => answer(&Pipeline::new(ports, config), route, request).await,
+            (Ok(()), Some(route)) => {
+                let pipeline = Pipeline::new(ports, config);
+                let answer = answer(&pipeline, route, request).await;
+                pipeline.cloudflare.report_spending().await;
+                answer
+            }
         },
     };
     let response = answer.unwrap_or_else(|problem| {

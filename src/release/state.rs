@@ -295,6 +295,9 @@ pub struct Soak {
     pub look_failures: u32,
     /// Telemetry questions that failed in a row.
     pub failures: u32,
+    /// The call budget has put its last check off: what is due by then is asked for as one.
+    #[serde(default)]
+    pub behind: bool,
     /// Of a split that is no longer in force: the first window that is not its own any more.
     pub until_window: Option<i64>,
     /// The stage before, until its last windows have settled and been judged, too.

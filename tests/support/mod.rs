@@ -586,7 +586,11 @@ impl HttpOut for World {
             Some(Fault::Lost) => Err(HttpError::Timeout(10_000)),
             _ => Ok(HttpResponse {
                 status: answer.status,
-                retry_after_s: None,
+                retry_after_s: answer
+                    .headers
+                    .iter()
+                    .find(|(name, _)| name.eq_ignore_ascii_case("retry-after"))
+                    .and_then(|(_, value)| value.parse().ok()),
                 body: answer.body.to_string(),
             }),
         }
