@@ -1,22 +1,9 @@
 //! The Cloudflare API over the model: paths, envelopes and error codes.
 
-use std::collections::BTreeMap;
-
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::model::Cloudflare;
 use super::spec::SimError;
-use super::worker::{DEPLOYABLE_VERSIONS, Deployment, Version, VersionShare, rfc3339_micros};
-
-/// A list of deployments holds this many of the most recent.
-const LISTED_DEPLOYMENTS: usize = 25;
-
-/// A page of versions holds this many unless the query says otherwise.
-const VERSIONS_PER_PAGE: usize = 20;
-
-/// The account member that uploads versions; the API shows ids of users beside addresses.
-const AUTHOR_ID: &str = "408cbcdfd4dda4617efef40b04d168a1";
 
 /// The answer to one call.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,7 +28,7 @@ impl ApiAnswer {
         }
     }
 
-    fn success(result: &Value) -> Self {
+    pub(super) fn success(result: &Value) -> Self {
         let body = json!({"success": true, "errors": [], "messages": [], "result": result});
         Self::new(200, body)
     }
@@ -74,20 +61,13 @@ impl From<SimError> for ApiAnswer {
                  passed and try again."
                     .to_owned(),
             ),
+            SimError::SecretsChanged(_) => (10220, error.to_string()),
+            SimError::DurableObjects { code, message } => (*code, message.clone()),
             // Which code a refused body gets is not documented; clients can rely on the status.
             SimError::VersionTooOld(_) | SimError::Invalid(_) => (10026, error.to_string()),
         };
         Self::failure(error.status(), &json!({"code": code, "message": message}))
     }
-}
-
-/// The body of a call that creates a deployment.
-#[derive(Deserialize)]
-struct CreateDeployment {
-    strategy: String,
-    versions: Vec<VersionShare>,
-    #[serde(default)]
-    annotations: BTreeMap<String, Value>,
 }
 
 impl Cloudflare {
@@ -134,7 +114,16 @@ impl Cloudflare {
                 self.list_deployments(account, script)
             }
             ("POST", [account, "workers", "scripts", script, "deployments"]) => {
-                self.create_deployment(now_ms, account, script, body)
+                self.create_deployment(now_ms, account, script, query, body)
+            }
+            ("GET", [account, "workers", "scripts", script, "script-settings"]) => {
+                self.script_settings(account, script)
+            }
+            ("PUT", [account, "workers", "scripts", script, "secrets"]) => {
+                self.write_secret(now_ms, account, script, body)
+            }
+            ("DELETE", [account, "workers", "scripts", script]) => {
+                self.delete_script(now_ms, account, script)
             }
             ("POST", [account, "workers", "observability", "telemetry", "query"]) => {
                 return self.answer_query(now_ms, account, body);
@@ -142,75 +131,6 @@ impl Cloudflare {
             _ => return ApiAnswer::no_route(),
         };
         answer.unwrap_or_else(ApiAnswer::from)
-    }
-
-    fn list_versions(
-        &self,
-        account: &str,
-        script: &str,
-        query: &str,
-    ) -> Result<ApiAnswer, SimError> {
-        let worker = self.worker(account, script)?;
-        let newest_first = worker.versions.iter().rev();
-        if parameter(query, "deployable") == Some("true") {
-            let items = newest_first.take(DEPLOYABLE_VERSIONS).map(version_json);
-            let items: Vec<Value> = items.collect();
-            return Ok(ApiAnswer::success(&json!({"items": items})));
-        }
-        let page = count_parameter(query, "page")?.unwrap_or(1);
-        let per_page = count_parameter(query, "per_page")?.unwrap_or(VERSIONS_PER_PAGE);
-        let skipped = (page - 1).saturating_mul(per_page);
-        let items: Vec<Value> = newest_first
-            .skip(skipped)
-            .take(per_page)
-            .map(version_json)
-            .collect();
-        let total = worker.versions.len();
-        let info = page_info(items.len(), page, per_page, total);
-        let mut answer = ApiAnswer::success(&json!({"items": items}));
-        answer.body["result_info"] = info;
-        Ok(answer)
-    }
-
-    fn get_version(&self, account: &str, script: &str, id: &str) -> Result<ApiAnswer, SimError> {
-        let worker = self.worker(account, script)?;
-        let mut version = version_json(&worker.versions[worker.version_index(id)?]);
-        version["resources"] = json!({
-            "bindings": [],
-            "script": {"etag": id.replace('-', ""), "handlers": ["fetch"], "last_deployed_from": "wrangler"},
-            "script_runtime": {"compatibility_date": "2026-10-01", "usage_model": "standard"},
-        });
-        Ok(ApiAnswer::success(&version))
-    }
-
-    fn list_deployments(&self, account: &str, script: &str) -> Result<ApiAnswer, SimError> {
-        let worker = self.worker(account, script)?;
-        let newest_first = worker.deployments.iter().rev().take(LISTED_DEPLOYMENTS);
-        let listed: Vec<Value> = newest_first.map(Deployment::to_json).collect();
-        let info = page_info(listed.len(), 1, LISTED_DEPLOYMENTS, listed.len());
-        let mut answer = ApiAnswer::success(&json!({"deployments": listed}));
-        answer.body["result_info"] = info;
-        Ok(answer)
-    }
-
-    /// Accepts `force=true` without effect: no version here has secrets that could have changed.
-    fn create_deployment(
-        &mut self,
-        now_ms: i64,
-        account: &str,
-        script: &str,
-        body: &[u8],
-    ) -> Result<ApiAnswer, SimError> {
-        self.worker(account, script)?;
-        let wanted: CreateDeployment = serde_json::from_slice(body)
-            .map_err(|error| SimError::Invalid(format!("could not parse the body: {error}")))?;
-        if wanted.strategy != "percentage" {
-            return Err(SimError::Invalid("strategy must be percentage".to_owned()));
-        }
-        let message = wanted.annotations.get("workers/message");
-        let message = message.and_then(Value::as_str);
-        let deployment = self.deploy_by_api(now_ms, account, script, wanted.versions, message)?;
-        Ok(ApiAnswer::success(&deployment.to_json()))
     }
 
     fn answer_query(&mut self, now_ms: i64, account: &str, body: &[u8]) -> ApiAnswer {
@@ -228,52 +148,5 @@ impl Cloudflare {
                 ApiAnswer::failure(400, &json!({"message": "Invalid query", "detail": detail}))
             }
         }
-    }
-}
-
-fn version_json(version: &Version) -> Value {
-    let created_on = rfc3339_micros(version.created_us);
-    let mut annotations = json!({"workers/tag": version.tag, "workers/triggered_by": "upload"});
-    if let Some(message) = &version.message {
-        annotations["workers/message"] = message.as_str().into();
-    }
-    json!({
-        "id": version.id,
-        "number": version.number,
-        "metadata": {
-            "created_on": created_on,
-            "modified_on": created_on,
-            "author_id": AUTHOR_ID,
-            "author_email": "dev@example.com",
-            "source": "wrangler",
-            "hasPreview": false,
-        },
-        "annotations": annotations,
-    })
-}
-
-fn page_info(count: usize, page: usize, per_page: usize, total: usize) -> Value {
-    json!({
-        "count": count,
-        "page": page,
-        "per_page": per_page,
-        "total_count": total,
-        "total_pages": total.div_ceil(per_page),
-    })
-}
-
-fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
-}
-
-/// A whole number of at least 1.
-fn count_parameter(query: &str, name: &str) -> Result<Option<usize>, SimError> {
-    let Some(text) = parameter(query, name) else {
-        return Ok(None);
-    };
-    match text.parse() {
-        Ok(count) if count >= 1 => Ok(Some(count)),
-        _ => Err(SimError::Invalid(format!("{name} must be at least 1"))),
     }
 }

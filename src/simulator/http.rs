@@ -58,11 +58,15 @@ pub fn router(cloudflare: Arc<Mutex<Cloudflare>>, clock: Clock, token: Option<St
         .route("/faults", put(set_faults))
         .route(
             worker,
-            get(worker_status).put(put_worker).patch(patch_worker),
+            get(worker_status)
+                .put(put_worker)
+                .patch(patch_worker)
+                .delete(delete_worker),
         )
         .route(&under("versions"), post(upload_version))
         .route(&under("versions/{id}"), patch(patch_behavior))
         .route(&under("deploy"), post(deploy_by_hand))
+        .route(&under("secrets/{name}"), put(put_secret))
         .fallback(async || ControlError(404, "no such control route".to_owned()))
         .method_not_allowed_fallback(async || ControlError(405, "wrong method".to_owned()));
     Router::new()
@@ -198,6 +202,21 @@ async fn patch_worker(
     cloudflare.patch_worker(now_ms, &account, &script, patch)?;
     let status = cloudflare.worker_status(now_ms, &account, &script)?;
     Ok(Json(json!(status)))
+}
+
+async fn delete_worker(State(app): State<App>, Path((account, script)): WorkerPath) -> Control {
+    let (mut cloudflare, now_ms) = app.lock();
+    cloudflare.delete_worker(now_ms, &account, &script)?;
+    Ok(Json(json!({"deleted": script})))
+}
+
+async fn put_secret(
+    State(app): State<App>,
+    Path((account, script, name)): Path<(String, String, String)>,
+) -> Control {
+    let (mut cloudflare, now_ms) = app.lock();
+    let version = cloudflare.put_secret(now_ms, &account, &script, &name)?;
+    Ok(Json(json!(version)))
 }
 
 async fn upload_version(

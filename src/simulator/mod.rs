@@ -20,6 +20,9 @@ mod fields;
 mod filter;
 mod http;
 mod model;
+mod resources;
+mod scripts_api;
+mod settings;
 mod spec;
 mod telemetry;
 mod traffic;
@@ -36,6 +39,8 @@ mod http_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
+mod scripts_tests;
+#[cfg(test)]
 mod telemetry_tests;
 
 pub use self::http::{Clock, router, serve, system_clock};
@@ -44,6 +49,8 @@ pub use faults::FaultRule;
 pub use model::{
     Cloudflare, DEFAULT_INGESTION_LAG_MS, DEFAULT_RETENTION_MS, MAX_REQUESTS_PER_ADVANCE,
 };
+pub use resources::Resources;
+pub use settings::LogsPatch;
 pub use spec::{
     HandDeployment, SimError, VersionRef, VersionSpec, VersionStatus, WorkerPatch, WorkerSpec,
     WorkerStatus,

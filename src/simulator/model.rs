@@ -27,6 +27,10 @@ const BY_UPLOAD: Origin = Origin {
     author_email: "dev@example.com",
     triggered_by: "upload",
 };
+const BY_SECRET: Origin = Origin {
+    triggered_by: "secret",
+    ..BY_UPLOAD
+};
 const BY_HAND: Origin = Origin {
     triggered_by: "deployment",
     ..BY_UPLOAD
@@ -113,7 +117,8 @@ impl Cloudflare {
         let mut worker = Worker::new(script, Traffic::new(self.seed, account, script, rate));
         let mut created = Vec::with_capacity(spec.versions.len());
         for version in spec.versions {
-            created.push(upload(&mut worker, self.next_id(), self.now_us(), version)?);
+            let (id, at_us) = (self.next_id(), self.now_us());
+            created.push(upload(&mut worker, id, at_us, version, BY_UPLOAD)?);
         }
         let first = created
             .first()
@@ -122,7 +127,14 @@ impl Cloudflare {
             version_id: first.id.clone(),
             percentage: 100.0,
         };
-        worker.deploy(self.next_id(), self.now_us(), BY_UPLOAD, vec![all], None)?;
+        worker.deploy(
+            self.next_id(),
+            self.now_us(),
+            BY_UPLOAD,
+            vec![all],
+            None,
+            true,
+        )?;
         worker.traffic.restart(self.now_us(), rate);
         let workers = self.accounts.entry(account.to_owned()).or_default();
         workers.insert(script.to_owned(), worker);
@@ -142,7 +154,13 @@ impl Cloudflare {
     ) -> Result<VersionRef, SimError> {
         self.advance(now_ms);
         let (id, at_us) = (self.next_id(), self.now_us());
-        upload(self.worker_mut(account, script)?, id, at_us, spec)
+        upload(
+            self.worker_mut(account, script)?,
+            id,
+            at_us,
+            spec,
+            BY_UPLOAD,
+        )
     }
 
     /// Changes a Worker's settings, for the requests from now on.
@@ -163,8 +181,59 @@ impl Cloudflare {
             check_rate(rate)?;
             worker.traffic.restart(at_us, rate);
         }
-        worker.observability = patch.observability.unwrap_or(worker.observability);
+        worker.observability = worker.observability.patched(
+            patch.observability,
+            patch.head_sampling_rate,
+            patch.logs,
+        )?;
         Ok(())
+    }
+
+    /// Removes a Worker with everything it had.
+    ///
+    /// # Errors
+    /// [`SimError::UnknownWorker`].
+    pub fn delete_worker(
+        &mut self,
+        now_ms: i64,
+        account: &str,
+        script: &str,
+    ) -> Result<(), SimError> {
+        self.advance(now_ms);
+        let workers = self.accounts.get_mut(account);
+        let removed = workers.and_then(|all| all.remove(script));
+        removed.map(drop).ok_or(SimError::UnknownWorker)
+    }
+
+    /// Gives a secret a new value, as a person does: a copy of the newest version that serves is
+    /// uploaded with it and serves alone from now on.
+    ///
+    /// # Errors
+    /// [`SimError::UnknownWorker`]; [`SimError::Invalid`] without a name.
+    pub fn put_secret(
+        &mut self,
+        now_ms: i64,
+        account: &str,
+        script: &str,
+        name: &str,
+    ) -> Result<VersionRef, SimError> {
+        self.advance(now_ms);
+        if name.is_empty() {
+            return Err(SimError::Invalid("a secret needs a name".to_owned()));
+        }
+        let (version_id, deployment_id) = (self.next_id(), self.next_id());
+        let at_us = self.now_us();
+        let worker = self.worker_mut(account, script)?;
+        let mut copy = worker.newest_serving().ok_or(SimError::UnknownWorker)?;
+        copy.resources.secrets.insert(name.to_owned());
+        let created = upload(worker, version_id, at_us, copy, BY_SECRET)?;
+        worker.secrets.note(name, created.number);
+        let all = VersionShare {
+            version_id: created.id.clone(),
+            percentage: 100.0,
+        };
+        worker.deploy(deployment_id, at_us, BY_SECRET, vec![all], None, true)?;
+        Ok(created)
     }
 
     /// Changes how a version answers the requests from now on, and says how it does then.
@@ -189,7 +258,8 @@ impl Cloudflare {
         Ok(behavior)
     }
 
-    /// Deploys as a person at a terminal would, past HMD.
+    /// Deploys as a person at a terminal would, past HMD. Asked whether to go back behind a
+    /// secret's change, that person says yes.
     ///
     /// # Errors
     /// [`SimError::UnknownWorker`], and all that [`Cloudflare::deploy_by_api`] refuses.
@@ -207,6 +277,7 @@ impl Cloudflare {
             BY_HAND,
             deployment.versions,
             message,
+            true,
         )
     }
 
@@ -215,7 +286,7 @@ impl Cloudflare {
     /// # Errors
     /// [`SimError::UnknownWorker`]; [`SimError::Invalid`] unless there are one or two different
     /// versions with percentages in 0.01..=100 that total 100; [`SimError::UnknownVersion`];
-    /// [`SimError::VersionTooOld`].
+    /// [`SimError::VersionTooOld`]; [`SimError::DurableObjects`]; [`SimError::SecretsChanged`].
     pub fn deploy_by_api(
         &mut self,
         now_ms: i64,
@@ -224,7 +295,22 @@ impl Cloudflare {
         versions: Vec<VersionShare>,
         message: Option<&str>,
     ) -> Result<Deployment, SimError> {
-        self.deploy(now_ms, (account, script), BY_API, versions, message)
+        self.deploy(now_ms, (account, script), BY_API, versions, message, false)
+    }
+
+    /// The same, with the query parameter `force=true`: changed secrets do not matter.
+    ///
+    /// # Errors
+    /// Those of [`Cloudflare::deploy_by_api`] but [`SimError::SecretsChanged`].
+    pub fn force_deploy_by_api(
+        &mut self,
+        now_ms: i64,
+        account: &str,
+        script: &str,
+        versions: Vec<VersionShare>,
+        message: Option<&str>,
+    ) -> Result<Deployment, SimError> {
+        self.deploy(now_ms, (account, script), BY_API, versions, message, true)
     }
 
     fn deploy(
@@ -234,11 +320,13 @@ impl Cloudflare {
         origin: Origin,
         versions: Vec<VersionShare>,
         message: Option<&str>,
+        force: bool,
     ) -> Result<Deployment, SimError> {
         self.advance(now_ms);
         let (id, at_us) = (self.next_id(), self.now_us());
         let worker = self.worker_mut(account, script)?;
-        worker.deploy(id, at_us, origin, versions, message).cloned()
+        let made = worker.deploy(id, at_us, origin, versions, message, force);
+        made.cloned()
     }
 
     /// The deployment in force and the true counts of every version.
@@ -315,15 +403,25 @@ fn upload(
     id: String,
     at_us: i64,
     spec: VersionSpec,
+    origin: Origin,
 ) -> Result<VersionRef, SimError> {
     spec.behavior.check().map_err(SimError::Invalid)?;
-    let number = worker.versions.last().map_or(1, |last| last.number + 1);
+    let last = worker.versions.last();
+    let number = last.map_or(1, |last| last.number + 1);
+    let mut resources = spec.resources;
+    if let Some(last) = last {
+        resources
+            .secrets
+            .extend(last.resources.secrets.iter().cloned());
+    }
     let version = worker.versions.push_mut(Version {
         id,
         number,
         tag: spec.tag,
         message: spec.message,
         created_us: at_us,
+        triggered_by: origin.triggered_by,
+        resources,
         behavior: spec.behavior,
         requests: 0,
         errors: 0,

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::resources::Resources;
+use super::settings::LogsPatch;
 use super::traffic::Behavior;
 use super::worker::{Deployment, VersionShare};
 
@@ -20,6 +22,20 @@ pub enum SimError {
     /// The version is not among the most recent hundred.
     #[error("only the 100 most recently uploaded versions can be deployed, not {0}")]
     VersionTooOld(String),
+    /// Secrets were changed after the version was uploaded, and the caller did not insist.
+    #[error(
+        "Cannot deploy this version. The following secrets have changed: {}",
+        .0.join(", ")
+    )]
+    SecretsChanged(Vec<String>),
+    /// The Durable Objects of two versions do not go together.
+    #[error("{message}")]
+    DurableObjects {
+        /// The API's code.
+        code: u32,
+        /// What is wrong.
+        message: String,
+    },
     /// The request contradicts the rules; the text says how.
     #[error("{0}")]
     Invalid(String),
@@ -31,7 +47,10 @@ impl SimError {
     pub fn status(&self) -> u16 {
         match self {
             Self::UnknownWorker | Self::UnknownVersion(_) => 404,
-            Self::VersionTooOld(_) | Self::Invalid(_) => 400,
+            Self::VersionTooOld(_)
+            | Self::SecretsChanged(_)
+            | Self::DurableObjects { .. }
+            | Self::Invalid(_) => 400,
         }
     }
 }
@@ -47,7 +66,7 @@ pub struct WorkerSpec {
 }
 
 /// A version to be uploaded.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VersionSpec {
     /// The annotation `workers/tag`.
@@ -58,6 +77,9 @@ pub struct VersionSpec {
     /// How it answers requests.
     #[serde(default)]
     pub behavior: Behavior,
+    /// Its secrets and Durable Objects.
+    #[serde(default)]
+    pub resources: Resources,
 }
 
 /// An uploaded version.
@@ -79,6 +101,10 @@ pub struct WorkerPatch {
     pub requests_per_second: Option<f64>,
     /// Whether requests leave events; they are counted either way.
     pub observability: Option<bool>,
+    /// The share of invocations that leave events, from 0 to 1.
+    pub head_sampling_rate: Option<f64>,
+    /// The settings of logs, which count before the two above.
+    pub logs: Option<LogsPatch>,
 }
 
 /// A deployment that a person makes.

@@ -7,7 +7,9 @@ use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::spec::SimError;
+use super::resources::{Resources, SecretChanges};
+use super::settings::Observability;
+use super::spec::{SimError, VersionSpec};
 use super::traffic::{Behavior, Event, Traffic};
 
 /// Only so many of the most recently uploaded versions can be deployed.
@@ -88,6 +90,8 @@ pub(super) struct Version {
     pub tag: String,
     pub message: Option<String>,
     pub created_us: i64,
+    pub triggered_by: &'static str,
+    pub resources: Resources,
     pub behavior: Behavior,
     pub requests: u64,
     pub errors: u64,
@@ -97,7 +101,8 @@ pub(super) struct Version {
 #[derive(Debug)]
 pub(super) struct Worker {
     pub script: String,
-    pub observability: bool,
+    pub observability: Observability,
+    pub secrets: SecretChanges,
     pub traffic: Traffic,
     pub versions: Vec<Version>,
     pub deployments: Vec<Deployment>,
@@ -110,7 +115,8 @@ impl Worker {
     pub fn new(script: &str, traffic: Traffic) -> Self {
         Self {
             script: script.to_owned(),
-            observability: true,
+            observability: Observability::default(),
+            secrets: SecretChanges::default(),
             traffic,
             versions: Vec::new(),
             deployments: Vec::new(),
@@ -136,8 +142,10 @@ impl Worker {
             let (event, logs) = self.traffic.request(at_us, place, &version.behavior);
             version.requests += 1;
             version.errors += u64::from(event.is_error());
-            if self.observability && event.at_ms >= keep_from_ms {
-                self.events.push_back(event);
+            if self.observability.stores() && event.at_ms >= keep_from_ms {
+                if self.observability.stores_invocations() {
+                    self.events.push_back(event);
+                }
                 if logs {
                     self.events.push_back(event.log_line());
                 }
@@ -167,11 +175,24 @@ impl Worker {
         found.ok_or_else(|| SimError::UnknownVersion(id.to_owned()))
     }
 
+    /// What the newest of the serving versions was uploaded as.
+    pub fn newest_serving(&self) -> Option<VersionSpec> {
+        let serving = self.route.iter().map(|(index, _)| &self.versions[*index]);
+        let newest = serving.max_by_key(|version| version.number)?;
+        Some(VersionSpec {
+            tag: newest.tag.clone(),
+            message: None,
+            behavior: newest.behavior,
+            resources: newest.resources.clone(),
+        })
+    }
+
     /// Makes a deployment and puts it in force for the requests from now on.
     ///
     /// # Errors
     /// [`SimError::Invalid`] unless there are one or two different versions whose percentages lie
-    /// in 0.01..=100 and total 100; [`SimError::UnknownVersion`]; [`SimError::VersionTooOld`].
+    /// in 0.01..=100 and total 100; [`SimError::UnknownVersion`]; [`SimError::VersionTooOld`];
+    /// [`SimError::DurableObjects`]; [`SimError::SecretsChanged`], unless it is forced.
     pub fn deploy(
         &mut self,
         id: String,
@@ -179,8 +200,10 @@ impl Worker {
         origin: Origin,
         shares: Vec<VersionShare>,
         message: Option<&str>,
+        force: bool,
     ) -> Result<&Deployment, SimError> {
         let route = self.route_for(&shares)?;
+        self.check_resources(&route, force)?;
         let newest = self.deployments.last().map(|last| last.created_us + 1);
         let created_us = now_us.max(newest.unwrap_or(now_us));
         let message =
@@ -195,6 +218,38 @@ impl Worker {
             triggered_by: origin.triggered_by,
             versions: shares,
         }))
+    }
+
+    /// Whether these versions go together, and with what has happened since they were uploaded.
+    fn check_resources(&self, route: &[(usize, f64)], force: bool) -> Result<(), SimError> {
+        let versions = || route.iter().map(|(index, _)| &self.versions[*index]);
+        if let [(first, _), (second, _)] = route {
+            let other = &self.versions[*second].resources;
+            self.versions[*first].resources.check_split_with(other)?;
+        }
+        // A migration can't be undone: what served after it bars the way to what was before it.
+        let serving = self.route.iter().map(|(index, _)| &self.versions[*index]);
+        if let Some(newest) = serving.max_by_key(|version| version.number) {
+            let behind = versions().find(|version| {
+                version.number < newest.number
+                    && version.resources.migration_tag != newest.resources.migration_tag
+            });
+            if let Some(version) = behind {
+                return Err(SimError::DurableObjects {
+                    code: 100_402,
+                    message: format!(
+                        "Version {} is from before a Durable Object migration that has been applied.",
+                        version.id
+                    ),
+                });
+            }
+        }
+        let oldest = versions().map(|version| version.number).min();
+        let changed = oldest.map_or_else(Vec::new, |number| self.secrets.since(number));
+        if force || changed.is_empty() {
+            return Ok(());
+        }
+        Err(SimError::SecretsChanged(changed))
     }
 
     fn route_for(&self, shares: &[VersionShare]) -> Result<Vec<(usize, f64)>, SimError> {

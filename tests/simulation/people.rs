@@ -87,6 +87,7 @@ impl People {
                     tag: format!("v{n}"),
                     message: None,
                     behavior: Behavior::default(),
+                    ..VersionSpec::default()
                 })
                 .collect();
             let spec = WorkerSpec {

@@ -122,6 +122,7 @@ impl World {
                 tag: format!("v{}", i + 1),
                 message: None,
                 behavior: *behavior,
+                ..VersionSpec::default()
             })
             .collect();
         let spec = WorkerSpec {
