@@ -23,7 +23,9 @@ use hmd::pipeline::ports::{
     QueueName, Queues, Row, Sql, SqlError, Statement,
 };
 use hmd::pipeline::{Fate, Incoming, Pipeline};
-use hmd::simulator::{Behavior, BehaviorPatch, Cloudflare, VersionSpec, WorkerSpec};
+use hmd::simulator::{
+    Behavior, BehaviorPatch, Cloudflare, VersionSpec, WorkerPatch, WorkerSpec,
+};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -145,6 +147,22 @@ impl World {
         let mut cloudflare = self.cloudflare.lock().unwrap();
         cloudflare
             .patch_behavior(self.now.get(), ACCOUNT, script, version, patch)
+            .unwrap();
+    }
+
+    /// Switches Workers Observability of the Worker `shop` on or off.
+    pub fn observability(&self, on: bool) {
+        self.settings(WorkerPatch {
+            observability: Some(on),
+            ..WorkerPatch::default()
+        });
+    }
+
+    /// Changes the settings of the Worker `shop`.
+    pub fn settings(&self, patch: WorkerPatch) {
+        let mut cloudflare = self.cloudflare.lock().unwrap();
+        cloudflare
+            .patch_worker(self.now.get(), ACCOUNT, "shop", patch)
             .unwrap();
     }
 
