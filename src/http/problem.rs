@@ -23,8 +23,8 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
     /// The checks of a preflight that failed.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub checks: Vec<Check>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub checks: Box<[Check]>,
     #[serde(skip)]
     headers: Vec<(HeaderName, String)>,
 }
@@ -37,7 +37,7 @@ impl Problem {
             status,
             detail: detail.into(),
             errors: Vec::new(),
-            checks: Vec::new(),
+            checks: Box::default(),
             headers: Vec::new(),
         }
     }
@@ -78,7 +78,7 @@ impl Problem {
             said.join("; ")
         );
         Self {
-            checks,
+            checks: checks.into_boxed_slice(),
             ..Self::new(422, "Preflight failed", detail)
         }
     }

@@ -23,9 +23,7 @@ use hmd::pipeline::ports::{
     QueueName, Queues, Row, Sql, SqlError, Statement,
 };
 use hmd::pipeline::{Fate, Incoming, Pipeline};
-use hmd::simulator::{
-    Behavior, BehaviorPatch, Cloudflare, VersionSpec, WorkerPatch, WorkerSpec,
-};
+use hmd::simulator::{Behavior, BehaviorPatch, Cloudflare, VersionSpec, WorkerPatch, WorkerSpec};
 use serde_json::{Value, json};
 use uuid::Uuid;
 

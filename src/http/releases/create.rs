@@ -13,12 +13,13 @@ use super::preflight::holder;
 use super::{API, held, not_ready, short_texts};
 use crate::pipeline::message::{Message, MessageKind};
 use crate::pipeline::ports::Ports;
-use crate::pipeline::{self, Ground, Pipeline};
+use crate::pipeline::{self, Ground, Pipeline, Survey};
 use crate::release::{
     Acceptable, Decision, Findings, Input, Origin, Progress, Refusal, Release, ReleaseView, SCHEMA,
     Status, decide,
 };
-use crate::store::{self, Idempotency, StoreError, Write};
+use crate::store::{self, Idempotency, StoreError, StoredPlan, Write};
+use crate::time::UnixMs;
 
 /// The body of `POST /v1/releases`.
 #[derive(Deserialize)]
@@ -117,36 +118,10 @@ async fn make<P: Ports>(
         return Err(held(&worker, Some(active)));
     }
     let survey = pipeline.survey(&worker, &body.new_version).await;
-    let new_version = survey
-        .ground
-        .resolve_version(&worker, &body.new_version)
-        .map_err(not_ready)?;
-    let asked = pipeline::Request {
-        plan: &stored.plan,
-        wanted: &new_version,
-        required_old: body.old_version.as_deref(),
-    };
-    let holder = holder(active.clone(), &body);
-    let findings = Findings::of(survey.checks(asked, holder.as_ref(), None), &body.accept);
+    let (start, on_conflict) = (body.start, body.on_conflict);
     let now = pipeline.ports.now();
-    let stages = stored.plan.stages.len();
-    let mut release = Release {
-        origin: Origin {
-            schema: SCHEMA,
-            id: format!("rel_{}", pipeline.ports.uuid().simple()),
-            plan_name: stored.name,
-            new_version,
-            required_old_version: body.old_version,
-            supersedes: body.on_conflict == OnConflict::Supersede,
-            note: body.note,
-            url: body.url,
-            created_at: now,
-            created_by: API.to_owned(),
-            plan: stored.plan,
-            preflight: findings,
-        },
-        progress: Progress::staged(String::new(), stages),
-    };
+    let id = format!("rel_{}", pipeline.ports.uuid().simple());
+    let mut release = staged((id, now), body, stored, &survey, active.as_deref())?;
     let memory = |release: &Release| -> Result<Option<Idempotency>, Problem> {
         let Some(key) = key else {
             return Ok(None);
@@ -160,11 +135,11 @@ async fn make<P: Ports>(
         }))
     };
     // Whoever is willing to wait does not overtake those who wait already; the queue starts it at once if nobody does.
-    let line = match body.on_conflict {
+    let line = match on_conflict {
         OnConflict::Reject => Vec::new(),
         _ => store::contenders(pipeline.ports, &worker, release.id()).await?,
     };
-    let decision = if body.start && active.is_none() && line.is_empty() {
+    let decision = if start && active.is_none() && line.is_empty() {
         Some(started(pipeline, &release, &survey.ground).await?)
     } else {
         None
@@ -187,11 +162,11 @@ async fn make<P: Ports>(
             return created(&decision.release);
         }
         // Lost: to the same request sent twice, or to another release that has just started.
-        if body.on_conflict == OnConflict::Reject {
+        if on_conflict == OnConflict::Reject {
             return Err(held(&worker, None));
         }
     }
-    if body.start {
+    if start {
         release.progress.status = Status::Queued;
         release.progress.act_due_at = Some(now);
     } else {
@@ -214,6 +189,45 @@ async fn make<P: Ports>(
             .log(&json!({"log": "alert", "release": id, "detail": detail}));
     }
     created(&release)
+}
+
+/// The release as it is before anything happens to it, with what its preflight found.
+fn staged(
+    (id, now): (String, UnixMs),
+    body: NewRelease,
+    stored: StoredPlan,
+    survey: &Survey,
+    active: Option<&str>,
+) -> Result<Release, Problem> {
+    let new_version = survey
+        .ground
+        .resolve_version(&stored.plan.worker, &body.new_version)
+        .map_err(not_ready)?;
+    let asked = pipeline::Request {
+        plan: &stored.plan,
+        wanted: &new_version,
+        required_old: body.old_version.as_deref(),
+    };
+    let holder = holder(active, &body);
+    let findings = Findings::of(survey.checks(asked, holder.as_ref(), None), &body.accept);
+    let stages = stored.plan.stages.len();
+    Ok(Release {
+        origin: Origin {
+            schema: SCHEMA,
+            id,
+            plan_name: stored.name,
+            new_version,
+            required_old_version: body.old_version,
+            supersedes: body.on_conflict == OnConflict::Supersede,
+            note: body.note,
+            url: body.url,
+            created_at: now,
+            created_by: API.to_owned(),
+            plan: stored.plan,
+            preflight: findings,
+        },
+        progress: Progress::staged(String::new(), stages),
+    })
 }
 
 /// The decision to start a release that does not exist yet, at the sequence after its first.

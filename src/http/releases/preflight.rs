@@ -43,7 +43,10 @@ pub async fn preflight<P: Ports>(pipeline: &Pipeline<'_, P>, request: &Request<V
         )));
     };
     let worker = &stored.plan.worker;
-    let holder = holder(store::has_active(pipeline.ports, worker).await?, &body);
+    let holder = holder(
+        store::has_active(pipeline.ports, worker).await?.as_deref(),
+        &body,
+    );
     let last_seen = store::last_seen(pipeline.ports, worker).await?;
     let survey = pipeline.survey(worker, &body.new_version).await;
     if let Some(error) = survey.unreadable() {
@@ -69,7 +72,10 @@ pub async fn preflight<P: Ports>(pipeline: &Pipeline<'_, P>, request: &Request<V
 }
 
 /// The release that holds the Worker, as it concerns one that is to be created.
-pub(super) fn holder(active: Option<String>, body: &NewRelease) -> Option<Holder> {
+pub(super) fn holder(active: Option<&str>, body: &NewRelease) -> Option<Holder> {
     let waits = !body.start || body.on_conflict != OnConflict::Reject;
-    active.map(|id| Holder { id, waits })
+    active.map(|id| Holder {
+        id: id.to_owned(),
+        waits,
+    })
 }

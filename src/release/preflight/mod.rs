@@ -358,12 +358,12 @@ impl Facts<'_> {
     }
 
     /// The version that serves everything, if one does.
-    fn old(&self) -> Option<&str> {
+    fn old_version(&self) -> Option<&str> {
         self.head()?.sole_version()
     }
 
     /// The new version, if it can be deployed.
-    fn new(&self) -> Option<&ListedVersion> {
+    fn new_version(&self) -> Option<&ListedVersion> {
         wanted_version(self.versions.known()?, self.wanted)
     }
 }

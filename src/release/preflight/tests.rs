@@ -267,10 +267,12 @@ fn what_serves() {
     expect(&check(name, |w| w.deployments = no_worker()), Failed, "");
 }
 
+/// A switch that is off, and how the check calls it.
+type Off = (fn(&mut Observability), &'static str);
+
 #[test]
 fn observability() {
     let name = N::Observability;
-    type Off = (fn(&mut Observability), &'static str);
     let switches: [Off; 4] = [
         (
             |s| {

@@ -36,7 +36,7 @@ pub(super) fn new_version(facts: &Facts<'_>) -> Check {
     if let Err(why) = facts.versions.or_why() {
         return unlisted(name, facts.versions, why);
     }
-    let Some(version) = facts.new() else {
+    let Some(version) = facts.new_version() else {
         let detail = if facts.wanted == "latest" {
             format!("Worker {script} has no version that can be deployed")
         } else {
@@ -48,7 +48,7 @@ pub(super) fn new_version(facts: &Facts<'_>) -> Check {
         return Check::failed(name, detail, "upload it with `wrangler versions upload`");
     };
     let said = describe(version);
-    if facts.old() == Some(version.id.as_str()) {
+    if facts.old_version() == Some(version.id.as_str()) {
         let detail = format!("{said} serves all traffic already");
         let action = "upload the version to release with `wrangler versions upload`, or name it";
         return Check::failed(name, detail, action);
@@ -68,7 +68,7 @@ pub(super) fn old_version(facts: &Facts<'_>) -> Check {
         Ok(versions) => versions,
         Err(why) => return unlisted(name, facts.versions, why),
     };
-    let Some(old) = facts.old() else {
+    let Some(old) = facts.old_version() else {
         return not_known_yet(name);
     };
     let mut newest_first: Vec<&ListedVersion> = versions.iter().collect();
@@ -192,7 +192,7 @@ pub(super) fn secrets(facts: &Facts<'_>) -> Check {
         let versions = facts.versions.known()?;
         versions.iter().find(|version| version.id == id)
     };
-    let (Some(old), Some(new)) = (facts.old().and_then(listed), facts.new()) else {
+    let (Some(old), Some(new)) = (facts.old_version().and_then(listed), facts.new_version()) else {
         return not_known_yet(name);
     };
     let later = |than: i64| {
@@ -251,7 +251,7 @@ type Both<'a> = (&'a super::VersionParts, &'a super::VersionParts);
 
 /// What both versions are made of, or what the check says if that is not known.
 fn both<'a>(facts: &Facts<'a>, name: CheckName) -> Result<Both<'a>, Check> {
-    if facts.old().is_none() || facts.new().is_none() {
+    if facts.old_version().is_none() || facts.new_version().is_none() {
         return Err(not_known_yet(name));
     }
     match (facts.old_parts.or_why(), facts.new_parts.or_why()) {
