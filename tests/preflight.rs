@@ -292,7 +292,7 @@ fn versions_and_what_serves() {
 }
 
 #[test]
-fn observability_and_sampling() {
+fn observability() {
     hold(&[
         (
             "observability",
@@ -345,6 +345,12 @@ fn observability_and_sampling() {
             "warning",
             "could not be read",
         ),
+    ]);
+}
+
+#[test]
+fn sampling() {
+    hold(&[
         ("sampling", |_| Value::Null, "passed", "enough for each SLO"),
         (
             "sampling",

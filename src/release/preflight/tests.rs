@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use super::super::head::Deployment;
+use super::super::plan::Plan;
+use super::super::state::Seen;
 use super::*;
 use crate::release::fixture;
 
@@ -426,6 +429,20 @@ fn secrets() {
     );
     expect(&check(name, by(2, Some("secret"))), Passed, "");
     expect(&check(name, by(1, Some("secret"))), Passed, "");
+    let unlisted_change = check(name, |w| {
+        by(3, Some("secret"))(w);
+        w.old_parts = unknown();
+    });
+    expect(&unlisted_change, Warning, "forced");
+    let unnumbered = |w: &mut World| {
+        let unnumbered = |n| ListedVersion {
+            number: 0,
+            ..version(n)
+        };
+        w.versions = Learned::Known([3, 2].map(unnumbered).to_vec());
+        w.wanted = "v3".to_owned();
+    };
+    expect(&check(name, unnumbered), Warning, "does not say");
     expect(&check(name, by(3, None)), Warning, "does not say");
     expect(&check(name, by(1, None)), Passed, "");
     let added = |w: &mut World| w.old_parts = Learned::Known(VersionParts::default());

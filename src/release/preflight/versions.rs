@@ -184,10 +184,6 @@ pub(super) fn durable_objects(facts: &Facts<'_>) -> Check {
 /// Nothing shows that a secret has changed in a way that Cloudflare asks about before going back.
 pub(super) fn secrets(facts: &Facts<'_>) -> Check {
     let name = CheckName::Secrets;
-    let (old_parts, new_parts) = match both(facts, name) {
-        Ok(both) => both,
-        Err(check) => return check,
-    };
     let listed = |id: &str| {
         let versions = facts.versions.known()?;
         versions.iter().find(|version| version.id == id)
@@ -221,6 +217,10 @@ pub(super) fn secrets(facts: &Facts<'_>) -> Check {
         );
         return Check::warning(name, detail, forced);
     }
+    let (old_parts, new_parts) = match both(facts, name) {
+        Ok(both) => both,
+        Err(check) => return check,
+    };
     let differing: Vec<&str> = old_parts
         .secrets
         .symmetric_difference(&new_parts.secrets)
@@ -233,9 +233,9 @@ pub(super) fn secrets(facts: &Facts<'_>) -> Check {
         );
         return Check::warning(name, detail, forced);
     }
-    let unexplained = later(old.number.min(new.number)).any(|it| it.triggered_by.is_none());
-    if unexplained {
-        let detail = "Cloudflare does not say what made the newer versions, so a changed secret would not show";
+    let oldest = old.number.min(new.number);
+    if oldest == 0 || later(oldest).any(|it| it.triggered_by.is_none()) {
+        let detail = "Cloudflare does not say what made each newer version, so a changed secret would not show";
         return Check::warning(name, detail, forced);
     }
     Check::passed(
