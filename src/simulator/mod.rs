@@ -13,18 +13,28 @@
 //! Time is in Unix milliseconds, latencies in milliseconds, percentages from 0 to 100, and rates
 //! of errors and exceptions from 0 to 1.
 
+mod access;
 mod aggregate;
+mod ai;
 mod api;
+mod behavior;
+mod control;
+mod discovery;
+mod events;
 mod faults;
 mod fields;
 mod filter;
 mod http;
 mod model;
+mod needle;
 mod resources;
+mod saved;
 mod scripts_api;
 mod settings;
 mod spec;
+mod switches;
 mod telemetry;
+mod telemetry_api;
 mod traffic;
 mod worker;
 
@@ -44,7 +54,10 @@ mod scripts_tests;
 mod telemetry_tests;
 
 pub use self::http::{Clock, router, serve, system_clock};
+pub use access::{DEFAULT_CALL_LIMIT, Scope, TokenSpec};
+pub use ai::AiScript;
 pub use api::ApiAnswer;
+pub use behavior::{Behavior, BehaviorPatch, Latency, LatencyPatch};
 pub use faults::FaultRule;
 pub use model::{
     Cloudflare, DEFAULT_INGESTION_LAG_MS, DEFAULT_RETENTION_MS, MAX_REQUESTS_PER_ADVANCE,
@@ -53,7 +66,8 @@ pub use resources::Resources;
 pub use settings::LogsPatch;
 pub use spec::{
     HandDeployment, SimError, VersionRef, VersionSpec, VersionStatus, WorkerPatch, WorkerSpec,
-    WorkerStatus,
+    WorkerStatus, WorkerSummary,
 };
-pub use traffic::{Behavior, BehaviorPatch, Latency, LatencyPatch};
+
+pub use switches::SwitchesPatch;
 pub use worker::{Deployment, VersionShare};
