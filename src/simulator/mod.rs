@@ -45,13 +45,19 @@ mod deployment_tests;
 #[cfg(test)]
 mod filter_tests;
 #[cfg(test)]
+mod hard_tests;
+#[cfg(test)]
 mod http_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
+mod observability_tests;
+#[cfg(test)]
 mod scripts_tests;
 #[cfg(test)]
 mod telemetry_tests;
+#[cfg(test)]
+mod traffic_tests;
 
 pub use self::http::{Clock, router, serve, system_clock};
 pub use access::{DEFAULT_CALL_LIMIT, Scope, TokenSpec};
