@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::faults::Bent;
 use super::model::Cloudflare;
 use super::spec::SimError;
 
@@ -16,6 +17,8 @@ pub struct ApiAnswer {
     pub body: Value,
     /// A fault's delay: so many milliseconds the caller is to wait for this answer.
     pub delay_ms: u64,
+    /// A fault's hang: the caller is never to get this answer.
+    pub hangs: bool,
 }
 
 impl ApiAnswer {
@@ -25,6 +28,7 @@ impl ApiAnswer {
             headers: Vec::new(),
             body,
             delay_ms: 0,
+            hangs: false,
         }
     }
 
@@ -63,6 +67,7 @@ impl From<SimError> for ApiAnswer {
             ),
             SimError::SecretsChanged(_) => (10220, error.to_string()),
             SimError::DurableObjects { code, message } => (*code, message.clone()),
+            SimError::UnknownDeployment(_) => (10336, error.to_string()),
             // Which code a refused body gets is not documented; clients can rely on the status.
             SimError::VersionTooOld(_) | SimError::Invalid(_) => (10026, error.to_string()),
         };
@@ -82,22 +87,28 @@ impl Cloudflare {
     ) -> ApiAnswer {
         self.advance(now_ms);
         let Some(fault) = self.faults.take(method, path_and_query) else {
-            return self.route(now_ms, method, path_and_query, body);
+            return self.route(now_ms, method, path_and_query, body, Bent::default());
         };
-        let mut answer = match fault.status {
-            None => self.route(now_ms, method, path_and_query, body),
-            Some(status) => {
-                if fault.executed {
-                    let _lost = self.route(now_ms, method, path_and_query, body);
-                }
-                fault.answer(status)
-            }
+        let lost = fault.hang || fault.status.is_some();
+        let carried_out = (!lost || fault.executed)
+            .then(|| self.route(now_ms, method, path_and_query, body, fault.bent()));
+        let mut answer = match (fault.status, carried_out) {
+            (None, Some(answer)) if !fault.hang => answer,
+            (status, _) => fault.answer(status.unwrap_or(504)),
         };
-        answer.delay_ms = fault.delay_ms;
+        answer.delay_ms = answer.delay_ms.max(fault.delay_ms);
+        answer.hangs = fault.hang;
         answer
     }
 
-    fn route(&mut self, now_ms: i64, method: &str, target: &str, body: &[u8]) -> ApiAnswer {
+    fn route(
+        &mut self,
+        now_ms: i64,
+        method: &str,
+        target: &str,
+        body: &[u8],
+        bent: Bent,
+    ) -> ApiAnswer {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let Some(path) = path.strip_prefix("/client/v4/accounts/") else {
             return ApiAnswer::no_route();
@@ -105,13 +116,13 @@ impl Cloudflare {
         let segments: Vec<&str> = path.split('/').collect();
         let answer = match (method, segments.as_slice()) {
             ("GET", [account, "workers", "scripts", script, "versions"]) => {
-                self.list_versions(account, script, query)
+                self.list_versions(account, script, query, bent)
             }
             ("GET", [account, "workers", "scripts", script, "versions", id]) => {
-                self.get_version(account, script, id)
+                self.get_version(account, script, id, bent)
             }
             ("GET", [account, "workers", "scripts", script, "deployments"]) => {
-                self.list_deployments(account, script)
+                self.list_deployments(account, script, bent)
             }
             ("POST", [account, "workers", "scripts", script, "deployments"]) => {
                 self.create_deployment(now_ms, account, script, query, body)
@@ -125,28 +136,21 @@ impl Cloudflare {
             ("DELETE", [account, "workers", "scripts", script]) => {
                 self.delete_script(now_ms, account, script)
             }
-            ("POST", [account, "workers", "observability", "telemetry", "query"]) => {
-                return self.answer_query(now_ms, account, body);
+            ("GET", [account, "workers", "scripts", script, "deployments", id]) => {
+                self.get_deployment(account, script, id)
+            }
+            ("DELETE", [account, "workers", "scripts", script, "deployments", id]) => {
+                self.delete_deployment(account, script, id)
+            }
+            (_, [account, "workers", "observability", rest @ ..]) => {
+                let answer = self.observability(now_ms, account, (method, rest), query, body);
+                return answer.unwrap_or_else(ApiAnswer::no_route);
+            }
+            ("POST", [_, "ai", "run", model @ ..]) => {
+                return self.run_model(&model.join("/"), body);
             }
             _ => return ApiAnswer::no_route(),
         };
         answer.unwrap_or_else(ApiAnswer::from)
-    }
-
-    fn answer_query(&mut self, now_ms: i64, account: &str, body: &[u8]) -> ApiAnswer {
-        if self.account(account).is_none() {
-            return ApiAnswer::no_route();
-        }
-        match self.query(now_ms, account, body) {
-            Ok(result) => {
-                let mut answer = ApiAnswer::success(&result);
-                answer.body["messages"] = json!([{"message": "Successful request"}]);
-                answer
-            }
-            // Errors of this endpoint carry no numeric code.
-            Err(detail) => {
-                ApiAnswer::failure(400, &json!({"message": "Invalid query", "detail": detail}))
-            }
-        }
     }
 }

@@ -5,13 +5,18 @@ use std::collections::BTreeMap;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::access::Access;
+use super::ai::AiScript;
+use super::behavior::{Behavior, BehaviorPatch};
 use super::faults::Faults;
+use super::saved::SavedQueries;
 use super::spec::{
-    HandDeployment, SimError, VersionRef, VersionSpec, VersionStatus, WorkerPatch, WorkerSpec,
-    WorkerStatus, check_rate,
+    HandDeployment, SimError, VersionRef, VersionSpec, WorkerPatch, WorkerSpec, WorkerStatus,
+    WorkerSummary, check_rate,
 };
-use super::traffic::{Behavior, BehaviorPatch, Traffic};
-use super::worker::{Deployment, Origin, Version, VersionShare, Worker};
+use super::switches::Switches;
+use super::traffic::Traffic;
+use super::worker::{Deployment, MIN_PERCENTAGE, Origin, Version, VersionShare, Worker};
 
 /// Events can be queried this long after they happened, unless set otherwise.
 pub const DEFAULT_INGESTION_LAG_MS: i64 = 500;
@@ -48,9 +53,13 @@ pub struct Cloudflare {
     ids: ChaCha8Rng,
     pub(super) now_ms: i64,
     pub(super) ingestion_lag_ms: i64,
-    retention_ms: i64,
+    pub(super) retention_ms: i64,
     pub(super) queries: u64,
     pub(super) faults: Faults,
+    pub(super) access: Access,
+    pub(super) switches: Switches,
+    pub(super) saved_queries: SavedQueries,
+    pub(super) ai: Vec<AiScript>,
     /// By account, then by script name.
     accounts: BTreeMap<String, BTreeMap<String, Worker>>,
 }
@@ -67,6 +76,10 @@ impl Cloudflare {
             retention_ms: DEFAULT_RETENTION_MS,
             queries: 0,
             faults: Faults::default(),
+            access: Access::default(),
+            switches: Switches::default(),
+            saved_queries: SavedQueries::default(),
+            ai: Vec::new(),
             accounts: BTreeMap::new(),
         }
     }
@@ -186,6 +199,32 @@ impl Cloudflare {
             patch.head_sampling_rate,
             patch.logs,
         )?;
+        let clients = &mut worker.traffic.clients;
+        clients.affinity_keys = patch.affinity_keys.unwrap_or(clients.affinity_keys);
+        clients.retries = patch.retries.unwrap_or(clients.retries);
+        worker.abr_level = patch.abr_level.unwrap_or(worker.abr_level).max(1);
+        Ok(())
+    }
+
+    /// Lets every request of a Worker fail from now on for so long, whatever version it reaches,
+    /// as when what both depend on is down. A duration of 0 ends it.
+    ///
+    /// # Errors
+    /// [`SimError::UnknownWorker`]; [`SimError::Invalid`] for a negative duration.
+    pub fn start_outage(
+        &mut self,
+        now_ms: i64,
+        account: &str,
+        script: &str,
+        duration_ms: i64,
+    ) -> Result<(), SimError> {
+        self.advance(now_ms);
+        if duration_ms < 0 {
+            return Err(SimError::Invalid("ms must not be negative".to_owned()));
+        }
+        let from_us = self.now_us();
+        let until_us = from_us.saturating_add(duration_ms.saturating_mul(1000));
+        self.worker_mut(account, script)?.outage_us = from_us..until_us;
         Ok(())
     }
 
@@ -324,7 +363,13 @@ impl Cloudflare {
     ) -> Result<Deployment, SimError> {
         self.advance(now_ms);
         let (id, at_us) = (self.next_id(), self.now_us());
+        let least = if self.switches.zero_percent {
+            0.0
+        } else {
+            MIN_PERCENTAGE
+        };
         let worker = self.worker_mut(account, script)?;
+        worker.least_percentage = least;
         let made = worker.deploy(id, at_us, origin, versions, message, force);
         made.cloned()
     }
@@ -340,18 +385,26 @@ impl Cloudflare {
         script: &str,
     ) -> Result<WorkerStatus, SimError> {
         self.advance(now_ms);
-        let worker = self.worker(account, script)?;
-        let head = worker.deployments.last().ok_or(SimError::UnknownWorker)?;
-        let status = |version: &Version| VersionStatus {
-            id: version.id.clone(),
-            tag: version.tag.clone(),
-            requests: version.requests,
-            errors: version.errors,
+        self.worker(account, script)?
+            .status()
+            .ok_or(SimError::UnknownWorker)
+    }
+
+    /// All Workers of all accounts.
+    pub fn status(&mut self, now_ms: i64) -> Vec<WorkerSummary> {
+        self.advance(now_ms);
+        let accounts = self.accounts.iter();
+        let workers = accounts
+            .flat_map(|(account, workers)| workers.values().map(move |worker| (account, worker)));
+        let summary = |(account, worker): (&String, &Worker)| {
+            Some(WorkerSummary {
+                account: account.clone(),
+                script: worker.script.clone(),
+                requests_per_second: worker.traffic.requests_per_second(),
+                status: worker.status()?,
+            })
         };
-        Ok(WorkerStatus {
-            deployment: head.clone(),
-            versions: worker.versions.iter().map(status).collect(),
-        })
+        workers.filter_map(summary).collect()
     }
 
     /// Sets how many milliseconds after it happened an event can be queried; a negative number
@@ -377,7 +430,11 @@ impl Cloudflare {
         self.accounts.get(account).map(BTreeMap::values)
     }
 
-    fn worker_mut(&mut self, account: &str, script: &str) -> Result<&mut Worker, SimError> {
+    pub(super) fn worker_mut(
+        &mut self,
+        account: &str,
+        script: &str,
+    ) -> Result<&mut Worker, SimError> {
         let workers = self.accounts.get_mut(account);
         let worker = workers.and_then(|all| all.get_mut(script));
         worker.ok_or(SimError::UnknownWorker)
@@ -387,7 +444,7 @@ impl Cloudflare {
         self.accounts.values().flat_map(BTreeMap::values)
     }
 
-    fn now_us(&self) -> i64 {
+    pub(super) fn now_us(&self) -> i64 {
         self.now_ms.saturating_mul(1000)
     }
 
@@ -423,6 +480,7 @@ fn upload(
         triggered_by: origin.triggered_by,
         resources,
         behavior: spec.behavior,
+        serving_since_us: None,
         requests: 0,
         errors: 0,
     });

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::api::ApiAnswer;
+use super::faults::Bent;
 use super::model::Cloudflare;
 use super::spec::SimError;
 use super::worker::{DEPLOYABLE_VERSIONS, Deployment, Version, VersionShare, rfc3339_micros};
@@ -34,9 +35,13 @@ impl Cloudflare {
         account: &str,
         script: &str,
         query: &str,
+        bent: Bent,
     ) -> Result<ApiAnswer, SimError> {
         let worker = self.worker(account, script)?;
+        let then_us = self.moment_us(bent);
         let newest_first = worker.versions.iter().rev();
+        let newest_first = newest_first.filter(|version| version.created_us <= then_us);
+        let newest_first = newest_first.take(bent.keep_items.unwrap_or(usize::MAX));
         if parameter(query, "deployable") == Some("true") {
             let items = newest_first.take(DEPLOYABLE_VERSIONS).map(version_json);
             let items: Vec<Value> = items.collect();
@@ -62,21 +67,42 @@ impl Cloudflare {
         account: &str,
         script: &str,
         id: &str,
+        bent: Bent,
     ) -> Result<ApiAnswer, SimError> {
         let worker = self.worker(account, script)?;
         let version = &worker.versions[worker.version_index(id)?];
+        if version.created_us > self.moment_us(bent) {
+            return Err(SimError::UnknownVersion(id.to_owned()));
+        }
         let mut page = version_json(version);
         page["resources"] = version.resources.to_json(&id.replace('-', ""));
         Ok(ApiAnswer::success(&page))
+    }
+
+    /// When lists are from, in microseconds.
+    fn moment_us(&self, bent: Bent) -> i64 {
+        let lag_us = i64::try_from(bent.lag_ms)
+            .unwrap_or(i64::MAX)
+            .saturating_mul(1000);
+        // Deployments of one millisecond are told apart by its microseconds.
+        self.now_us().saturating_add(999).saturating_sub(lag_us)
     }
 
     pub(super) fn list_deployments(
         &self,
         account: &str,
         script: &str,
+        bent: Bent,
     ) -> Result<ApiAnswer, SimError> {
         let worker = self.worker(account, script)?;
-        let newest_first = worker.deployments.iter().rev().take(LISTED_DEPLOYMENTS);
+        let then_us = self.moment_us(bent);
+        let newest_first = worker.deployments.iter().rev();
+        let newest_first = newest_first.filter(|one| bent.lag_ms == 0 || one.created_us <= then_us);
+        let count = bent
+            .keep_items
+            .unwrap_or(LISTED_DEPLOYMENTS)
+            .min(LISTED_DEPLOYMENTS);
+        let newest_first = newest_first.take(count);
         let listed: Vec<Value> = newest_first.map(Deployment::to_json).collect();
         let info = page_info(listed.len(), 1, LISTED_DEPLOYMENTS, listed.len());
         let mut answer = ApiAnswer::success(&json!({"deployments": listed}));
@@ -105,7 +131,41 @@ impl Cloudflare {
         } else {
             self.deploy_by_api(now_ms, account, script, wanted.versions, message)?
         };
-        Ok(ApiAnswer::success(&deployment.to_json()))
+        let mut shown = deployment.to_json();
+        if self.switches.partial_answers {
+            shown = json!({"id": shown["id"], "annotations": shown["annotations"]});
+        }
+        Ok(ApiAnswer::success(&shown))
+    }
+
+    pub(super) fn get_deployment(
+        &self,
+        account: &str,
+        script: &str,
+        id: &str,
+    ) -> Result<ApiAnswer, SimError> {
+        let mut deployments = self.worker(account, script)?.deployments.iter();
+        let found = deployments.find(|one| one.id == id);
+        let found = found.ok_or_else(|| SimError::UnknownDeployment(id.to_owned()))?;
+        Ok(ApiAnswer::success(&found.to_json()))
+    }
+
+    /// All but the deployment in force can be removed from the list.
+    pub(super) fn delete_deployment(
+        &mut self,
+        account: &str,
+        script: &str,
+        id: &str,
+    ) -> Result<ApiAnswer, SimError> {
+        let deployments = &mut self.worker_mut(account, script)?.deployments;
+        let place = deployments.iter().position(|one| one.id == id);
+        let place = place.ok_or_else(|| SimError::UnknownDeployment(id.to_owned()))?;
+        if place + 1 == deployments.len() {
+            let text = "the deployment that serves cannot be deleted";
+            return Err(SimError::Invalid(text.to_owned()));
+        }
+        deployments.remove(place);
+        Ok(ApiAnswer::success(&Value::Null))
     }
 
     pub(super) fn script_settings(

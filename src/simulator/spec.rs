@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::behavior::Behavior;
 use super::resources::Resources;
 use super::settings::LogsPatch;
-use super::traffic::Behavior;
 use super::worker::{Deployment, VersionShare};
 
 /// More than this a Worker cannot be given.
@@ -19,6 +19,9 @@ pub enum SimError {
     /// The Worker has no version with this id.
     #[error("no such version: {0}")]
     UnknownVersion(String),
+    /// The Worker has no deployment with this id.
+    #[error("no such deployment: {0}")]
+    UnknownDeployment(String),
     /// The version is not among the most recent hundred.
     #[error("only the 100 most recently uploaded versions can be deployed, not {0}")]
     VersionTooOld(String),
@@ -46,7 +49,7 @@ impl SimError {
     #[must_use]
     pub fn status(&self) -> u16 {
         match self {
-            Self::UnknownWorker | Self::UnknownVersion(_) => 404,
+            Self::UnknownWorker | Self::UnknownVersion(_) | Self::UnknownDeployment(_) => 404,
             Self::VersionTooOld(_)
             | Self::SecretsChanged(_)
             | Self::DurableObjects { .. }
@@ -105,6 +108,13 @@ pub struct WorkerPatch {
     pub head_sampling_rate: Option<f64>,
     /// The settings of logs, which count before the two above.
     pub logs: Option<LogsPatch>,
+    /// Queries read only one event in so many, which stands for the others; 1 for all.
+    pub abr_level: Option<u32>,
+    /// Requests carry one of so many version keys, and those with the same key reach the same
+    /// version of a deployment; 0: each request is drawn alone.
+    pub affinity_keys: Option<u32>,
+    /// Clients repeat a failed request up to so many times.
+    pub retries: Option<u32>,
 }
 
 /// A deployment that a person makes.
@@ -126,6 +136,20 @@ pub struct WorkerStatus {
     pub deployment: Deployment,
     /// All versions, oldest first.
     pub versions: Vec<VersionStatus>,
+}
+
+/// A Worker among all that there are.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WorkerSummary {
+    /// The account's id.
+    pub account: String,
+    /// The Worker's name.
+    pub script: String,
+    /// Mean rate of requests.
+    pub requests_per_second: f64,
+    /// What it does.
+    #[serde(flatten)]
+    pub status: WorkerStatus,
 }
 
 /// What became of the requests that one version served since its Worker was created.

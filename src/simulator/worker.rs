@@ -7,16 +7,20 @@ use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::behavior::Behavior;
 use super::resources::{Resources, SecretChanges};
 use super::settings::Observability;
-use super::spec::{SimError, VersionSpec};
-use super::traffic::{Behavior, Event, Traffic};
+use super::spec::{SimError, VersionSpec, VersionStatus, WorkerStatus};
+use super::traffic::{Draw, Event, Traffic, WHOLE};
 
 /// Only so many of the most recently uploaded versions can be deployed.
 pub(super) const DEPLOYABLE_VERSIONS: usize = 100;
 
 /// A deployment's message is cut to this many bytes.
 const MAX_MESSAGE_BYTES: usize = 1000;
+
+/// A share must be no less than this, unless 0 is allowed.
+pub(super) const MIN_PERCENTAGE: f64 = 0.01;
 
 /// Percentages may miss 100 by this much, so that decimals can be summed as floats.
 const PERCENTAGE_TOLERANCE: f64 = 0.001;
@@ -93,6 +97,8 @@ pub(super) struct Version {
     pub triggered_by: &'static str,
     pub resources: Resources,
     pub behavior: Behavior,
+    /// Since when it has had a share in every deployment; nothing while it has none.
+    pub serving_since_us: Option<i64>,
     pub requests: u64,
     pub errors: u64,
 }
@@ -103,6 +109,11 @@ pub(super) struct Worker {
     pub script: String,
     pub observability: Observability,
     pub secrets: SecretChanges,
+    /// Only one event in so many is read, and stands for the others; 1 for all.
+    pub abr_level: u32,
+    pub least_percentage: f64,
+    /// Every request in this time fails, whatever version it reaches. In microseconds.
+    pub outage_us: Range<i64>,
     pub traffic: Traffic,
     pub versions: Vec<Version>,
     pub deployments: Vec<Deployment>,
@@ -117,6 +128,9 @@ impl Worker {
             script: script.to_owned(),
             observability: Observability::default(),
             secrets: SecretChanges::default(),
+            abr_level: 1,
+            least_percentage: MIN_PERCENTAGE,
+            outage_us: 0..0,
             traffic,
             versions: Vec::new(),
             deployments: Vec::new(),
@@ -130,8 +144,8 @@ impl Worker {
     pub fn advance(&mut self, start_ms: i64, now_ms: i64, keep_from_ms: i64) {
         self.traffic.skip_to(start_ms.saturating_mul(1000));
         let until_us = now_ms.saturating_mul(1000);
-        while let Some(at_us) = self.traffic.due_before(until_us) {
-            let drawn = self.traffic.draw_percentage();
+        while let Some(arrival) = self.traffic.due_before(until_us) {
+            let drawn = self.traffic.percentage(&arrival);
             // The last share takes what rounding leaves over.
             let chosen = self.route.iter().find(|(_, upto)| drawn < *upto);
             let Some(&(index, _)) = chosen.or(self.route.last()) else {
@@ -139,16 +153,14 @@ impl Worker {
             };
             let version = &mut self.versions[index];
             let place = u32::try_from(index).unwrap_or(u32::MAX);
-            let (event, logs) = self.traffic.request(at_us, place, &version.behavior);
+            let since_us = version.serving_since_us.unwrap_or(arrival.at_us);
+            let behavior = version.behavior.at(arrival.at_us, since_us);
+            let down = self.outage_us.contains(&arrival.at_us);
+            let (event, logs) = self.traffic.request(&arrival, place, &behavior, down);
             version.requests += 1;
             version.errors += u64::from(event.is_error());
-            if self.observability.stores() && event.at_ms >= keep_from_ms {
-                if self.observability.stores_invocations() {
-                    self.events.push_back(event);
-                }
-                if logs {
-                    self.events.push_back(event.log_line());
-                }
+            if event.at_ms >= keep_from_ms {
+                self.store(event, logs);
             }
         }
         let outdated = self.position(keep_from_ms);
@@ -156,6 +168,29 @@ impl Worker {
         // A lowered rate or retention gives its memory back.
         if self.events.capacity() > 4 * self.events.len().max(1024) {
             self.events.shrink_to(2 * self.events.len());
+        }
+    }
+
+    /// Keeps an invocation's events as far as the settings say. An invocation is kept whole or
+    /// not at all, and stands for those that are not.
+    fn store(&mut self, mut event: Event, logs: bool) {
+        let rate = self.observability.sampling_rate();
+        let drawn = self.traffic.unit(event.request, Draw::Kept);
+        if !self.observability.stores() || drawn >= rate {
+            return;
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "positive, and a cast from a float stops at u32::MAX"
+        )]
+        let interval = (f64::from(WHOLE) / rate).round() as u32;
+        event.interval = interval;
+        if self.observability.stores_invocations() {
+            self.events.push_back(event);
+        }
+        if logs {
+            self.events.push_back(event.log_line());
         }
     }
 
@@ -168,6 +203,20 @@ impl Worker {
 
     fn position(&self, at_ms: i64) -> usize {
         self.events.partition_point(|event| event.at_ms < at_ms)
+    }
+
+    /// What it does; nothing for one that was never deployed.
+    pub fn status(&self) -> Option<WorkerStatus> {
+        let status = |version: &Version| VersionStatus {
+            id: version.id.clone(),
+            tag: version.tag.clone(),
+            requests: version.requests,
+            errors: version.errors,
+        };
+        Some(WorkerStatus {
+            deployment: self.deployments.last()?.clone(),
+            versions: self.versions.iter().map(status).collect(),
+        })
     }
 
     pub fn version_index(&self, id: &str) -> Result<usize, SimError> {
@@ -209,6 +258,11 @@ impl Worker {
         let message =
             message.map(|text| text[..text.floor_char_boundary(MAX_MESSAGE_BYTES)].to_owned());
         self.route = route;
+        for (place, version) in self.versions.iter_mut().enumerate() {
+            let serves = self.route.iter().any(|(index, _)| *index == place);
+            let since_us = version.serving_since_us.unwrap_or(created_us);
+            version.serving_since_us = serves.then_some(since_us);
+        }
         Ok(self.deployments.push_mut(Deployment {
             id,
             source: origin.source,
@@ -264,8 +318,10 @@ impl Worker {
         let mut route = Vec::with_capacity(shares.len());
         let mut total = 0.0;
         for share in shares {
-            if !(0.01..=100.0).contains(&share.percentage) {
-                return invalid("a percentage must be at least 0.01 and at most 100");
+            if !(self.least_percentage..=100.0).contains(&share.percentage) {
+                let least = self.least_percentage;
+                let text = format!("a percentage must be at least {least} and at most 100");
+                return Err(SimError::Invalid(text));
             }
             total += share.percentage;
             let index = self.version_index(&share.version_id)?;

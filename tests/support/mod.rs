@@ -8,6 +8,7 @@
     reason = "a test may fail at once"
 )]
 
+pub mod cloudflare;
 pub mod openapi;
 
 use std::cell::{Cell, RefCell};
@@ -592,12 +593,14 @@ impl HttpOut for World {
             .borrow_mut()
             .push((request.method.to_owned(), path.to_owned()));
         let body = request.body.clone().unwrap_or_default();
+        cloudflare::check_request(request.method, path, body.as_bytes());
         let answer = self.cloudflare.lock().unwrap().handle(
             self.now.get(),
             request.method,
             path,
             body.as_bytes(),
         );
+        cloudflare::check_answer(request.method, path, answer.status, &answer.body);
         match fault {
             Some(Fault::CrashAfter) => match self.die().await {},
             Some(Fault::Lost) => Err(HttpError::Timeout(10_000)),
