@@ -91,7 +91,7 @@ impl From<WireDeployment> for Deployment {
     }
 }
 
-fn path(worker: &WorkerRef, rest: &str) -> String {
+pub(super) fn path(worker: &WorkerRef, rest: &str) -> String {
     format!(
         "/accounts/{}/workers/scripts/{}/{rest}",
         worker.account_id, worker.script_name

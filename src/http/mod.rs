@@ -103,6 +103,7 @@ async fn answer<P: Ports>(
         Route::Plan(name) => plans::get(pipeline, name, request).await,
         Route::Releases if put_or_post => releases::create(pipeline, request).await,
         Route::Releases => releases::list(pipeline, request).await,
+        Route::Preflight => releases::preflight(pipeline, request).await,
         Route::Release(id) if delete => releases::delete(pipeline, id).await,
         Route::Release(id) => releases::get(pipeline, id, request).await,
         Route::Events(id) => releases::events(pipeline, id).await,

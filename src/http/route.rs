@@ -22,6 +22,7 @@ pub enum Route<'a> {
     Plans,
     Plan(&'a str),
     Releases,
+    Preflight,
     Release(&'a str),
     Events(&'a str),
     Evidence(&'a str),
@@ -45,6 +46,7 @@ impl<'a> Route<'a> {
             ["v1", "plans"] => Self::Plans,
             ["v1", "plans", name] => Self::Plan(name),
             ["v1", "releases"] => Self::Releases,
+            ["v1", "releases", "preflight"] => Self::Preflight,
             ["v1", "releases", id] => Self::Release(id),
             ["v1", "releases", id, "events"] => Self::Events(id),
             ["v1", "releases", id, "evidence"] => Self::Evidence(id),
@@ -86,7 +88,7 @@ impl<'a> Route<'a> {
             Self::Release(_) => &[Method::GET, Method::DELETE],
             Self::Plan(_) => &[Method::GET, Method::PUT, Method::DELETE],
             Self::Releases => &[Method::GET, Method::POST],
-            Self::Command(..) | Self::Decide(..) => &[Method::POST],
+            Self::Preflight | Self::Command(..) | Self::Decide(..) => &[Method::POST],
         }
     }
 }

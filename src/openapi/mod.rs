@@ -106,6 +106,7 @@ mod tests {
             Route::Plans => "/v1/plans",
             Route::Plan(_) => "/v1/plans/{name}",
             Route::Releases => "/v1/releases",
+            Route::Preflight => "/v1/releases/preflight",
             Route::Release(_) => "/v1/releases/{id}",
             Route::Events(_) => "/v1/releases/{id}/events",
             Route::Evidence(_) => "/v1/releases/{id}/evidence",
@@ -123,13 +124,14 @@ mod tests {
     }
 
     /// One of each, in the order of the match above.
-    const ROUTES: [Route<'_>; 19] = [
+    const ROUTES: [Route<'_>; 20] = [
         Route::Health,
         Route::OpenApi,
         Route::Docs,
         Route::Plans,
         Route::Plan("x"),
         Route::Releases,
+        Route::Preflight,
         Route::Release("x"),
         Route::Events("x"),
         Route::Evidence("x"),

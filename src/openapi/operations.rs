@@ -6,7 +6,9 @@ use super::examples;
 use super::operation::{Access, Content, Operation, schema};
 use super::parameters::{CURSOR, FILTERS, IDEMPOTENCY_KEY, IF_MATCH, IF_NEW, WINDOWS};
 use crate::http::plans::PlanView;
-use crate::http::releases::{EventView, NewRelease, Nothing, StageDecisionBody, WindowView};
+use crate::http::releases::{
+    EventView, NewRelease, Nothing, PreflightView, StageDecisionBody, WindowView,
+};
 use crate::http::workers::{DeploymentView, VersionView};
 use crate::http::{Health, List};
 use crate::release::{Plan, ReleaseView};
@@ -91,8 +93,13 @@ fn releases() -> Vec<Operation> {
             .answer(201, "The release was created, or has been before with the same `Idempotency-Key`.", Content::Json(schema::<ReleaseView<'static>>, examples::release), &["Location"])
             .problem(400, "The body is not JSON, or the `Idempotency-Key` is empty or too long.", &[])
             .problem(409, "The Worker has an active release and `on_conflict` is `reject`; its traffic is split already; it is not served by `old_version`; or the `Idempotency-Key` was used with another body.", &[])
-            .problem(422, "A field is unknown, missing or wrong; there is no such plan or Worker; or the version can't be deployed or serves already. `errors` points at it.", &[])
+            .problem(422, "A field is unknown, missing or wrong; there is no such plan or Worker; or the version can't be deployed or serves already. `errors` points at it. Or a check of the preflight failed that `accept` does not name: `checks` holds it.", &[])
             .problem(503, "Cloudflare or the database does not answer, or HMD is not configured: nothing was created.", &["Retry-After"]),
+        Operation::new((Method::POST, "/v1/releases/preflight"), ("preflightRelease", "Releases"), ("Check what stands before a release", "Takes the body of `POST /v1/releases` and changes nothing. `POST /v1/releases` makes the same checks: one that failed stops it unless `accept` names it; warnings are kept with the release."))
+            .body::<NewRelease>(true, examples::new_release)
+            .ok::<PreflightView<'static>>("The checks.", examples::preflight)
+            .problem(404, NO_PLAN, &[])
+            .problem(503, "Cloudflare or the database does not answer, or HMD is not configured.", &["Retry-After"]),
         Operation::new(one(Method::GET), ("getRelease", "Releases"), ("Read a release", "Where it stands, with the newest value of each SLI."))
             .tagged::<ReleaseView<'static>>("The release.", examples::release)
             .problem(404, NO_RELEASE, &[]),

@@ -7,6 +7,7 @@ mod consumer;
 mod log;
 pub mod message;
 pub mod ports;
+mod preflight;
 mod start;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +23,8 @@ use message::{Message, MessageKind};
 use ports::{Outgoing, Ports, QueueName};
 
 pub use consumer::{Fate, Incoming};
-pub use start::NotReady;
+pub use preflight::{Request, Survey};
+pub use start::{Ground, NotReady};
 
 /// How often a decision is taken again because somebody else was faster.
 const DECIDE_TRIES: usize = 8;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Percent, Plan};
+use super::preflight::Findings;
 use crate::slo::{Reading, Tally};
 use crate::time::UnixMs;
 
@@ -49,6 +50,9 @@ pub struct Origin {
     pub created_at: UnixMs,
     /// Who created it.
     pub created_by: String,
+    /// What the preflight found when it was created.
+    #[serde(default, skip_serializing_if = "Findings::is_empty")]
+    pub preflight: Findings,
 }
 
 /// What decisions change.

@@ -93,6 +93,7 @@ impl Cloud {
             tag: format!("v{number}"),
             message: None,
             behavior: Behavior::default(),
+            ..VersionSpec::default()
         };
         let spec = WorkerSpec {
             requests_per_second: REQUESTS_PER_SECOND,

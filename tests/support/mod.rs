@@ -8,6 +8,7 @@
     reason = "a test may fail at once"
 )]
 
+pub mod cloudflare;
 pub mod openapi;
 
 use std::cell::{Cell, RefCell};
@@ -23,7 +24,7 @@ use hmd::pipeline::ports::{
     QueueName, Queues, Row, Sql, SqlError, Statement,
 };
 use hmd::pipeline::{Fate, Incoming, Pipeline};
-use hmd::simulator::{Behavior, BehaviorPatch, Cloudflare, VersionSpec, WorkerSpec};
+use hmd::simulator::{Behavior, BehaviorPatch, Cloudflare, VersionSpec, WorkerPatch, WorkerSpec};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -122,6 +123,7 @@ impl World {
                 tag: format!("v{}", i + 1),
                 message: None,
                 behavior: *behavior,
+                ..VersionSpec::default()
             })
             .collect();
         let spec = WorkerSpec {
@@ -144,6 +146,22 @@ impl World {
         let mut cloudflare = self.cloudflare.lock().unwrap();
         cloudflare
             .patch_behavior(self.now.get(), ACCOUNT, script, version, patch)
+            .unwrap();
+    }
+
+    /// Switches Workers Observability of the Worker `shop` on or off.
+    pub fn observability(&self, on: bool) {
+        self.settings(WorkerPatch {
+            observability: Some(on),
+            ..WorkerPatch::default()
+        });
+    }
+
+    /// Changes the settings of the Worker `shop`.
+    pub fn settings(&self, patch: WorkerPatch) {
+        let mut cloudflare = self.cloudflare.lock().unwrap();
+        cloudflare
+            .patch_worker(self.now.get(), ACCOUNT, "shop", patch)
             .unwrap();
     }
 
@@ -575,12 +593,14 @@ impl HttpOut for World {
             .borrow_mut()
             .push((request.method.to_owned(), path.to_owned()));
         let body = request.body.clone().unwrap_or_default();
+        cloudflare::check_request(request.method, path, body.as_bytes());
         let answer = self.cloudflare.lock().unwrap().handle(
             self.now.get(),
             request.method,
             path,
             body.as_bytes(),
         );
+        cloudflare::check_answer(request.method, path, answer.status, &answer.body);
         match fault {
             Some(Fault::CrashAfter) => match self.die().await {},
             Some(Fault::Lost) => Err(HttpError::Timeout(10_000)),

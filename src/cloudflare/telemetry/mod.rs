@@ -137,6 +137,34 @@ fn part<'a, P: Ports>(
     .boxed_local()
 }
 
+/// How many invocations telemetry holds of a Worker in `[from, to)`, of all its versions: one question.
+///
+/// # Errors
+/// [`ApiError`]
+pub async fn stored_requests<P: Ports>(
+    cloudflare: &Cloudflare<'_, P>,
+    worker: &WorkerRef,
+    times: (UnixMs, UnixMs),
+) -> Result<u64, ApiError> {
+    let target = Target {
+        script: worker.script_name.clone(),
+        slos: Vec::new(),
+    };
+    let counts = measure(
+        cloudflare,
+        &worker.account_id,
+        times,
+        &[target],
+        Urgency::Normal,
+    )
+    .await?;
+    let versions = counts
+        .get(&worker.script_name)
+        .into_iter()
+        .flat_map(|counts| counts.versions.values());
+    Ok(versions.map(|version| version.requests).sum())
+}
+
 /// The old version's percentiles over `[from, to)`, for the SLOs that hold times against them: T, above which a request
 /// of the release counts as slow. `None` where nothing was stored.
 ///

@@ -2,6 +2,7 @@
 
 mod command;
 mod create;
+mod preflight;
 mod read;
 
 use std::collections::BTreeSet;
@@ -13,11 +14,13 @@ use crate::release::{MAX_TEXT, Release, WorkerRef};
 
 pub use command::{command, decide, delete};
 pub use create::create;
+pub use preflight::preflight;
 pub use read::{events, evidence, get, list};
 #[cfg(not(target_arch = "wasm32"))]
 pub use {
     command::{Nothing, StageDecisionBody},
     create::NewRelease,
+    preflight::PreflightView,
     read::{EventView, WindowView},
 };
 
