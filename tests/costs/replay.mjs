@@ -1,19 +1,15 @@
 // Runs a tape of SQL on a real local D1 and answers what D1 says that it read and wrote. Stdin: {migrations: [text],
 // parts: {name: [[{sql, params}]]}}, run in that order. Stdout: {name: {read, written}}.
-import { Miniflare } from "miniflare";
+import { getPlatformProxy } from "wrangler";
 
 const chunks = [];
 for await (const chunk of process.stdin) chunks.push(chunk);
 const { migrations, parts } = JSON.parse(Buffer.concat(chunks).toString("utf8"));
 
-const miniflare = new Miniflare({
-  modules: true,
-  script: "export default { fetch() { return new Response(null) } }",
-  d1Databases: ["DB"],
-  compatibilityDate: "2026-10-01",
-});
+// The project's own configuration, as far as it is about the database; nothing is kept.
+const { env, dispose } = await getPlatformProxy({ configPath: "wrangler.toml", persist: false, remoteBindings: false, envFiles: [] });
 try {
-  const db = await miniflare.getD1Database("DB");
+  const db = env.DB;
   for (const text of migrations) {
     const statements = text.replace(/--.*$/gm, "").split(";");
     await db.batch(statements.filter((sql) => sql.trim()).map((sql) => db.prepare(sql)));
@@ -31,5 +27,5 @@ try {
   }
   console.log(JSON.stringify(counts));
 } finally {
-  await miniflare.dispose();
+  await dispose();
 }

@@ -152,7 +152,7 @@ async function main() {
       // A Worker begins with a deployment: there is nothing to upload a version to before.
       version(["deploy"], "v1", "none", rate, isDryRun);
       version(["versions", "upload"], "v2", values.kind ?? "error", rate, isDryRun);
-      console.log("\nv1 has all traffic; v2 waits for a release");
+      if (!isDryRun) console.log("\nv1 has all traffic; v2 waits for a release");
       return;
     case "upload":
       if (!subject) throw new Wrong("upload needs a LABEL");
