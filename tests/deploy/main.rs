@@ -1,11 +1,14 @@
-//! `hmd deploy`: its dry run with the real wrangler, and whole runs against a stand-in that answers like wrangler for an
-//! account that lives in a file (`fake-wrangler.mjs`). No test here needs an account, a token or the network.
+//! `hmd deploy`: its dry run with the real wrangler; a whole run by the real wrangler against a stand-in for Cloudflare's API
+//! (`cloudflare.mjs`); and the other cases, faster, against a stand-in for wrangler itself, with an account that lives in a
+//! file (`fake-wrangler.mjs`). No test here needs an account, a token or the network.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     reason = "a test may fail at once"
 )]
+
+mod cloudflare;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -503,6 +506,99 @@ fn a_new_migration_and_a_split_are_noticed() {
         .deploy(&[], &[])
         .must_fail_saying(&["split between 2 versions", "end the split first"]);
     assert_eq!(split.changes(), [] as [&str; 0]);
+}
+
+#[tokio::test]
+async fn the_real_wrangler_makes_an_installation_and_leaves_it_alone() {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("deploy-wrangler-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let cloudflare = cloudflare::Cloudflare::start(&directory).await;
+    let deploy = || {
+        let output = hmd(&directory.join("state"))
+            .env("XDG_CONFIG_HOME", &directory)
+            .env("CLOUDFLARE_API_BASE_URL", cloudflare.api_url())
+            .env("CLOUDFLARE_API_TOKEN", WRANGLER_TOKEN)
+            .env("HMD_CLOUDFLARE_API_TOKEN", WORKER_TOKEN)
+            .output()
+            .unwrap();
+        let said = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        (output.status.success(), said.concat())
+    };
+
+    cloudflare.forbid("/consumers").await;
+    let (success, said) = deploy();
+    assert!(!success, "{said}");
+    for part in [
+        "upload of the Worker hmd failed",
+        "lacks a permission",
+        "Queues Write",
+        "run the same command again",
+    ] {
+        assert!(said.contains(part), "no {part:?} in:\n{said}");
+    }
+    cloudflare.forbid("").await;
+    let (success, said) = deploy();
+    assert!(success, "{said}");
+    assert!(
+        said.contains("HMD is at https://hmd.stand-in.workers.dev"),
+        "{said}"
+    );
+    // Made by the first run, whose upload stood, and not made again.
+    assert!(!said.contains("made up"), "{said}");
+
+    let state = cloudflare.state().await;
+    let names = |list: &str, key: &str| -> Vec<String> {
+        let items = state[list].as_array().unwrap().iter();
+        let mut names: Vec<_> = items
+            .map(|it| it[key].as_str().unwrap().to_owned())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names("databases", "name"), ["hmd"]);
+    assert_eq!(names("queues", "queue_name"), QUEUES);
+    for queue in state["queues"].as_array().unwrap() {
+        assert_eq!(queue["consumers"].as_array().unwrap().len(), 1, "{queue}");
+    }
+    assert_eq!(state["crons"], json!(["* * * * *"]));
+    let migrations = files(Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/schemas/migrations"
+    )));
+    let applied = state["migrations"].as_array().unwrap();
+    assert_eq!(applied.len(), migrations.len());
+    let versions = state["versions"].as_array().unwrap();
+    let secrets = |version: &Value| {
+        let bindings = version["resources"]["bindings"].as_array().unwrap();
+        let all = bindings.iter().filter(|it| it["type"] == "secret_text");
+        all.count()
+    };
+    assert!(versions.iter().all(|version| secrets(version) == 3));
+    let url = json!({"type": "plain_text", "name": "PUBLIC_URL", "text": "https://hmd.stand-in.workers.dev"});
+    let bindings = &versions.last().unwrap()["resources"]["bindings"];
+    assert!(bindings.as_array().unwrap().contains(&url), "{bindings}");
+
+    let (success, said) = deploy();
+    assert!(success, "{said}");
+    let after = cloudflare.state().await;
+    for part in ["databases", "queues", "versions", "migrations", "crons"] {
+        assert_eq!(after[part], state[part], "the second run changed {part}");
+    }
+    // What is set again is what an upload sets beside the code; wrangler also makes sure of its own migrations table.
+    let writes: Vec<_> = after["writes"].as_array().unwrap().iter().collect();
+    let is_expected = |write: &str| {
+        ["/query", "/subdomain", "/schedules"]
+            .iter()
+            .any(|end| write.ends_with(end))
+            || write.starts_with("PUT /queues/")
+    };
+    assert!(
+        writes.iter().all(|it| is_expected(it.as_str().unwrap())),
+        "{writes:?}"
+    );
+    drop(cloudflare);
+    std::fs::remove_dir_all(&directory).unwrap();
 }
 
 #[test]

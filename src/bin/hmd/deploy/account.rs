@@ -26,17 +26,18 @@ pub async fn must(
         .map_err(|refusal| explain(doing, area, &refusal))?)
 }
 
-/// Who is logged in, and the account that is meant.
+/// The account that is meant: the one that was chosen, else the only one of who is logged in. A token that may not read
+/// accounts is enough for the first.
 pub async fn account_id(wrangler: &Wrangler<'_>) -> Result<String> {
-    let doing = "asking who is logged in";
-    let answer = must(wrangler, doing, Area::Account, &["whoami", "--json"]).await?;
-    choose_account(&answer.json("whoami")?, variable("CLOUDFLARE_ACCOUNT_ID"))
-}
-
-fn choose_account(whoami: &Value, chosen: Option<String>) -> Result<String> {
-    if let Some(id) = chosen {
+    if let Some(id) = variable("CLOUDFLARE_ACCOUNT_ID") {
         return Ok(id);
     }
+    let doing = "asking who is logged in";
+    let answer = must(wrangler, doing, Area::Account, &["whoami", "--json"]).await?;
+    only_account(&answer.json("whoami")?)
+}
+
+fn only_account(whoami: &Value) -> Result<String> {
     let accounts = whoami["accounts"].as_array().map_or(&[][..], Vec::as_slice);
     let ids: Vec<&str> = accounts.iter().filter_map(|it| it["id"].as_str()).collect();
     let hint = "set CLOUDFLARE_ACCOUNT_ID to the account that HMD shall live in";
@@ -164,13 +165,12 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_account_is_the_only_one_or_the_chosen_one() {
+    fn an_account_is_only_taken_if_there_is_no_other() {
         let one = json!({"loggedIn": true, "accounts": [{"name": "me", "id": "a"}]});
         let two = json!({"accounts": [{"id": "a"}, {"id": "b"}]});
-        assert_eq!(choose_account(&one, None).unwrap(), "a");
-        assert_eq!(choose_account(&two, Some("b".into())).unwrap(), "b");
-        assert!(choose_account(&two, None).is_err());
-        assert!(choose_account(&json!({"accounts": []}), None).is_err());
+        assert_eq!(only_account(&one).unwrap(), "a");
+        assert!(only_account(&two).is_err());
+        assert!(only_account(&json!({"accounts": []})).is_err());
     }
 
     #[test]

@@ -29,7 +29,7 @@ impl Area {
 }
 
 /// All that wrangler's own token needs.
-pub const WRANGLER_PERMISSIONS: &str = "Workers Scripts Write, D1 Write, Queues Write, Account Settings Read and User Memberships Read";
+pub const WRANGLER_PERMISSIONS: &str = "Workers Scripts Write, D1 Write, Queues Write and, unless CLOUDFLARE_ACCOUNT_ID is set, Account Settings Read and User Memberships Read";
 
 /// A failure that says what went wrong in `doing`, and what to do.
 pub fn explain(doing: &str, area: Area, refusal: &Refusal) -> Failure {
