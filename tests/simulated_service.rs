@@ -271,12 +271,12 @@ async fn it_goes_wrong_as_often_as_it_says_and_traffic_ends_at_its_bound() {
         "{slow} of {} were slow",
         seen.len()
     );
-    let least = Duration::from_millis(990);
+    let shortest = Duration::from_millis(990);
     assert!(seen.iter().all(|it| it.status == 200));
     assert!(
         seen.iter()
             .filter(|it| it.went == "slow")
-            .all(|it| it.took >= least)
+            .all(|it| it.took >= shortest)
     );
 
     let seen = service.ask("?kind=none&rate=1", 60).await;

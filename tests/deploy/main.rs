@@ -55,11 +55,11 @@ struct Ran {
 }
 
 fn is_change(command: &str) -> bool {
-    let is = |change: &&str| {
-        let rest = command.strip_prefix(*change);
+    let is = |change: &str| {
+        let rest = command.strip_prefix(change);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
     };
-    CHANGES.iter().any(|change| is(&change))
+    CHANGES.iter().any(|change| is(change))
 }
 
 impl Ran {
@@ -532,7 +532,7 @@ async fn the_real_wrangler_makes_an_installation_and_leaves_it_alone() {
     for part in [
         "upload of the Worker hmd failed",
         "lacks a permission",
-        "Queues Write",
+        "give it Queues Write",
         "run the same command again",
     ] {
         assert!(said.contains(part), "no {part:?} in:\n{said}");

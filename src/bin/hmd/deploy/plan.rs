@@ -197,6 +197,9 @@ mod tests {
         due.map(|planned| planned.step.to_string()).collect()
     }
 
+    /// What is changed in a complete account, and what is due then.
+    type Case<'a> = (fn(&mut Found), &'a [&'a str]);
+
     const TRIGGERS: &str = "cron, queue consumers and address";
 
     #[test]
@@ -224,7 +227,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_due_and_nothing_else() {
         let upload = "upload of the Worker hmd";
-        let cases: [(fn(&mut Found), &[&str]); 5] = [
+        let cases: [Case; 5] = [
             (
                 |found| found.queues.retain(|queue| queue != "hmd-dead"),
                 &["queue hmd-dead", TRIGGERS],

@@ -229,6 +229,7 @@ mod tests {
         SECRETS.iter().map(|it| it.name.to_owned()).collect()
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as one that asks")]
     fn nobody(_: &Secret) -> Result<Option<String>> {
         Ok(None)
     }

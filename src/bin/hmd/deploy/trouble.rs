@@ -35,6 +35,12 @@ pub const WRANGLER_PERMISSIONS: &str = "Workers Scripts Write, D1 Write, Queues 
 pub fn explain(doing: &str, area: Area, refusal: &Refusal) -> Failure {
     let text = refusal.text.to_lowercase();
     let says = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
+    // An upload sets the queues' consumers, too, and their permission is another.
+    let area = if says(&["queue consumers", "/queues"]) {
+        Area::Queues
+    } else {
+        area
+    };
     let codes = |codes: &[i64]| refusal.code.is_some_and(|code| codes.contains(&code));
     let (why, hint) = if is_not_logged_in(refusal) {
         (
@@ -150,6 +156,12 @@ mod tests {
                 Some(9109),
                 "Unauthorized to access requested resource",
                 "give it Workers Scripts Write",
+            ),
+            (
+                Area::Worker,
+                None,
+                "Queue consumers:\n - Authentication error",
+                "give it Queues Write",
             ),
             (
                 Area::Queues,

@@ -236,7 +236,10 @@ mod tests {
     fn a_refusal_shows_its_last_lines() {
         let refusal = Refusal {
             code: None,
-            text: (0..50).map(|line| format!("line {line}\n\n")).collect(),
+            text: (0..50)
+                .map(|line| format!("line {line}\n"))
+                .collect::<Vec<_>>()
+                .join("\n"),
         };
         let lines = refusal.last_lines();
         assert_eq!(
