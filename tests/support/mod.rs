@@ -69,6 +69,17 @@ pub struct Queued {
     pub id: u64,
 }
 
+/// What the world was asked for while the tape ran.
+#[derive(Default)]
+pub struct Tape {
+    /// Each round trip to the database.
+    pub batches: Vec<Vec<Statement>>,
+    /// Messages sent.
+    pub messages: usize,
+    /// Deliveries that were to be repeated.
+    pub retries: usize,
+}
+
 type Rule = Box<dyn FnMut(&Call<'_>) -> Option<Fault>>;
 
 pub struct World {
@@ -78,6 +89,8 @@ pub struct World {
     pub cloudflare: Arc<Mutex<Cloudflare>>,
     pub lines: RefCell<Vec<Value>>,
     pub rule: RefCell<Option<Rule>>,
+    /// Runs while there is one.
+    pub tape: RefCell<Option<Tape>>,
     /// Requests that reached Cloudflare: method, path.
     pub requests: RefCell<Vec<(String, String)>>,
     pub config: Result<Config, Vec<String>>,
@@ -106,6 +119,7 @@ impl World {
             cloudflare: Arc::new(Mutex::new(Cloudflare::new(7))),
             lines: RefCell::default(),
             rule: RefCell::default(),
+            tape: RefCell::default(),
             requests: RefCell::default(),
             config: config("10s"),
             ids: Cell::new(0),
@@ -347,6 +361,9 @@ impl World {
         let fates = fates.unwrap_or_else(|| vec![Fate::Retry(1); batch.len()]);
         for ((incoming, id), fate) in due.into_iter().zip(fates) {
             if let Fate::Retry(delay_s) = fate {
+                if let Some(tape) = self.tape.borrow_mut().as_mut() {
+                    tape.retries += 1;
+                }
                 let due_at = now + i64::from(delay_s) * 1_000;
                 self.queue.borrow_mut().push(Queued {
                     queue,
@@ -506,6 +523,9 @@ impl Sql for World {
             Some(Fault::Refused) => return Err(SqlError("not reached".to_owned())),
             _ => (),
         }
+        if let Some(tape) = self.tape.borrow_mut().as_mut() {
+            tape.batches.push(statements.clone());
+        }
         self.db.execute_batch("BEGIN").unwrap();
         let rows = statements
             .iter()
@@ -543,6 +563,9 @@ impl Queues for World {
             Some(Fault::CrashBefore) => match self.die().await {},
             Some(Fault::Refused) => return Err(QueueError("not taken".to_owned())),
             _ => (),
+        }
+        if let Some(tape) = self.tape.borrow_mut().as_mut() {
+            tape.messages += messages.len();
         }
         for message in messages {
             assert!(message.delay_s <= 43_200, "a queue takes 12 h");

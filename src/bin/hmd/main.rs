@@ -8,6 +8,7 @@
 mod api;
 mod demo;
 mod demo_view;
+mod deploy;
 mod dev;
 mod failure;
 mod fingerprint;
@@ -51,6 +52,13 @@ enum Command {
     /// variables `TELEMETRY_LAG`, `PROPAGATION_DELAY`, `MIN_CHECK_INTERVAL`, `CLOUDFLARE_CALLS_PER_5MIN` and `PUBLIC_URL`
     /// from the environment; makes up and prints the secrets that are missing. Prints `ready URL` on stdout once it serves.
     Dev(dev::DevArgs),
+    /// Put HMD into your Cloudflare account; what is there already stays as it is
+    ///
+    /// Makes the D1 database and the queues that are missing, applies migrations, sets missing secrets, uploads the Worker and
+    /// tells it its address. It needs a login: `npx wrangler login`, or `CLOUDFLARE_API_TOKEN` (and `CLOUDFLARE_ACCOUNT_ID`)
+    /// in the environment, which are wrangler's. The token of HMD's own Worker is another one: `HMD_CLOUDFLARE_API_TOKEN`, or
+    /// a question on the terminal. `HMD_API_TOKEN` and `HMD_SIGNING_KEY` come from the environment or are made up.
+    Deploy(deploy::DeployArgs),
     /// Run the simulated Cloudflare alone
     Sim(sim::SimArgs),
     /// Install the tools and build the Worker, and nothing else
@@ -87,6 +95,7 @@ async fn run(command: &Command) -> Result<()> {
     match command {
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Dev(arguments) => dev::run(arguments).await,
+        Command::Deploy(arguments) => deploy::run(arguments).await,
         Command::Sim(arguments) => sim::run(arguments).await,
         Command::Schemas => schemas::run(),
         Command::Setup => {

@@ -135,7 +135,7 @@ impl Settings {
 }
 
 /// 32 random bytes in hex. Hex digits are base64 digits too, so it also serves as the signing key (as 48 bytes).
-fn random() -> Result<String> {
+pub fn random() -> Result<String> {
     let mut bytes = [0_u8; 32];
     rand::rngs::OsRng
         .try_fill_bytes(&mut bytes)

@@ -82,7 +82,7 @@ async fn build(project: &Project) -> Result<()> {
 }
 
 /// A fingerprint of all that goes into the Worker.
-fn fingerprint(root: &Path) -> Result<String> {
+pub fn fingerprint(root: &Path) -> Result<String> {
     fingerprint::of_files(root, &PARTS, &HOST_ONLY)
 }
 
