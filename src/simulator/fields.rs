@@ -179,7 +179,10 @@ impl<'a> Row<'a> {
             Key::Origin => Some(Value::Text("fetch")),
             Key::ExecutionModel => Some(Value::Text("stateless")),
             Key::VersionId => Some(Value::Text(&self.version()?.id)),
-            Key::VersionTag => Some(Value::Text(&self.version()?.tag)),
+            Key::VersionTag => {
+                let tag = &self.version()?.tag;
+                (!tag.is_empty()).then_some(Value::Text(tag))
+            }
             Key::Outcome => match event.kind {
                 Kind::Ok => Some(Value::Text("ok")),
                 Kind::Exception => Some(Value::Text("exception")),
