@@ -220,7 +220,7 @@ impl<'a> Row<'a> {
     /// Whether a query reads it. Of an invocation all is read, or nothing.
     pub fn is_read(self) -> bool {
         let level = u64::from(self.worker.abr_level);
-        level <= 1 || self.hash(Draw::Read) % level == 0
+        level <= 1 || self.hash(Draw::Read).is_multiple_of(level)
     }
 
     fn version(self) -> Option<&'a super::worker::Version> {

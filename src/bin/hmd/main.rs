@@ -56,7 +56,7 @@ enum Command {
     ///
     /// Without a subcommand it serves until Ctrl-C and prints `ready URL` on stdout. The subcommands change a simulated Cloudflare
     /// that runs: start it in one terminal and steer it from another.
-    Sim(sim::SimArgs),
+    Sim(Box<sim::SimArgs>),
     /// Install the tools and build the Worker, and nothing else
     Setup,
     /// Write schemas/: the OpenAPI document, the JSON Schemas and the API page, from the Rust types

@@ -6,7 +6,7 @@ use crate::sim::DEFAULT_PORT;
 
 /// Which simulator, and which of its accounts.
 #[derive(Debug, Args)]
-pub(super) struct Target {
+pub struct Target {
     /// Where the simulated Cloudflare serves
     #[arg(long, default_value_t = format!("http://127.0.0.1:{DEFAULT_PORT}"))]
     pub(super) url: String,
@@ -17,7 +17,7 @@ pub(super) struct Target {
 
 /// A subcommand of `hmd sim`.
 #[derive(Debug, Args)]
-pub(super) struct Steering {
+pub struct Steering {
     #[command(flatten)]
     pub(super) target: Target,
 }
@@ -60,7 +60,7 @@ pub enum Steer {
 
 /// What can be done to a Worker.
 #[derive(Debug, Subcommand)]
-pub(super) enum WorkerCommand {
+pub enum WorkerCommand {
     /// Make a Worker, or replace it with everything it had; its first version serves
     Put {
         /// The Worker's name
@@ -87,7 +87,7 @@ pub(super) enum WorkerCommand {
 
 /// The options of `hmd sim worker patch`.
 #[derive(Debug, Args)]
-pub(super) struct PatchArgs {
+pub struct PatchArgs {
     /// The Worker's name
     pub(super) script: String,
     /// Requests per second
@@ -117,7 +117,7 @@ pub(super) struct PatchArgs {
 
 /// What can be done about versions.
 #[derive(Debug, Subcommand)]
-pub(super) enum VersionCommand {
+pub enum VersionCommand {
     /// Upload a version, which serves nothing yet
     Upload {
         /// The Worker's name
@@ -143,7 +143,7 @@ pub(super) enum VersionCommand {
 
 /// How a version answers requests.
 #[derive(Debug, Args)]
-pub(super) struct BehaviorArgs {
+pub struct BehaviorArgs {
     /// The share of requests answered with status 500, from 0 to 1
     #[arg(long)]
     pub(super) error_rate: Option<f64>,
@@ -175,7 +175,7 @@ pub(super) struct BehaviorArgs {
 
 /// The options of `hmd sim break`.
 #[derive(Debug, Args)]
-pub(super) struct BreakArgs {
+pub struct BreakArgs {
     /// The Worker's name
     pub(super) script: String,
     /// The version: its tag, the beginning of its id, or `latest`
@@ -189,7 +189,7 @@ pub(super) struct BreakArgs {
 
 /// The options of `hmd sim heal`.
 #[derive(Debug, Args)]
-pub(super) struct HealArgs {
+pub struct HealArgs {
     /// The Worker's name
     pub(super) script: String,
     /// The version: its tag, the beginning of its id, or `latest` [default: all]
@@ -201,7 +201,7 @@ pub(super) struct HealArgs {
 
 /// The options of `hmd sim deploy`.
 #[derive(Debug, Args)]
-pub(super) struct DeployArgs {
+pub struct DeployArgs {
     /// The Worker's name
     pub(super) script: String,
     /// One version, or two as `VERSION@PERCENT`
@@ -216,7 +216,7 @@ pub(super) struct DeployArgs {
 
 /// The options of `hmd sim secret`.
 #[derive(Debug, Args)]
-pub(super) struct SecretArgs {
+pub struct SecretArgs {
     /// The Worker's name
     pub(super) script: String,
     /// The secret's name
@@ -227,7 +227,7 @@ pub(super) struct SecretArgs {
 
 /// The options of `hmd sim outage`.
 #[derive(Debug, Args)]
-pub(super) struct OutageArgs {
+pub struct OutageArgs {
     /// The Worker's name
     pub(super) script: String,
     /// How long it lasts; `0s` ends it
@@ -239,7 +239,7 @@ pub(super) struct OutageArgs {
 
 /// What can be done about faults of the API.
 #[derive(Debug, Subcommand)]
-pub(super) enum FaultCommand {
+pub enum FaultCommand {
     /// Add a fault; the first that fits a call counts
     Add(Box<FaultArgs>),
     /// Forget all faults
@@ -248,7 +248,7 @@ pub(super) enum FaultCommand {
 
 /// The options of `hmd sim fault add`.
 #[derive(Debug, Args)]
-pub(super) struct FaultArgs {
+pub struct FaultArgs {
     /// Only calls with this method
     #[arg(long)]
     pub(super) method: Option<String>,
@@ -291,7 +291,7 @@ pub(super) struct FaultArgs {
 
 /// The options of `hmd sim limit`.
 #[derive(Debug, Args)]
-pub(super) struct LimitArgs {
+pub struct LimitArgs {
     /// Calls in five minutes, or `off`
     pub(super) calls: String,
     #[command(flatten)]
@@ -300,7 +300,7 @@ pub(super) struct LimitArgs {
 
 /// The options of `hmd sim lag`.
 #[derive(Debug, Args)]
-pub(super) struct LagArgs {
+pub struct LagArgs {
     /// For example `90s`
     pub(super) lag: humantime::Duration,
     #[command(flatten)]
@@ -309,7 +309,7 @@ pub(super) struct LagArgs {
 
 /// The options of `hmd sim token`.
 #[derive(Debug, Args)]
-pub(super) struct TokenArgs {
+pub struct TokenArgs {
     /// The token that the API takes, alone
     pub(super) token: Option<String>,
     /// A permission that it has, such as `Workers Scripts Write`; can be given more than once
@@ -321,7 +321,7 @@ pub(super) struct TokenArgs {
 
 /// The options of `hmd sim switch`.
 #[derive(Debug, Args)]
-pub(super) struct SwitchArgs {
+pub struct SwitchArgs {
     /// Whether the answer to a created deployment holds little more than its id
     #[arg(long)]
     pub(super) partial_answers: Option<bool>,
@@ -334,7 +334,7 @@ pub(super) struct SwitchArgs {
 
 /// The options of `hmd sim ai`.
 #[derive(Debug, Args)]
-pub(super) struct AiArgs {
+pub struct AiArgs {
     /// The text that models answer [default: one that fits a revert]
     pub(super) text: Option<String>,
     /// Fail with this status instead
