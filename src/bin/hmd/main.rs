@@ -19,6 +19,7 @@ mod settings;
 mod setup;
 mod signals;
 mod sim;
+mod steer;
 mod steps;
 mod worker_build;
 
@@ -51,8 +52,11 @@ enum Command {
     /// variables `TELEMETRY_LAG`, `PROPAGATION_DELAY`, `MIN_CHECK_INTERVAL`, `CLOUDFLARE_CALLS_PER_5MIN` and `PUBLIC_URL`
     /// from the environment; makes up and prints the secrets that are missing. Prints `ready URL` on stdout once it serves.
     Dev(dev::DevArgs),
-    /// Run the simulated Cloudflare alone
-    Sim(sim::SimArgs),
+    /// Run the simulated Cloudflare alone, or steer one that runs
+    ///
+    /// Without a subcommand it serves until Ctrl-C and prints `ready URL` on stdout. The subcommands change a simulated Cloudflare
+    /// that runs: start it in one terminal and steer it from another.
+    Sim(Box<sim::SimArgs>),
     /// Install the tools and build the Worker, and nothing else
     Setup,
     /// Write schemas/: the OpenAPI document, the JSON Schemas and the API page, from the Rust types
