@@ -80,6 +80,16 @@ impl Shop {
         });
     }
 
+    /// Calls whose path contains this are refused as by Cloudflare itself.
+    fn refuse(&self, part: &str, status: u16) {
+        let rule = hmd::simulator::FaultRule {
+            path_contains: part.to_owned(),
+            status: Some(status),
+            ..hmd::simulator::FaultRule::default()
+        };
+        self.cloudflare(|cf, _| cf.set_faults(vec![rule])).unwrap();
+    }
+
     fn preflight_of(&self, more: &Value) -> (u16, Value) {
         let mut body = json!({"plan": "shop", "new_version": self.versions[1]});
         let fields = more.as_object().cloned().unwrap_or_default();
@@ -170,7 +180,7 @@ fn tokens() {
         (
             "deployments_token",
             |shop| {
-                shop.fail("/deployments", Fault::Status(403));
+                shop.refuse("/deployments", 403);
                 Value::Null
             },
             "failed",
@@ -189,7 +199,7 @@ fn tokens() {
         (
             "telemetry_token",
             |shop| {
-                shop.fail("/telemetry", Fault::Status(401));
+                shop.refuse("/telemetry", 403);
                 Value::Null
             },
             "failed",
@@ -366,6 +376,20 @@ fn sampling() {
         (
             "sampling",
             |shop| {
+                // Counted is what is stored: a tenth of the traffic would do for no stage, though all of it would.
+                shop.world.settings(WorkerPatch {
+                    head_sampling_rate: Some(0.1),
+                    ..WorkerPatch::default()
+                });
+                shop.world.now.set(shop.world.now.get() + 15 * MINUTE);
+                Value::Null
+            },
+            "warning",
+            "raise head_sampling_rate",
+        ),
+        (
+            "sampling",
+            |shop| {
                 shop.world.settings(WorkerPatch {
                     head_sampling_rate: Some(0.0),
                     ..WorkerPatch::default()
@@ -373,7 +397,7 @@ fn sampling() {
                 Value::Null
             },
             "failed",
-            "raise head_sampling_rate",
+            "head_sampling_rate is 0",
         ),
         (
             "sampling",

@@ -361,6 +361,79 @@ fn settings_and_sampled_answers_are_described() {
     );
 }
 
+/// A simulator of its own process, ended with the test.
+struct Served(std::process::Child);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_running_simulator_is_steered_from_the_command_line() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    let hmd = || Command::new(env!("CARGO_BIN_EXE_hmd"));
+    let child = hmd()
+        .args(["sim", "--port", "0"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let mut served = Served(child.unwrap());
+    let mut line = String::new();
+    let mut output = BufReader::new(served.0.stdout.take().unwrap());
+    output.read_line(&mut line).unwrap();
+    let url = line.trim().strip_prefix("ready ").unwrap().to_owned();
+    let steer = |words: &str| {
+        let output = hmd()
+            .arg("sim")
+            .args(words.split(' '))
+            .args(["--url", &url])
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (
+            output.status.success(),
+            text(&output.stdout),
+            text(&output.stderr),
+        )
+    };
+    for words in [
+        "worker put shop --rate 50 --versions v1,v2",
+        "deploy shop v1@90 v2@10",
+        "worker patch shop --rate 200 --affinity-keys 20 --retries 1 --head-sampling-rate 0.5 --invocation-logs true",
+        "version upload shop --tag v3 --secret API_KEY --migration-tag m1 --after-serving-s 5 --exception-rate 0.1",
+        "break shop --version v2 --error-rate 0.9 --slow-one-in 3 --slow-by-ms 100",
+        "heal shop",
+        "break shop",
+        "secret shop API_KEY",
+        "outage shop --for 1s",
+        "fault add --method GET --path /versions --status 503 --times 1",
+        "fault clear",
+        "limit 10",
+        "limit off",
+        "lag 2s",
+        "switch --zero-percent true --partial-answers false",
+        "deploy shop v2@100 v1@0",
+        "ai fine",
+        "token",
+    ] {
+        let (success, _, error) = steer(words);
+        assert!(success, "{words}: {error}");
+    }
+    let (success, status, _) = steer("status");
+    assert!(success);
+    let serving = status.lines().find(|line| line.contains(" 100 %")).unwrap();
+    assert!(serving.trim().starts_with("v2"), "{status}");
+    let (success, _, error) = steer("deploy shop v7");
+    assert!(!success && error.contains("it has v1, v2, v3"), "{error}");
+    assert!(steer("worker delete shop").0);
+    assert!(!steer("outage shop").0);
+}
+
 #[test]
 fn what_is_not_described_is_noticed() {
     let path = format!("/client/v4/accounts/{ACCOUNT}/workers/scripts/shop/deployments");

@@ -33,7 +33,7 @@ fn event_json(row: Row<'_>) -> Json {
         "eventType": value(Key::Origin),
         "scriptName": value(Key::Service),
         "requestId": request_id,
-        "scriptVersion": {"id": value(Key::VersionId), "tag": value(Key::VersionTag)},
+        "scriptVersion": {"id": value(Key::VersionId)},
         "executionModel": value(Key::ExecutionModel),
         "truncated": false,
         "event": {
@@ -43,6 +43,9 @@ fn event_json(row: Row<'_>) -> Json {
             "response": response,
         },
     });
+    if let Some(tag) = row.value(Key::VersionTag) {
+        workers["scriptVersion"]["tag"] = tag.to_json();
+    }
     let mut metadata = json!({
         "id": value(Key::EventId),
         "requestId": request_id,

@@ -179,7 +179,10 @@ impl<'a> Row<'a> {
             Key::Origin => Some(Value::Text("fetch")),
             Key::ExecutionModel => Some(Value::Text("stateless")),
             Key::VersionId => Some(Value::Text(&self.version()?.id)),
-            Key::VersionTag => Some(Value::Text(&self.version()?.tag)),
+            Key::VersionTag => {
+                let tag = &self.version()?.tag;
+                (!tag.is_empty()).then_some(Value::Text(tag))
+            }
             Key::Outcome => match event.kind {
                 Kind::Ok => Some(Value::Text("ok")),
                 Kind::Exception => Some(Value::Text("exception")),
@@ -217,7 +220,7 @@ impl<'a> Row<'a> {
     /// Whether a query reads it. Of an invocation all is read, or nothing.
     pub fn is_read(self) -> bool {
         let level = u64::from(self.worker.abr_level);
-        level <= 1 || self.hash(Draw::Read) % level == 0
+        level <= 1 || self.hash(Draw::Read).is_multiple_of(level)
     }
 
     fn version(self) -> Option<&'a super::worker::Version> {

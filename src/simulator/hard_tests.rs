@@ -99,23 +99,26 @@ fn too_many_calls_shut_a_token_out_of_everything_for_five_minutes() {
             "{call}"
         );
     }
-    let last = START + 120_000;
-    let answer = cloudflare.handle_as(last, Some("t"), "GET", &list, b"");
+    let refused_at = START + 120_000;
+    let answer = cloudflare.handle_as(refused_at, Some("t"), "GET", &list, b"");
     assert_eq!(
         (answer.status, header(&answer, "retry-after")),
         (429, Some("300"))
     );
     // Also what would save the day, and also when the first calls are long past.
     for (after_s, left) in [(1, "299"), (250, "50"), (299, "1")] {
-        let at = last + after_s * 1000;
+        let at = refused_at + after_s * 1000;
         let answer = cloudflare.handle_as(at, Some("t"), "POST", &list, b"{}");
         assert_eq!(
             (answer.status, header(&answer, "retry-after")),
             (429, Some(left))
         );
     }
-    assert_eq!(call_as(&mut cloudflare, last, "other", "GET", &list), 200);
-    let again = cloudflare.handle_as(last + 300_000, Some("t"), "GET", &list, b"");
+    assert_eq!(
+        call_as(&mut cloudflare, refused_at, "other", "GET", &list),
+        200
+    );
+    let again = cloudflare.handle_as(refused_at + 300_000, Some("t"), "GET", &list, b"");
     assert_eq!(again.status, 200);
     assert_eq!(
         header(&again, "ratelimit"),

@@ -430,6 +430,10 @@ impl Cloudflare {
         self.accounts.get(account).map(BTreeMap::values)
     }
 
+    pub(super) fn has_account(&self, account: &str) -> bool {
+        self.accounts.contains_key(account)
+    }
+
     pub(super) fn worker_mut(
         &mut self,
         account: &str,

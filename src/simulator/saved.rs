@@ -68,7 +68,7 @@ impl Input {
             return Err("parameters must be an object".to_owned());
         }
         let limit = parameters.get("limit").unwrap_or(&Json::Null);
-        if !limit.is_null() && !limit.as_u64().is_some_and(|limit| limit <= MAX_LIMIT) {
+        if !limit.is_null() && limit.as_u64().is_none_or(|limit| limit > MAX_LIMIT) {
             return Err("parameters.limit lies between 0 and 100".to_owned());
         }
         Filter::parse(

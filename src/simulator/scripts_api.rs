@@ -210,8 +210,10 @@ struct Secret {
 
 fn version_json(version: &Version) -> Value {
     let created_on = rfc3339_micros(version.created_us);
-    let mut annotations =
-        json!({"workers/tag": version.tag, "workers/triggered_by": version.triggered_by});
+    let mut annotations = json!({"workers/triggered_by": version.triggered_by});
+    if !version.tag.is_empty() {
+        annotations["workers/tag"] = version.tag.as_str().into();
+    }
     if let Some(message) = &version.message {
         annotations["workers/message"] = message.as_str().into();
     }

@@ -29,7 +29,7 @@ impl Default for Observability {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Logs {
     pub enabled: bool,
-    pub invocation_logs: bool,
+    pub invocations: bool,
     pub head_sampling_rate: Option<f64>,
     pub persist: bool,
 }
@@ -38,7 +38,7 @@ impl Default for Logs {
     fn default() -> Self {
         Self {
             enabled: true,
-            invocation_logs: true,
+            invocations: true,
             head_sampling_rate: None,
             persist: true,
         }
@@ -67,7 +67,7 @@ impl Observability {
 
     /// Whether invocations leave events, and not only console lines.
     pub fn stores_invocations(&self) -> bool {
-        self.logs.is_none_or(|logs| logs.invocation_logs)
+        self.logs.is_none_or(|logs| logs.invocations)
     }
 
     /// The share of invocations that leave anything.
@@ -92,7 +92,7 @@ impl Observability {
             let old = self.logs.unwrap_or_default();
             self.logs = Some(Logs {
                 enabled: patch.enabled.unwrap_or(old.enabled),
-                invocation_logs: patch.invocation_logs.unwrap_or(old.invocation_logs),
+                invocations: patch.invocation_logs.unwrap_or(old.invocations),
                 head_sampling_rate: patch.head_sampling_rate.or(old.head_sampling_rate),
                 persist: patch.persist.unwrap_or(old.persist),
             });
@@ -120,7 +120,7 @@ impl Observability {
         if let Some(logs) = self.logs {
             observability["logs"] = json!({
                 "enabled": logs.enabled,
-                "invocation_logs": logs.invocation_logs,
+                "invocation_logs": logs.invocations,
                 "head_sampling_rate": logs.head_sampling_rate.map(number),
                 "persist": logs.persist,
             });

@@ -22,7 +22,7 @@ impl Cloudflare {
             Err(detail) => refusal(400, &json!({"message": "Bad Request", "detail": detail})),
         };
         // An account that nobody knows has no route.
-        if self.account(account).is_none() {
+        if !self.has_account(account) {
             return None;
         }
         Some(match (method, rest) {

@@ -207,7 +207,9 @@ impl Traffic {
             self.retries.pop_first();
         }
         let slow = behavior.slow_one_in > 0
-            && self.hash(self.made, Draw::Slow) % u64::from(behavior.slow_one_in) == 0;
+            && self
+                .hash(self.made, Draw::Slow)
+                .is_multiple_of(u64::from(behavior.slow_one_in));
         let slow_ms = if slow { behavior.slow_by_ms } else { 0 };
         let more_ms = slow_ms.saturating_add(behavior.cold_start_by_ms);
         let event = Event {
@@ -239,7 +241,7 @@ impl Traffic {
         bits / 9_007_199_254_740_992.0
     }
 
-    /// Any number, always the same for this request (SplitMix64).
+    /// Any number, always the same for this request (the finalizer of `SplitMix64`).
     pub fn hash(&self, request: u32, draw: Draw) -> u64 {
         let place = (u64::from(request) << 8) | draw as u64;
         let mut z = self.seed ^ place.wrapping_mul(0x9e37_79b9_7f4a_7c15);

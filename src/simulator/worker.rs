@@ -224,12 +224,12 @@ impl Worker {
         found.ok_or_else(|| SimError::UnknownVersion(id.to_owned()))
     }
 
-    /// What the newest of the serving versions was uploaded as.
+    /// What the newest of the serving versions was uploaded as, without its tag.
     pub fn newest_serving(&self) -> Option<VersionSpec> {
         let serving = self.route.iter().map(|(index, _)| &self.versions[*index]);
         let newest = serving.max_by_key(|version| version.number)?;
         Some(VersionSpec {
-            tag: newest.tag.clone(),
+            tag: String::new(),
             message: None,
             behavior: newest.behavior,
             resources: newest.resources.clone(),

@@ -117,10 +117,10 @@ impl Subset {
         let Some(template) = self.find(path_and_query) else {
             // The subset lacks these, which HMD may use.
             let known = ["/script-settings", "/ai/run/"];
-            return match known.iter().any(|part| path_and_query.contains(part)) {
-                true => Ok(()),
-                false => Err("there is no such path".to_owned()),
-            };
+            let described = known.iter().any(|part| path_and_query.contains(part));
+            return described
+                .then_some(())
+                .ok_or_else(|| "there is no such path".to_owned());
         };
         let pointer = Self::pointer(template, method);
         let operation = self
@@ -194,15 +194,14 @@ impl Subset {
         let document = if exact { &self.closed } else { &self.open };
         let key = (exact, pointer.to_owned());
         let known = self.validators.borrow().get(&key).map(Rc::clone);
-        let validator = match known {
-            Some(known) => known,
-            None => {
-                let mut whole = document.pointer(pointer).unwrap().clone();
-                whole["components"] = json!({"schemas": document["components"]["schemas"]});
-                let made = Rc::new(validator(&whole)?);
-                self.validators.borrow_mut().insert(key, Rc::clone(&made));
-                made
-            }
+        let validator = if let Some(known) = known {
+            known
+        } else {
+            let mut whole = document.pointer(pointer).unwrap().clone();
+            whole["components"] = json!({"schemas": document["components"]["schemas"]});
+            let made = Rc::new(validator(&whole)?);
+            self.validators.borrow_mut().insert(key, Rc::clone(&made));
+            made
         };
         let errors: Vec<String> = validator
             .iter_errors(value)

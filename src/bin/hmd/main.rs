@@ -20,6 +20,7 @@ mod settings;
 mod setup;
 mod signals;
 mod sim;
+mod steer;
 mod steps;
 mod worker_build;
 
@@ -59,8 +60,11 @@ enum Command {
     /// in the environment, which are wrangler's. The token of HMD's own Worker is another one: `HMD_CLOUDFLARE_API_TOKEN`, or
     /// a question on the terminal. `HMD_API_TOKEN` and `HMD_SIGNING_KEY` come from the environment or are made up.
     Deploy(deploy::DeployArgs),
-    /// Run the simulated Cloudflare alone
-    Sim(sim::SimArgs),
+    /// Run the simulated Cloudflare alone, or steer one that runs
+    ///
+    /// Without a subcommand it serves until Ctrl-C and prints `ready URL` on stdout. The subcommands change a simulated Cloudflare
+    /// that runs: start it in one terminal and steer it from another.
+    Sim(Box<sim::SimArgs>),
     /// Install the tools and build the Worker, and nothing else
     Setup,
     /// Write schemas/: the OpenAPI document, the JSON Schemas and the API page, from the Rust types

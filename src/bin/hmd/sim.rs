@@ -11,23 +11,46 @@ use tokio::task::JoinHandle;
 
 use crate::failure::Failure;
 use crate::signals;
+use crate::steer::Steer;
+
+/// The port unless another is asked for.
+pub const DEFAULT_PORT: u16 = 8788;
 
 /// The options of `hmd sim`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct SimArgs {
+    #[command(subcommand)]
+    steer: Option<Steer>,
     /// Port on 127.0.0.1; 0 takes any free one
-    #[arg(long, default_value_t = 8788)]
+    #[arg(long, default_value_t = DEFAULT_PORT)]
     port: u16,
     /// Seed of the simulated traffic: the same seed gives the same traffic
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
 
-/// Serves the simulator until it is told to stop.
+/// Serves the simulator until it is told to stop, or steers one that runs.
 pub async fn run(arguments: &SimArgs) -> Result<()> {
+    if let Some(steer) = &arguments.steer {
+        return steer.run().await;
+    }
     let mut simulator = Simulator::start(arguments.port, arguments.seed, None).await?;
     eprintln!("Cloudflare's API (any token): {}", simulator.api_url());
     eprintln!("the simulator's own controls: {}/sim", simulator.url());
+    eprintln!("try it from another terminal (`cargo run -- sim --help` lists all):");
+    let url = match arguments.port {
+        DEFAULT_PORT => String::new(),
+        _ => format!(" --url {}", simulator.url()),
+    };
+    for example in [
+        "worker put shop --rate 40 --versions v1,v2",
+        "deploy shop v1@90 v2@10",
+        "break shop --version v2 --error-rate 0.2",
+        "status",
+    ] {
+        eprintln!("  cargo run -- sim {example}{url}");
+    }
     crate::say(&format!("ready {}", simulator.url()));
     tokio::select! {
         signal = signals::wait() => signal.map(drop),
