@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::failure::Failure;
+use crate::settings::LOCAL_CALLS_PER_5MIN;
 use crate::signals;
 use crate::steer::Steer;
 
@@ -66,7 +67,8 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// Serves on a loopback port (0: any free one). With a `token`, its API wants that bearer token.
+    /// Serves on a loopback port (0: any free one). With a `token`, its API wants that bearer token; it belongs to a local
+    /// HMD then, and allows the calls that one makes.
     pub async fn start(port: u16, seed: u64, token: Option<String>) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
             .await
@@ -77,7 +79,11 @@ impl Simulator {
                 )
             })?;
         let url = format!("http://{}", listener.local_addr()?);
-        let cloudflare = Arc::new(Mutex::new(Cloudflare::new(seed)));
+        let mut cloudflare = Cloudflare::new(seed);
+        if token.is_some() {
+            cloudflare.set_call_limit(LOCAL_CALLS_PER_5MIN.parse().ok());
+        }
+        let cloudflare = Arc::new(Mutex::new(cloudflare));
         let task = tokio::spawn(simulator::serve(
             listener,
             cloudflare,
