@@ -6,6 +6,7 @@
 )]
 
 mod api;
+mod bench;
 mod demo;
 mod demo_view;
 mod dev;
@@ -53,6 +54,8 @@ enum Command {
     Dev(dev::DevArgs),
     /// Run the simulated Cloudflare alone
     Sim(sim::SimArgs),
+    /// Measure what HMD costs on the local runtime, beside a consumer that does nothing, and hold it against the aims
+    Bench(bench::BenchArgs),
     /// Install the tools and build the Worker, and nothing else
     Setup,
     /// Write schemas/: the OpenAPI document, the JSON Schemas and the API page, from the Rust types
@@ -87,6 +90,7 @@ async fn run(command: &Command) -> Result<()> {
     match command {
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Dev(arguments) => dev::run(arguments).await,
+        Command::Bench(arguments) => bench::run(arguments).await,
         Command::Sim(arguments) => sim::run(arguments).await,
         Command::Schemas => schemas::run(),
         Command::Setup => {
