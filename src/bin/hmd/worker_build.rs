@@ -69,7 +69,6 @@ async fn build(project: &Project) -> Result<()> {
             .env("RUST_BACKTRACE", "0")
             // worker-build downloads the tools that it isn't told of.
             .env("WASM_BINDGEN_BIN", project.cargo_bin("wasm-bindgen"))
-            .env("WASM_OPT_BIN", project.node_bin("wasm-opt"))
             .env("ESBUILD_BIN", project.node_bin("esbuild"));
         Ok(command)
     })
@@ -78,7 +77,29 @@ async fn build(project: &Project) -> Result<()> {
         let hint = "run `cargo run -- setup` after removing .hmd/tools";
         return Err(Failure::new("worker-build left no build/index.js", hint).into());
     }
-    Ok(())
+    strip(project).await
+}
+
+/// Takes the names of functions out of the Worker: a fifth of what is uploaded, and worker-build always keeps them.
+async fn strip(project: &Project) -> Result<()> {
+    let wasm = project.root().join("build/index_bg.wasm");
+    let stripped = wasm.with_extension("stripped");
+    let step = Step {
+        title: "stripping the Worker".into(),
+        hint: "run `cargo run -- setup` after removing node_modules".into(),
+        needs_network: false,
+    };
+    step.run(|| {
+        let mut command = project.command(project.node_bin("wasm-opt"))?;
+        command
+            .args(["--all-features", "--strip-debug", "--strip-producers"])
+            .arg(&wasm)
+            .arg("-o")
+            .arg(&stripped);
+        Ok(command)
+    })
+    .await?;
+    fs::rename(&stripped, &wasm).with_context(|| format!("{} can't be written", wasm.display()))
 }
 
 /// A fingerprint of all that goes into the Worker.

@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::runtime::Runtime;
 
 /// How long a round may take.
-const ROUND_LIMIT: Duration = Duration::from_secs(60);
+const ROUND_LIMIT: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(50);
 
 /// What one batch of messages cost.
@@ -92,8 +92,8 @@ impl Consumer {
     ) -> Result<Round> {
         self.get("/bench/batches").await?;
         let cpu = self.runtime.cpu_time();
-        let (fed, batches) = tokio::join!(feed, self.batches(messages));
-        fed?;
+        let (sent, batches) = tokio::join!(feed, self.batches(messages));
+        sent?;
         Ok(Round {
             batches: batches?,
             cpu: self.runtime.cpu_time().saturating_sub(cpu),

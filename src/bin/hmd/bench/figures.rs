@@ -97,10 +97,12 @@ pub fn table(figures: &[Figure]) -> String {
             Some((aim, false)) => (aim.as_str(), "MISSED"),
             None => ("", ""),
         };
-        table += &format!(
-            "| {} | {} | {aim} | {verdict} |\n",
-            figure.what, figure.measured
-        );
+        let (what, measured) = (figure.what, &figure.measured);
+        for part in [
+            "| ", what, " | ", measured, " | ", aim, " | ", verdict, " |\n",
+        ] {
+            table.push_str(part);
+        }
     }
     table
 }
