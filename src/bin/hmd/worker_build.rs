@@ -22,6 +22,17 @@ const PARTS: [&str; 5] = [
 /// Parts of `src/` that are not in the Worker.
 const HOST_ONLY: [&str; 3] = ["src/bin", "src/simulator", "src/simulator.rs"];
 
+/// What the compiler may use, as worker-build has it. Not all that wasm-opt knows: it would write what workerd can't read.
+const WASM_FEATURES: [&str; 7] = [
+    "mutable-globals",
+    "sign-ext",
+    "nontrapping-float-to-int",
+    "bulk-memory",
+    "multivalue",
+    "reference-types",
+    "exception-handling",
+];
+
 /// Installs what is missing and builds the Worker, one `hmd` at a time.
 pub async fn run(project: &Project) -> Result<()> {
     let _lock = project.lock().await?;
@@ -92,7 +103,8 @@ async fn strip(project: &Project) -> Result<()> {
     step.run(|| {
         let mut command = project.command(project.node_bin("wasm-opt"))?;
         command
-            .args(["--all-features", "--strip-debug", "--strip-producers"])
+            .args(WASM_FEATURES.map(|feature| format!("--enable-{feature}")))
+            .args(["--strip-debug", "--strip-producers"])
             .arg(&wasm)
             .arg("-o")
             .arg(&stripped);
