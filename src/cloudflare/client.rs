@@ -109,14 +109,20 @@ pub struct Cloudflare<'a, P> {
     budget: Budget,
 }
 
+/// A success. Read in one go with what it holds: telemetry's answers are large.
+#[derive(Deserialize)]
+struct Success<T> {
+    success: bool,
+    result: T,
+}
+
+/// Any answer, whatever it holds.
 #[derive(Deserialize)]
 struct Envelope {
     #[serde(default)]
     success: bool,
     #[serde(default)]
     errors: Option<Vec<EnvelopeError>>,
-    #[serde(default)]
-    result: Value,
 }
 
 #[derive(Deserialize)]
@@ -227,14 +233,17 @@ impl<'a, P: Ports> Cloudflare<'a, P> {
                 detail: format!("{what}: {error}; it {happened}"),
             }
         })?;
-        let envelope: Result<Envelope, _> = serde_json::from_str(&response.body);
-        match envelope {
-            Ok(envelope) if envelope.success && response.status < 300 => {
-                serde_json::from_value(envelope.result)
-                    .map_err(|error| ApiError::unreadable(what, error))
+        let unreadable = match serde_json::from_str::<Success<T>>(&response.body) {
+            Ok(answer) if answer.success && response.status < 300 => return Ok(answer.result),
+            Ok(_) => None,
+            Err(error) => Some(error),
+        };
+        match (serde_json::from_str::<Envelope>(&response.body), unreadable) {
+            (Ok(envelope), Some(error)) if envelope.success && response.status < 300 => {
+                Err(ApiError::unreadable(what, error))
             }
-            other => {
-                let errors = other.ok().and_then(|e| e.errors).unwrap_or_default();
+            (envelope, _) => {
+                let errors = envelope.ok().and_then(|e| e.errors).unwrap_or_default();
                 let error = refusal(
                     what,
                     path,

@@ -173,7 +173,8 @@ impl<P: Ports> Cloudflare<'_, P> {
         } else {
             "deployments"
         };
-        let made: Value = self
+        // Null, too, is an answer: it was made.
+        let made: Option<Value> = self
             .call(
                 &what,
                 "POST",
@@ -182,6 +183,7 @@ impl<P: Ports> Cloudflare<'_, P> {
                 (urgency, Some(until)),
             )
             .await?;
+        let made = made.unwrap_or_default();
         Ok(made["id"].as_str().map(str::to_owned))
     }
 }

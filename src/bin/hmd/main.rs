@@ -6,6 +6,7 @@
 )]
 
 mod api;
+mod bench;
 mod demo;
 mod demo_view;
 mod deploy;
@@ -65,6 +66,8 @@ enum Command {
     /// Without a subcommand it serves until Ctrl-C and prints `ready URL` on stdout. The subcommands change a simulated Cloudflare
     /// that runs: start it in one terminal and steer it from another.
     Sim(Box<sim::SimArgs>),
+    /// Measure what HMD costs on the local runtime, beside a consumer that does nothing, and hold it against the aims
+    Bench(bench::BenchArgs),
     /// Install the tools and build the Worker, and nothing else
     Setup,
     /// Write schemas/: the OpenAPI document, the JSON Schemas and the API page, from the Rust types
@@ -100,6 +103,7 @@ async fn run(command: &Command) -> Result<()> {
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Dev(arguments) => dev::run(arguments).await,
         Command::Deploy(arguments) => deploy::run(arguments).await,
+        Command::Bench(arguments) => bench::run(arguments).await,
         Command::Sim(arguments) => sim::run(arguments).await,
         Command::Schemas => schemas::run(),
         Command::Setup => {
