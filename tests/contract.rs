@@ -116,7 +116,7 @@ fn valid(operation: &Operation, stage: &Stage) -> Attempt {
                 .header("content-type", "application/json")
                 .body(&plan)
         }
-        "createRelease" => attempt
+        "createRelease" | "preflightRelease" => attempt
             .header("content-type", "application/json")
             .body(&json!({"plan": "shop", "new_version": stage.versions[1]})),
         "receiveHook" => {
@@ -221,6 +221,9 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
         ("testSubscriber" | "replayFailed" | "replayDelivery", 409) => {
             subscriber_is(stage, "paused");
             attempt
+        }
+        ("preflightRelease", 404) => {
+            attempt.body(&json!({"plan": "none", "new_version": "latest"}))
         }
         (_, 404) if attempt.path.contains(&stage.id) => {
             let path = attempt.path.replace(&stage.id, "rel_none");
@@ -333,9 +336,11 @@ fn the_other_causes_of_an_error_are_reachable_too() {
             .world
             .set_rule(|call| matches!(call, Call::Http(_)).then_some(Fault::Refused));
     };
-    for id in ["createRelease", "startRelease"] {
+    for id in ["createRelease", "preflightRelease", "startRelease"] {
         assert_eq!(answered(id, &no_cloudflare, &as_is), 503, "{id}");
     }
+    let unobserved = |stage: &Stage| stage.world.observability(false);
+    assert_eq!(answered("createRelease", &unobserved, &as_is), 422);
     let conditions = [
         ("if-none-match", "\"1\"", 400),
         ("if-none-match", "*", 412),

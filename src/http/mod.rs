@@ -62,7 +62,12 @@ pub async fn handle<P: Ports>(
                 "Not found",
                 format!("there is nothing at {}", request.uri().path()),
             )),
-            (Ok(()), Some(route)) => answer(&Pipeline::new(ports, config), route, request).await,
+            (Ok(()), Some(route)) => {
+                let pipeline = Pipeline::new(ports, config);
+                let answer = answer(&pipeline, route, request).await;
+                pipeline.cloudflare.report_spending().await;
+                answer
+            }
         },
     };
     let response = answer.unwrap_or_else(|problem| {
@@ -110,6 +115,7 @@ async fn answer<P: Ports>(
         Route::Hook(plan) => hooks::receive(pipeline, plan, request).await,
         Route::Releases if put_or_post => releases::create(pipeline, request).await,
         Route::Releases => releases::list(pipeline, request).await,
+        Route::Preflight => releases::preflight(pipeline, request).await,
         Route::Release(id) if delete => releases::delete(pipeline, id).await,
         Route::Release(id) => releases::get(pipeline, id, request).await,
         Route::Events(id) => releases::events(pipeline, id).await,

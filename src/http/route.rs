@@ -36,6 +36,7 @@ pub enum Route<'a> {
     /// The inbound hook of a plan.
     Hook(&'a str),
     Releases,
+    Preflight,
     Release(&'a str),
     Events(&'a str),
     Evidence(&'a str),
@@ -70,6 +71,7 @@ impl<'a> Route<'a> {
             ["v1", "plans", name, "hook-secret"] => Self::HookSecret(name),
             ["hooks", plan] => Self::Hook(plan),
             ["v1", "releases"] => Self::Releases,
+            ["v1", "releases", "preflight"] => Self::Preflight,
             ["v1", "releases", id] => Self::Release(id),
             ["v1", "releases", id, "events"] => Self::Events(id),
             ["v1", "releases", id, "evidence"] => Self::Evidence(id),
@@ -134,7 +136,8 @@ impl<'a> Route<'a> {
             Self::Releases | Self::Subscribers | Self::Approval(_) => &[Method::GET, Method::POST],
             Self::Subscriber(_) => &[Method::GET, Method::PATCH, Method::DELETE],
             Self::HookSecret(_) => &[Method::POST, Method::DELETE],
-            Self::Command(..)
+            Self::Preflight
+            | Self::Command(..)
             | Self::Decide(..)
             | Self::Hook(_)
             | Self::SubscriberCommand(..)

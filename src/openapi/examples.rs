@@ -70,6 +70,25 @@ pub fn hook_secret() -> Value {
     json!({"secret": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD", "previous_valid_until": "2026-10-02T09:00:00.000Z"})
 }
 
+fn uneasy() -> Value {
+    json!({
+        "name": "sampling", "status": "warning",
+        "detail": "telemetry stored 1200 requests of the last 10 minutes, which would be too few: errors expects about 120 of 500 requests in stage 1",
+        "action": "soak longer, begin with a larger percent, or lower min_requests; without data each stage holds up to its max_soak and then does what on_no_data says",
+    })
+}
+
+pub fn preflight() -> Value {
+    json!({
+        "ok": true, "plan": "shop", "worker": worker(), "old_version": OLD, "new_version": NEW,
+        "checks": [
+            {"name": "new_version", "status": "passed", "detail": format!("latest is version 42 ({NEW}, tag v42); it can be deployed"), "action": null},
+            {"name": "serving", "status": "passed", "detail": format!("version {OLD} serves 100 %"), "action": null},
+            uneasy(),
+        ],
+    })
+}
+
 pub fn release() -> Value {
     json!({
         "id": ID, "plan": "shop", "worker": worker(), "state": "rolling_out", "reason": null, "detail": null,
@@ -85,7 +104,7 @@ pub fn release() -> Value {
             "old": {"requests": 530, "bad": 0, "value": 0.0},
             "sentence": "errors: error rate 0.2 % of 512 requests (<= 1 %), old 0 %",
         }],
-        "note": "new cart", "url": "https://ci.example/runs/7",
+        "note": "new cart", "url": "https://ci.example/runs/7", "preflight": [uneasy()],
         "created_at": "2026-10-01T09:00:00.000Z", "started_at": "2026-10-01T09:00:00.000Z", "ended_at": null,
     })
 }

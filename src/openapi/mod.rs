@@ -108,6 +108,7 @@ mod tests {
             Route::HookSecret(_) => "/v1/plans/{name}/hook-secret",
             Route::Hook(_) => "/hooks/{name}",
             Route::Releases => "/v1/releases",
+            Route::Preflight => "/v1/releases/preflight",
             Route::Release(_) => "/v1/releases/{id}",
             Route::Events(_) => "/v1/releases/{id}/events",
             Route::Evidence(_) => "/v1/releases/{id}/evidence",
@@ -146,7 +147,7 @@ mod tests {
     }
 
     /// One of each, in the order of the match above.
-    const ROUTES: [Route<'_>; 32] = [
+    const ROUTES: [Route<'_>; 33] = [
         Route::Health,
         Route::OpenApi,
         Route::Docs,
@@ -155,6 +156,7 @@ mod tests {
         Route::HookSecret("x"),
         Route::Hook("x"),
         Route::Releases,
+        Route::Preflight,
         Route::Release("x"),
         Route::Events("x"),
         Route::Evidence("x"),

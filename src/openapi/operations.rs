@@ -12,7 +12,7 @@ use crate::http::deliveries::{DeliveryLog, DeliveryView, Replayed, Since};
 use crate::http::hooks::HookSecret;
 use crate::http::plans::PlanView;
 use crate::http::releases::{
-    EventView, HookRelease, NewRelease, Nothing, StageDecisionBody, WindowView,
+    EventView, HookRelease, NewRelease, Nothing, PreflightView, StageDecisionBody, WindowView,
 };
 use crate::http::subscribers::{NewSubscriber, SubscriberPatch, SubscriberView, WithSecret};
 use crate::http::workers::{DeploymentView, VersionView};
@@ -119,7 +119,7 @@ fn releases() -> Vec<Operation> {
             .answer(201, "The release was created, or has been before with the same `Idempotency-Key`.", Content::Json(schema::<ReleaseView<'static>>, examples::release), &["Location"])
             .problem(400, "The body is not JSON, or the `Idempotency-Key` is empty or too long.", &[])
             .problem(409, "The Worker has an active release and `on_conflict` is `reject`; its traffic is split already; it is not served by `old_version`; or the `Idempotency-Key` was used with another body.", &[])
-            .problem(422, "A field is unknown, missing or wrong; there is no such plan or Worker; or the version can't be deployed or serves already. `errors` points at it.", &[])
+            .problem(422, "A field is unknown, missing or wrong; there is no such plan or Worker; or the version can't be deployed or serves already. `errors` points at it. Or a check of the preflight failed that `accept` does not name: `checks` holds it.", &[])
             .problem(503, "Cloudflare or the database does not answer, or HMD is not configured: nothing was created.", &["Retry-After"]),
         Operation::new((Method::POST, "/hooks/{name}"), ("receiveHook", "Releases"), ("Create a release by a signed message", "For CI systems that do not have the token. The body is that of `POST /v1/releases` but for the plan, which the address names; it is signed by the Standard Webhooks scheme with the secret of the plan's hook. The actor of the release's events is `hook:<plan>`."))
             .access(Access::Signature)
@@ -130,6 +130,11 @@ fn releases() -> Vec<Operation> {
             .problem(409, "The Worker has an active release and `on_conflict` is `reject`; its traffic is split already; it is not served by `old_version`; or the `webhook-id` was used with another body.", &[])
             .problem(422, "A field is unknown, missing or wrong; there is no such Worker; or the version can't be deployed or serves already. `errors` points at it.", &[])
             .problem(503, "Cloudflare or the database does not answer, or HMD is not configured: nothing was created.", &["Retry-After"]),
+        Operation::new((Method::POST, "/v1/releases/preflight"), ("preflightRelease", "Releases"), ("Check what stands before a release", "Takes the body of `POST /v1/releases` and changes nothing. `POST /v1/releases` makes the same checks: one that failed stops it unless `accept` names it; warnings are kept with the release."))
+            .body::<NewRelease>(true, examples::new_release)
+            .ok::<PreflightView<'static>>("The checks.", examples::preflight)
+            .problem(404, NO_PLAN, &[])
+            .problem(503, "Cloudflare or the database does not answer, or HMD is not configured.", &["Retry-After"]),
         Operation::new(one(Method::GET), ("getRelease", "Releases"), ("Read a release", "Where it stands, with the newest value of each SLI."))
             .tagged::<ReleaseView<'static>>("The release.", examples::release)
             .problem(404, NO_RELEASE, &[]),

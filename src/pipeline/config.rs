@@ -35,6 +35,8 @@ pub struct Config {
     pub propagation_delay_ms: i64,
     /// Shortest check interval that a plan may ask for.
     pub min_check_interval_ms: i64,
+    /// Calls to Cloudflare's API that its token may make in 5 minutes.
+    pub cloudflare_calls_per_5min: u32,
     /// Token for Cloudflare's API.
     pub cloudflare_api_token: Secret,
     /// Token that callers of HMD's API show.
@@ -120,6 +122,17 @@ impl Config {
                 false
             }
         };
+        let calls = var("CLOUDFLARE_CALLS_PER_5MIN").filter(|text| !text.is_empty());
+        let cloudflare_calls_per_5min = match calls.as_deref().unwrap_or("1200").parse() {
+            Ok(calls) if calls > 0 => calls,
+            _ => {
+                errors.push(
+                    "CLOUDFLARE_CALLS_PER_5MIN must be a whole number above 0; Cloudflare allows 1200"
+                        .to_owned(),
+                );
+                0
+            }
+        };
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -131,6 +144,7 @@ impl Config {
             telemetry_lag_ms,
             propagation_delay_ms,
             min_check_interval_ms,
+            cloudflare_calls_per_5min,
             cloudflare_api_token,
             hmd_api_token,
             keys,

@@ -8,6 +8,7 @@ mod deliver;
 mod log;
 pub mod message;
 pub mod ports;
+mod preflight;
 mod start;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::future::{FutureExt as _, LocalBoxFuture, join, join_all};
 use serde_json::json;
 
-use crate::cloudflare::Cloudflare;
+use crate::cloudflare::{Accounts, Cloudflare};
 use crate::release::{Decision, Input, Moment, Refusal, Release, SYSTEM, WorkerRef, decide_all};
 use crate::store::{self, Owed, StoreError, Write};
 use config::Config;
@@ -24,7 +25,8 @@ use ports::{Outgoing, Ports, QueueName};
 
 pub use consumer::{Fate, Incoming};
 pub use deliver::{ATTEMPT_TIMEOUT_MS, Lane};
-pub use start::NotReady;
+pub use preflight::{Request, Survey};
+pub use start::{Ground, NotReady};
 
 /// How often a decision is taken again because somebody else was faster.
 const DECIDE_TRIES: usize = 8;
@@ -156,7 +158,13 @@ impl<'a, P: Ports> Pipeline<'a, P> {
                 at,
             })
             .collect();
-        let (store::Committed { won, owed }, error) = store::commit(self.ports, &writes).await;
+        let correction = self.cloudflare.take_correction();
+        let first = correction.map(store::correct_statement);
+        let (store::Committed { won, owed }, error) =
+            store::commit(self.ports, &writes, first).await;
+        if let (Some(correction), Some(_)) = (correction, &error) {
+            self.cloudflare.budget().give_back(correction);
+        }
         let winners: Vec<&Decision> = decided
             .iter()
             .map(|(decision, _)| decision)
@@ -171,7 +179,21 @@ impl<'a, P: Ports> Pipeline<'a, P> {
         &self,
         ids: &BTreeSet<String>,
     ) -> Result<BTreeMap<String, Release>, StoreError> {
-        let loaded = store::load(self.ports, ids).await?;
+        self.load_and_claim(ids, None).await
+    }
+
+    /// The same, claiming some of the call budget in the same round trip. What is not made of them is given back with
+    /// the next commit, or at the end of the invocation.
+    pub(crate) async fn load_and_claim(
+        &self,
+        ids: &BTreeSet<String>,
+        claim: Option<Accounts>,
+    ) -> Result<BTreeMap<String, Release>, StoreError> {
+        let statement = claim.map(|claim| store::claim_statement(self.ports.now(), claim));
+        let loaded = store::load(self.ports, ids, statement).await?;
+        if let (Some(claim), Some(accounts)) = (claim, loaded.accounts) {
+            self.cloudflare.budget().claimed(claim, accounts);
+        }
         for detail in loaded.unreadable {
             self.ports.log(&json!({"log": "alert", "detail": detail}));
         }

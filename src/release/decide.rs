@@ -184,7 +184,10 @@ impl Draft {
                 progress.slow_above_ms.clone_from(slow_above_ms);
                 progress.started_at = Some(now);
                 self.starts = true;
-                self.event("release.started", None, None, None);
+                let found = &self.next.origin.preflight;
+                let data = (!found.is_empty())
+                    .then(|| json!({"preflight": found.checks, "accepted": found.accepted}));
+                self.event("release.started", None, None, data);
                 self.enter_stage(0);
                 Ok(())
             }

@@ -75,6 +75,8 @@ pub struct Failure {
     pub detail: String,
     /// How long Cloudflare asks to be left alone, in milliseconds.
     pub retry_after_ms: i64,
+    /// Nothing has failed: the call budget has no room yet.
+    pub put_off: bool,
 }
 
 /// A command.

@@ -1,5 +1,6 @@
 //! The SQL that production and tests alike run, and how rows become values.
 
+mod budget;
 mod deliveries;
 mod hooks;
 mod plans;
@@ -7,6 +8,7 @@ mod releases;
 mod row;
 mod subscribers;
 
+pub use budget::{claim, claim_statement, correct, correct_statement};
 pub use deliveries::{
     Attempt, Call, Delivery, DeliveryFilter, Leased, Outcome, Owed, PageEnd, Recorded,
     due_deliveries, due_deliveries_of, forget_deliveries, get_delivery, lease_deliveries,

@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::budget::accounts;
 use super::deliveries::{OWE, OWED, Owed, TELL, owed};
 use super::row::{StoreError, json, number, text};
+use crate::cloudflare::Accounts;
 use crate::pipeline::message::MessageKind;
 use crate::pipeline::ports::{Param, Row, Sql, SqlError, Statement};
 use crate::release::{Decision, Judged, NewEvent, Release, ReleaseView, SCHEMA, Seen, WorkerRef};
@@ -150,16 +152,22 @@ pub struct Committed {
     pub owed: Vec<Owed>,
 }
 
-/// Commits decisions, each by itself: answers the ids of the releases whose decision won with whom to tell, and an error if
+/// Commits decisions, each by itself, with `first` before them in the same transaction: answers the ids of the releases whose decision won with whom to tell, and an error if
 /// the database failed and nobody can say what became of the others. A loser finds a release that has changed since it was
 /// loaded, or a Worker that another release holds.
-pub async fn commit(sql: &impl Sql, writes: &[Write<'_>]) -> (Committed, Option<StoreError>) {
+pub async fn commit(
+    sql: &impl Sql,
+    writes: &[Write<'_>],
+    first: Option<Statement>,
+) -> (Committed, Option<StoreError>) {
     let mut committed = Committed::default();
+    let mut first = first;
     for chunk in chunks(writes.iter().map(Write::param)) {
+        let first = first.take();
         let statements = || {
-            commit_statements()
-                .map(|text| Statement::new(text, vec![Param::Text(chunk.clone())]))
-                .to_vec()
+            let ours = commit_statements()
+                .map(|text| Statement::new(text, vec![Param::Text(chunk.clone())]));
+            first.clone().into_iter().chain(ours).collect()
         };
         let look = [OWED, WON].map(|text| Statement::new(text, vec![Param::Text(chunk.clone())]));
         match write_and_look(sql, statements, &look).await {
@@ -329,6 +337,8 @@ pub struct Loaded {
     pub releases: BTreeMap<String, Release>,
     /// A sentence for each row that could not be read.
     pub unreadable: Vec<String>,
+    /// How the call budget stands, if some of it was claimed with the load.
+    pub accounts: Option<Accounts>,
 }
 
 fn release(row: &Row) -> Result<Release, StoreError> {
@@ -363,19 +373,30 @@ fn loaded<'a>(rows: impl Iterator<Item = &'a Row>) -> Loaded {
     loaded
 }
 
-/// Loads releases by id; unknown ones are left out.
+/// Loads releases by id; unknown ones are left out. A claim on the call budget (its statement) goes with it in the same
+/// round trip; what it answers is in [`Loaded::accounts`].
 ///
 /// # Errors
 /// [`StoreError`]
-pub async fn load(sql: &impl Sql, ids: &BTreeSet<String>) -> Result<Loaded, StoreError> {
+pub async fn load(
+    sql: &impl Sql,
+    ids: &BTreeSet<String>,
+    claim: Option<Statement>,
+) -> Result<Loaded, StoreError> {
     if ids.is_empty() {
         return Ok(Loaded::default());
     }
     let ids = json!(ids).to_string();
-    let rows = sql
-        .batch(vec![Statement::new(LOAD, vec![ids.into()])])
-        .await?;
-    Ok(loaded(rows.iter().flatten()))
+    let mut statements = vec![Statement::new(LOAD, vec![ids.into()])];
+    let claims = claim.is_some();
+    statements.extend(claim);
+    let rows = sql.batch(statements).await?;
+    let mut loaded = loaded(rows.iter().take(1).flatten());
+    if claims {
+        let answer = rows.get(1).and_then(|rows| rows.first());
+        loaded.accounts = Some(accounts(answer)?);
+    }
+    Ok(loaded)
 }
 
 /// The release that holds a Worker, if one does.

@@ -201,21 +201,24 @@ fn the_database_counts_each_window_once(state_dir: &Path, release: &Value) -> BT
     assert_eq!((all, distinct), (last - first + 1, all), "{release:#}");
 
     let mut statement = db
-        .prepare("SELECT stage, window_index FROM windows WHERE release = ?1 ORDER BY window_index")
+        .prepare(
+            "SELECT stage, window_index, window_index + 1 + (body->'window'->>'merged') FROM windows
+             WHERE release = ?1 ORDER BY window_index",
+        )
         .unwrap();
-    let windows: Vec<(i64, i64)> = statement
-        .query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))
+    let windows: Vec<(i64, i64, i64)> = statement
+        .query_map([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .unwrap()
         .collect::<Result<_, _>>()
         .unwrap();
     for pair in windows.windows(2) {
-        let (stage, index) = pair[0];
-        let follows = pair[1].0 > stage || pair[1].1 == index + 1;
+        let (stage, index, next) = pair[0];
+        let follows = pair[1].0 > stage || pair[1].1 == next;
         assert!(follows, "a window is missing after {index}: {windows:?}");
     }
-    let stages: BTreeSet<i64> = windows.iter().map(|(stage, _)| *stage).collect();
+    let stages: BTreeSet<i64> = windows.iter().map(|(stage, ..)| *stage).collect();
     assert_eq!(stages, BTreeSet::from([1, 2, 3]), "{windows:?}");
-    windows.into_iter().map(|(_, index)| index).collect()
+    windows.into_iter().map(|(_, index, _)| index).collect()
 }
 
 /// The one database of the local runtime that is HMD's own.

@@ -8,6 +8,7 @@
     reason = "a test may fail at once"
 )]
 
+pub mod cloudflare;
 pub mod openapi;
 
 use std::cell::{Cell, RefCell};
@@ -23,7 +24,7 @@ use hmd::pipeline::ports::{
     QueueName, Queues, Random, Row, Sql, SqlError, Statement, WebhookAnswer, WebhookRequest,
 };
 use hmd::pipeline::{Fate, Incoming, Lane, Pipeline};
-use hmd::simulator::{Behavior, BehaviorPatch, Cloudflare, VersionSpec, WorkerSpec};
+use hmd::simulator::{Behavior, BehaviorPatch, Cloudflare, VersionSpec, WorkerPatch, WorkerSpec};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -100,6 +101,17 @@ pub struct Queued {
     pub id: u64,
 }
 
+/// What the world was asked for while the tape ran.
+#[derive(Default)]
+pub struct Tape {
+    /// Each round trip to the database.
+    pub batches: Vec<Vec<Statement>>,
+    /// Messages sent.
+    pub messages: usize,
+    /// Deliveries that were to be repeated.
+    pub retries: usize,
+}
+
 type Rule = Box<dyn FnMut(&Call<'_>) -> Option<Fault>>;
 
 pub struct World {
@@ -113,6 +125,8 @@ pub struct World {
     pub receivers: RefCell<BTreeMap<String, Receiver>>,
     /// All that reached receivers.
     pub got: RefCell<Vec<Got>>,
+    /// Runs while there is one.
+    pub tape: RefCell<Option<Tape>>,
     /// Requests that reached Cloudflare: method, path.
     pub requests: RefCell<Vec<(String, String)>>,
     pub config: Result<Config, Vec<String>>,
@@ -123,11 +137,20 @@ pub struct World {
 
 impl World {
     pub fn new() -> Rc<Self> {
-        Self::at(START)
+        Self::made(START, config("10s"))
     }
 
     /// A world that begins at another moment, for clients that have a clock of their own.
     pub fn at(now: i64) -> Rc<Self> {
+        Self::made(now, config("10s"))
+    }
+
+    /// A world whose Cloudflare token may make any number of calls.
+    pub fn unhindered() -> Rc<Self> {
+        Self::made(START, unhindered(config("10s")))
+    }
+
+    fn made(now: i64, config: Result<Config, Vec<String>>) -> Rc<Self> {
         let db = rusqlite::Connection::open_in_memory().unwrap();
         let migrations = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/migrations");
         let mut files: Vec<_> = std::fs::read_dir(migrations)
@@ -148,8 +171,9 @@ impl World {
             rule: RefCell::default(),
             receivers: RefCell::default(),
             got: RefCell::default(),
+            tape: RefCell::default(),
             requests: RefCell::default(),
-            config: config("10s"),
+            config,
             ids: Cell::new(0),
             crashed: Cell::new(false),
             swept_at: Cell::new(now),
@@ -165,6 +189,7 @@ impl World {
                 tag: format!("v{}", i + 1),
                 message: None,
                 behavior: *behavior,
+                ..VersionSpec::default()
             })
             .collect();
         let spec = WorkerSpec {
@@ -187,6 +212,22 @@ impl World {
         let mut cloudflare = self.cloudflare.lock().unwrap();
         cloudflare
             .patch_behavior(self.now.get(), ACCOUNT, script, version, patch)
+            .unwrap();
+    }
+
+    /// Switches Workers Observability of the Worker `shop` on or off.
+    pub fn observability(&self, on: bool) {
+        self.settings(WorkerPatch {
+            observability: Some(on),
+            ..WorkerPatch::default()
+        });
+    }
+
+    /// Changes the settings of the Worker `shop`.
+    pub fn settings(&self, patch: WorkerPatch) {
+        let mut cloudflare = self.cloudflare.lock().unwrap();
+        cloudflare
+            .patch_worker(self.now.get(), ACCOUNT, "shop", patch)
             .unwrap();
     }
 
@@ -381,6 +422,9 @@ impl World {
         let fates = fates.unwrap_or_else(|| vec![Fate::Retry(1); batch.len()]);
         for ((incoming, id), fate) in due.into_iter().zip(fates) {
             if let Fate::Retry(delay_s) = fate {
+                if let Some(tape) = self.tape.borrow_mut().as_mut() {
+                    tape.retries += 1;
+                }
                 let due_at = now + i64::from(delay_s) * 1_000;
                 self.queue.borrow_mut().push(Queued {
                     queue,
@@ -485,6 +529,14 @@ impl World {
     }
 }
 
+/// The same configuration with a token that may make any number of calls.
+pub fn unhindered(config: Result<Config, Vec<String>>) -> Result<Config, Vec<String>> {
+    config.map(|config| Config {
+        cloudflare_calls_per_5min: u32::MAX,
+        ..config
+    })
+}
+
 pub fn config(min_check_interval: &'static str) -> Result<Config, Vec<String>> {
     Config::from_vars(move |name| {
         Some(
@@ -543,6 +595,9 @@ impl Sql for World {
             Some(Fault::Refused) => return Err(SqlError("not reached".to_owned())),
             _ => (),
         }
+        if let Some(tape) = self.tape.borrow_mut().as_mut() {
+            tape.batches.push(statements.clone());
+        }
         self.db.execute_batch("BEGIN").unwrap();
         let rows = statements
             .iter()
@@ -580,6 +635,9 @@ impl Queues for World {
             Some(Fault::CrashBefore) => match self.die().await {},
             Some(Fault::Refused) => return Err(QueueError("not taken".to_owned())),
             _ => (),
+        }
+        if let Some(tape) = self.tape.borrow_mut().as_mut() {
+            tape.messages += messages.len();
         }
         for message in messages {
             assert!(message.delay_s <= 43_200, "a queue takes 12 h");
@@ -630,18 +688,24 @@ impl HttpOut for World {
             .borrow_mut()
             .push((request.method.to_owned(), path.to_owned()));
         let body = request.body.clone().unwrap_or_default();
+        cloudflare::check_request(request.method, path, body.as_bytes());
         let answer = self.cloudflare.lock().unwrap().handle(
             self.now.get(),
             request.method,
             path,
             body.as_bytes(),
         );
+        cloudflare::check_answer(request.method, path, answer.status, &answer.body);
         match fault {
             Some(Fault::CrashAfter) => match self.die().await {},
             Some(Fault::Lost) => Err(HttpError::Timeout(10_000)),
             _ => Ok(HttpResponse {
                 status: answer.status,
-                retry_after_s: None,
+                retry_after_s: answer
+                    .headers
+                    .iter()
+                    .find(|(name, _)| name.eq_ignore_ascii_case("retry-after"))
+                    .and_then(|(_, value)| value.parse().ok()),
                 body: answer.body.to_string(),
             }),
         }

@@ -6,8 +6,10 @@
 )]
 
 mod api;
+mod bench;
 mod demo;
 mod demo_view;
+mod deploy;
 mod dev;
 mod failure;
 mod fingerprint;
@@ -20,6 +22,7 @@ mod settings;
 mod setup;
 mod signals;
 mod sim;
+mod steer;
 mod steps;
 mod worker_build;
 
@@ -54,8 +57,20 @@ enum Command {
     Dev(dev::DevArgs),
     /// Start releases, watch them, decide on them: HMD's API from a terminal or a CI job
     Release(release::ReleaseArgs),
-    /// Run the simulated Cloudflare alone
-    Sim(sim::SimArgs),
+    /// Put HMD into your Cloudflare account; what is there already stays as it is
+    ///
+    /// Makes the D1 database and the queues that are missing, applies migrations, sets missing secrets, uploads the Worker and
+    /// tells it its address. It needs a login: `npx wrangler login`, or `CLOUDFLARE_API_TOKEN` (and `CLOUDFLARE_ACCOUNT_ID`)
+    /// in the environment, which are wrangler's. The token of HMD's own Worker is another one: `HMD_CLOUDFLARE_API_TOKEN`, or
+    /// a question on the terminal. `HMD_API_TOKEN` and `HMD_SIGNING_KEY` come from the environment or are made up.
+    Deploy(deploy::DeployArgs),
+    /// Run the simulated Cloudflare alone, or steer one that runs
+    ///
+    /// Without a subcommand it serves until Ctrl-C and prints `ready URL` on stdout. The subcommands change a simulated Cloudflare
+    /// that runs: start it in one terminal and steer it from another.
+    Sim(Box<sim::SimArgs>),
+    /// Measure what HMD costs on the local runtime, beside a consumer that does nothing, and hold it against the aims
+    Bench(bench::BenchArgs),
     /// Install the tools and build the Worker, and nothing else
     Setup,
     /// Write schemas/: the OpenAPI document, the JSON Schemas and the API page, from the Rust types
@@ -104,6 +119,8 @@ async fn run(command: &Command) -> Result<ExitCode> {
         Command::Release(arguments) => return Ok(release::run(arguments).await),
         Command::Demo(arguments) => demo::run(arguments).await?,
         Command::Dev(arguments) => dev::run(arguments).await?,
+        Command::Deploy(arguments) => deploy::run(arguments).await?,
+        Command::Bench(arguments) => bench::run(arguments).await?,
         Command::Sim(arguments) => sim::run(arguments).await?,
         Command::Schemas => schemas::run()?,
         Command::Setup => {

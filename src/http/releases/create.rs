@@ -1,6 +1,6 @@
 //! `POST /v1/releases`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ::http::{Request, Response, StatusCode, header};
 use serde::Deserialize;
@@ -9,15 +9,18 @@ use serde_json::json;
 use super::super::body::json_body;
 use super::super::problem::Problem;
 use super::super::{Answer, json_answer};
+use super::preflight::holder;
 use super::{API, held, not_ready, short_texts};
 use crate::http::body::{json_value, parse};
-use crate::pipeline::Pipeline;
 use crate::pipeline::message::{Message, MessageKind};
 use crate::pipeline::ports::Ports;
+use crate::pipeline::{self, Ground, Pipeline, Survey};
 use crate::release::{
-    Decision, Input, Origin, Progress, Refusal, Release, ReleaseView, SCHEMA, Status, decide,
+    Acceptable, Decision, Findings, Input, Origin, Progress, Refusal, Release, ReleaseView, SCHEMA,
+    Status, decide,
 };
-use crate::store::{self, Idempotency, StoreError, Write};
+use crate::store::{self, Idempotency, StoreError, StoredPlan, Write};
+use crate::time::UnixMs;
 
 /// The body of `POST /v1/releases`.
 #[derive(Deserialize)]
@@ -25,27 +28,30 @@ use crate::store::{self, Idempotency, StoreError, Write};
 #[cfg_attr(not(target_arch = "wasm32"), schemars(deny_unknown_fields))]
 pub struct NewRelease {
     /// Name of the plan.
-    plan: String,
+    pub(super) plan: String,
     /// Id of the version to release, or `latest`: the newest that can be deployed when the release is created.
-    new_version: String,
+    pub(super) new_version: String,
     /// The version that must serve all traffic when the release starts; whatever serves it if absent.
     #[serde(default)]
-    old_version: Option<String>,
+    pub(super) old_version: Option<String>,
     /// Start at once; `false` leaves it `staged` for a later `start`.
     #[serde(default = "yes")]
-    start: bool,
+    pub(super) start: bool,
     /// What happens if the Worker has an active release.
     #[serde(default)]
     #[cfg_attr(not(target_arch = "wasm32"), schemars(extend("default" = "reject")))]
-    on_conflict: OnConflict,
+    pub(super) on_conflict: OnConflict,
     /// For people: what is new.
     #[serde(default)]
     #[cfg_attr(not(target_arch = "wasm32"), schemars(length(max = crate::release::MAX_TEXT)))]
-    note: Option<String>,
+    pub(super) note: Option<String>,
     /// A link for people, such as to a CI run or a ticket.
     #[serde(default)]
     #[cfg_attr(not(target_arch = "wasm32"), schemars(length(max = crate::release::MAX_TEXT)))]
-    url: Option<String>,
+    pub(super) url: Option<String>,
+    /// Checks of the preflight that may fail.
+    #[serde(default)]
+    pub(super) accept: BTreeSet<Acceptable>,
 }
 
 /// The body of `POST /hooks/{plan}`: that of `POST /v1/releases` without the plan.
@@ -203,28 +209,17 @@ async fn make<P: Ports>(pipeline: &Pipeline<'_, P>, body: NewRelease, sender: &S
     {
         return Err(held(&worker, Some(active)));
     }
-    let new_version = pipeline
-        .resolve_version(&worker, &body.new_version)
-        .await
-        .map_err(not_ready)?;
+    let survey = pipeline.survey(&worker, &body.new_version).await;
+    let (start, on_conflict) = (body.start, body.on_conflict);
     let now = pipeline.ports.now();
-    let stages = stored.plan.stages.len();
-    let mut release = Release {
-        origin: Origin {
-            schema: SCHEMA,
-            id: format!("rel_{}", pipeline.ports.uuid().simple()),
-            plan_name: stored.name,
-            new_version,
-            required_old_version: body.old_version,
-            supersedes: body.on_conflict == OnConflict::Supersede,
-            note: body.note,
-            url: body.url,
-            created_at: now,
-            created_by: sender.actor.clone(),
-            plan: stored.plan,
-        },
-        progress: Progress::staged(String::new(), stages),
-    };
+    let id = format!("rel_{}", pipeline.ports.uuid().simple());
+    let mut release = staged(
+        (id, now, &sender.actor),
+        body,
+        stored,
+        &survey,
+        active.as_deref(),
+    )?;
     let memory = |release: &Release| -> Result<Option<Idempotency>, Problem> {
         let Some(key) = &sender.key else {
             return Ok(None);
@@ -238,12 +233,21 @@ async fn make<P: Ports>(pipeline: &Pipeline<'_, P>, body: NewRelease, sender: &S
         }))
     };
     // Whoever is willing to wait does not overtake those who wait already; the queue starts it at once if nobody does.
-    let line = match body.on_conflict {
+    let line = match on_conflict {
         OnConflict::Reject => Vec::new(),
         _ => store::contenders(pipeline.ports, &worker, release.id()).await?,
     };
-    if body.start && active.is_none() && line.is_empty() {
-        let decision = started(pipeline, &release, &sender.actor).await?;
+    let decision = if start && active.is_none() && line.is_empty() {
+        Some(started(pipeline, &release, (&survey.ground, &sender.actor)).await?)
+    } else {
+        None
+    };
+    // Only now: what the contract has always refused is refused as always.
+    let blocking = release.origin.preflight.blocking();
+    if !blocking.is_empty() {
+        return Err(Problem::preflight(blocking));
+    }
+    if let Some(decision) = decision {
         let write = Write {
             decision: &decision,
             decision_id: pipeline.ports.uuid().simple().to_string(),
@@ -259,16 +263,16 @@ async fn make<P: Ports>(pipeline: &Pipeline<'_, P>, body: NewRelease, sender: &S
             return created(&decision.release);
         }
         // Lost: to the same request sent twice, or to another release that has just started.
-        if body.on_conflict == OnConflict::Reject {
+        if on_conflict == OnConflict::Reject {
             return Err(held(&worker, None));
         }
     }
-    if body.start {
+    if start {
         release.progress.status = Status::Queued;
         release.progress.act_due_at = Some(now);
-    } else if let Ok(deployment) = pipeline.serving(&worker).await {
+    } else {
         // Only to be shown; what counts is what serves at the start.
-        let sole = deployment.sole_version().unwrap_or_default();
+        let sole = survey.old_version().unwrap_or_default();
         sole.clone_into(&mut release.progress.old_version);
     }
     let memory = memory(&release)?;
@@ -289,13 +293,55 @@ async fn make<P: Ports>(pipeline: &Pipeline<'_, P>, body: NewRelease, sender: &S
     created(&release)
 }
 
+/// The release as it is before anything happens to it, with what its preflight found.
+fn staged(
+    (id, now, actor): (String, UnixMs, &str),
+    body: NewRelease,
+    stored: StoredPlan,
+    survey: &Survey,
+    active: Option<&str>,
+) -> Result<Release, Problem> {
+    let new_version = survey
+        .ground
+        .resolve_version(&stored.plan.worker, &body.new_version)
+        .map_err(not_ready)?;
+    let asked = pipeline::Request {
+        plan: &stored.plan,
+        wanted: &new_version,
+        required_old: body.old_version.as_deref(),
+    };
+    let holder = holder(active, &body);
+    let findings = Findings::of(survey.checks(asked, holder.as_ref(), None), &body.accept);
+    let stages = stored.plan.stages.len();
+    Ok(Release {
+        origin: Origin {
+            schema: SCHEMA,
+            id,
+            plan_name: stored.name,
+            new_version,
+            required_old_version: body.old_version,
+            supersedes: body.on_conflict == OnConflict::Supersede,
+            note: body.note,
+            url: body.url,
+            created_at: now,
+            created_by: actor.to_owned(),
+            plan: stored.plan,
+            preflight: findings,
+        },
+        progress: Progress::staged(String::new(), stages),
+    })
+}
+
 /// The decision to start a release that does not exist yet, at the sequence after its first.
 async fn started<P: Ports>(
     pipeline: &Pipeline<'_, P>,
     release: &Release,
-    actor: &str,
+    (ground, actor): (&Ground, &str),
 ) -> Result<Decision, Problem> {
-    let command = pipeline.start_command(release).await.map_err(not_ready)?;
+    let command = pipeline
+        .start_from(release, ground)
+        .await
+        .map_err(not_ready)?;
     let input = Input::Command {
         actor: actor.to_owned(),
         command,

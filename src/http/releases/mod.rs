@@ -2,6 +2,7 @@
 
 mod command;
 mod create;
+mod preflight;
 mod read;
 
 use std::collections::BTreeSet;
@@ -13,12 +14,14 @@ use crate::release::{MAX_TEXT, Release, WorkerRef};
 
 pub use command::{Nothing, command, decide, delete};
 pub use create::{create, create_by_hook};
+pub use preflight::preflight;
 pub(crate) use read::{Query, bad, cursor_of, read_cursor};
 pub use read::{events, evidence, get, list};
 #[cfg(not(target_arch = "wasm32"))]
 pub use {
     command::StageDecisionBody,
     create::{HookRelease, NewRelease},
+    preflight::PreflightView,
     read::{EventView, WindowView},
 };
 

@@ -152,7 +152,7 @@ fn window_view(judged: &Judged, interval_ms: i64) -> WindowView<'_> {
     WindowView {
         stage: judged.stage,
         from: Rfc3339(window.index * interval_ms),
-        to: Rfc3339((window.index + 1) * interval_ms),
+        to: Rfc3339(window.run().end * interval_ms),
         requests: Requests {
             new: window.new.requests,
             old: window.old.requests,
