@@ -391,10 +391,10 @@ fn a_slow_receiver_is_tried_apart_until_it_answers_again() {
         let (fast, slow) = counted.get();
         match call {
             Call::Send(hmd::pipeline::ports::QueueName::Deliveries) => {
-                counted.set((fast + 1, slow))
+                counted.set((fast + 1, slow));
             }
             Call::Send(hmd::pipeline::ports::QueueName::SlowDeliveries) => {
-                counted.set((fast, slow + 1))
+                counted.set((fast, slow + 1));
             }
             _ => (),
         }
@@ -581,7 +581,14 @@ fn whatever_call_fails_every_event_arrives() {
             let mut seen = BTreeSet::new();
             let refused = move |nth: usize| {
                 let first = seen.insert(nth / 2);
-                Reaction::Status(if first && nth % 2 == 0 { 500 } else { 200 }, "")
+                Reaction::Status(
+                    if first && nth.is_multiple_of(2) {
+                        500
+                    } else {
+                        200
+                    },
+                    "",
+                )
             };
             receiver(&world, HOOK, refused);
             let release = released(&world, false);
