@@ -11,7 +11,6 @@ use super::route::SubscriberVerb;
 use super::{Answer, json_answer, list_answer, no_content};
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
-use crate::release::MAX_TEXT;
 use crate::store::{self, StoreError};
 use crate::time::{Rfc3339, UnixMs};
 use crate::webhook::{Format, NONCE_BYTES, Purpose, Subscriber, SubscriberState, WebhookSecret};
@@ -47,7 +46,7 @@ pub struct NewSubscriber {
     worker: Option<String>,
     /// For people: who this is.
     #[serde(default)]
-    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(max = MAX_TEXT)))]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(max = crate::release::MAX_TEXT)))]
     description: Option<String>,
 }
 
