@@ -337,7 +337,7 @@ pub async fn record_outcomes(sql: &impl Sql, outcomes: &[Outcome]) -> Result<Rec
                 None => newest.push(outcome),
             }
         }
-        let newest = Value::from_iter(newest.iter().map(|outcome| json!(outcome))).to_string();
+        let newest = json!(newest).to_string();
         let each = |text| Statement::new(text, vec![newest.clone().into()]);
         statements.push(each(ANSWERED));
         let failures = outcomes.iter().any(|outcome| !outcome.took);
