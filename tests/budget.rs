@@ -245,10 +245,7 @@ fn reverts_go_out_while_everything_else_is_put_off() {
         world.run_to(id, |release| release["stages"][0]["state"] == "soaking");
     }
     // Somebody else has used the budget up for the next ten minutes.
-    let until_us = (world.now.get() + 600_000 + 500_000) * 1_000;
-    world.execute(&format!(
-        "UPDATE call_budgets SET total_us = {until_us}, checks_us = {until_us}, normal_us = {until_us}, looks_us = {until_us}"
-    ));
+    use_up(&world, world.now.get() + 1_100_000);
     let before = world.requests.borrow().len();
     world.run_for(5 * 60_000);
     assert_eq!(world.requests.borrow().len(), before, "no check, no look");
@@ -300,4 +297,37 @@ fn after_a_429_nobody_calls_until_it_is_over() {
     );
     assert!(blocked > asked);
     assert_eq!(world.finish(&id)["state"], "succeeded");
+}
+
+#[test]
+fn harm_that_begins_while_checks_are_put_off_does_not_hide_in_a_healthy_past() {
+    let world = World::new();
+    world.worker("shop", &[healthy(), healthy()]);
+    world.plan("shop", |plan| {
+        plan["stages"] = json!([{"percent": 10, "soak": "10m"}, {"percent": 100, "soak": "10m"}]);
+        plan["slos"] = json!([{"name": "errors", "sli": {"kind": "error_rate"}, "objective": {"max": 0.05}, "min_requests": 100}]);
+    });
+    let id = world.release("shop");
+    world.run_to(&id, |release| release["stages"][0]["state"] == "soaking");
+    let new = world.get(&id)["new_version"].as_str().unwrap().to_owned();
+    let began = world.now.get();
+    world.run_for(5 * 60_000);
+    // Until after the end of the soak there is no room for any call.
+    use_up(&world, began + 11 * 60_000);
+    world.run_until(began + 8 * 60_000, |_| false);
+    world.set_error_rate("shop", &new, 0.12);
+    let release = world.finish(&id);
+    assert_eq!(
+        (&release["state"], &release["stage"]),
+        (&json!("reverted"), &json!(1)),
+        "{release}"
+    );
+}
+
+/// No call but reverts finds room before this moment.
+fn use_up(world: &World, until_ms: i64) {
+    let until_us = until_ms * 1_000;
+    world.execute(&format!(
+        "UPDATE call_budgets SET total_us = {until_us}, checks_us = {until_us}, normal_us = {until_us}, looks_us = {until_us}"
+    ));
 }

@@ -56,11 +56,11 @@ impl Share {
         (PERIOD_US * 100).div_euclid(limit * self.sustained) + 1
     }
 
-    /// How long to wait before so many calls fit, if the account is paid off at `busy_us`. Whoever finds nothing owed may go,
-    /// however many calls that is: it will not get easier.
-    fn wait_us(&self, limit: i64, calls: i64, (busy_us, now_us): (i64, i64)) -> i64 {
-        let ahead = (limit * self.burst / 100).max(calls) * self.interval_us(limit);
-        (busy_us.max(now_us) + calls * self.interval_us(limit) - now_us - ahead).max(0)
+    /// How long to wait before there is room, if the account is paid off at `busy_us`. Whoever finds room for one call may
+    /// make all that belong together: else those who need few would always be faster than those who need many.
+    fn wait_us(&self, limit: i64, (busy_us, now_us): (i64, i64)) -> i64 {
+        let ahead = (limit * self.burst / 100).max(1) * self.interval_us(limit);
+        (busy_us.max(now_us) + self.interval_us(limit) - now_us - ahead).max(0)
     }
 }
 
@@ -72,6 +72,8 @@ pub struct Budget {
     busy_us: Cell<Option<Accounts>>,
     /// What the database has yet to be told: spent here, less what was claimed.
     owed_us: Cell<Accounts>,
+    /// Calls of acts that were claimed and not made yet. They are apart, since commits come before the acts.
+    acts: Cell<u32>,
     /// Accounts must not be paid off before this: Cloudflare has blocked the token.
     blocked_us: Cell<i64>,
     /// Calls that were put off here: each later one waits for its turn behind them.
@@ -109,6 +111,7 @@ impl Budget {
             limit: i64::from(limit.max(1)),
             busy_us: Cell::new(None),
             owed_us: Cell::default(),
+            acts: Cell::default(),
             blocked_us: Cell::default(),
             waiting: Cell::default(),
         }
@@ -125,17 +128,47 @@ impl Budget {
         cost
     }
 
-    /// Whether the database has been asked.
+    /// What has to be claimed before this can be spent, beyond what has been claimed and not spent; `None` if nothing. What
+    /// is claimed first adds up with what others claim in the same moment, so they never spend the same room twice.
     #[must_use]
-    pub fn is_known(&self) -> bool {
-        self.busy_us.get().is_some()
+    pub fn missing_us(&self, cost_us: Accounts) -> Option<Accounts> {
+        let owed = self.owed_us.get();
+        let missing: Accounts = std::array::from_fn(|i| (cost_us[i] + owed[i].min(0)).max(0));
+        (missing != Accounts::default() || self.busy_us.get().is_none()).then_some(missing)
     }
 
-    /// Takes in what the database answered to a claim: the accounts after it.
-    pub fn claimed(&self, claim_us: Accounts, busy_us: Accounts) {
-        let back = claim_us.map(|us| -us);
-        self.busy_us.set(Some(add(busy_us, back)));
+    /// Takes in what the database answered to a claim: the accounts after it. `acts` of the calls that it is for belong to
+    /// acts.
+    pub fn claimed(&self, claim_us: Accounts, acts: u32, busy_us: Accounts) {
+        let of_acts = self.cost_us(Urgency::Normal, acts);
+        self.acts.set(self.acts.get() + acts);
+        let back: Accounts = std::array::from_fn(|i| of_acts[i] - claim_us[i]);
         self.owed_us.set(add(self.owed_us.get(), back));
+        let unspent = self.cost_us(Urgency::Normal, self.acts.get());
+        let owed = self.owed_us.get();
+        self.busy_us.set(Some(std::array::from_fn(|i| {
+            busy_us[i] + owed[i] - unspent[i]
+        })));
+    }
+
+    /// Admits the calls of an act, from what was claimed for acts if there is enough of it.
+    ///
+    /// # Errors
+    /// How many milliseconds to wait, if it must be put off.
+    pub fn admit_act(&self, calls: u32, now: UnixMs) -> Result<(), i64> {
+        self.admit(Urgency::Normal, calls, now)?;
+        if self.has_act(calls) {
+            self.acts.set(self.acts.get() - calls);
+            let back = self.cost_us(Urgency::Normal, calls).map(|us| -us);
+            self.owed_us.set(add(self.owed_us.get(), back));
+        }
+        Ok(())
+    }
+
+    /// Whether so many calls of acts have been claimed and not made.
+    #[must_use]
+    pub fn has_act(&self, calls: u32) -> bool {
+        self.acts.get() >= calls
     }
 
     /// Admits so many calls at once, and charges for them.
@@ -145,9 +178,8 @@ impl Budget {
     pub fn admit(&self, urgency: Urgency, calls: u32, now: UnixMs) -> Result<(), i64> {
         let now_us = now.saturating_mul(1_000);
         let busy = self.busy_us.get().unwrap_or_default();
-        let wait = |share: &Share, account: usize| {
-            share.wait_us(self.limit, calls.into(), (busy[account], now_us))
-        };
+        let wait =
+            |share: &Share, account: usize| share.wait_us(self.limit, (busy[account], now_us));
         let own = share_of(urgency);
         let own_wait_us = own.map_or(0, |own| wait(&GUARANTEED[own], 1 + own));
         let mut cost = self.cost_us(urgency, calls);
@@ -190,6 +222,14 @@ impl Budget {
             .then_some(correction)
     }
 
+    /// At the end of an invocation: the acts that were claimed will not be made any more.
+    pub fn drop_acts(&self) {
+        let back = self
+            .cost_us(Urgency::Normal, self.acts.take())
+            .map(|us| -us);
+        self.owed_us.set(add(self.owed_us.get(), back));
+    }
+
     /// The database may not have got it.
     pub fn give_back(&self, correction: Correction) {
         self.owed_us.set(add(self.owed_us.get(), correction.add_us));
@@ -207,7 +247,7 @@ mod tests {
 
     fn budget() -> Budget {
         let budget = Budget::new(1_200);
-        budget.claimed([0; 4], [0; 4]);
+        budget.claimed([0; 4], 0, [0; 4]);
         budget
     }
 
@@ -302,7 +342,7 @@ mod tests {
     fn what_was_claimed_and_not_spent_is_given_back() {
         let budget = Budget::new(1_200);
         let claim = budget.cost_us(Urgency::Normal, 10);
-        budget.claimed(claim, claim.map(|us| us + NOW * 1_000));
+        budget.claimed(claim, 0, claim.map(|us| us + NOW * 1_000));
         budget.admit(Urgency::Normal, 3, NOW).unwrap();
         let told = budget.take_correction().unwrap();
         assert_eq!(
@@ -314,9 +354,48 @@ mod tests {
     }
 
     #[test]
+    fn acts_that_were_claimed_are_charged_once_and_given_back_if_they_are_not_made() {
+        let budget = Budget::new(1_200);
+        let claim = budget.cost_us(Urgency::Normal, 6);
+        budget.claimed(claim, 6, claim.map(|us| us + NOW * 1_000));
+        // The commit that takes the leases comes before the acts.
+        assert_eq!(budget.take_correction(), None);
+        budget.admit_act(3, NOW).unwrap();
+        assert_eq!(budget.take_correction(), None);
+        budget.drop_acts();
+        let told = budget.take_correction().unwrap();
+        assert_eq!(
+            told.add_us,
+            budget.cost_us(Urgency::Normal, 3).map(|us| -us)
+        );
+    }
+
+    #[test]
+    fn invocations_that_begin_together_share_one_burst() {
+        // Each claims what it is going to ask before it asks, in turn, as the database does it.
+        let mut db = [0_i64; 4];
+        let mut made = 0;
+        for _ in 0..5 {
+            let budget = Budget::new(1_200);
+            let claim = budget
+                .missing_us(budget.cost_us(Urgency::Look, 100))
+                .unwrap();
+            db = add(db.map(|us| us.max(NOW * 1_000)), claim);
+            budget.claimed(claim, 0, db);
+            made += (0..100)
+                .filter(|_| budget.admit(Urgency::Look, 1, NOW).is_ok())
+                .count();
+        }
+        assert!(
+            made <= at_once(&super::tests::budget(), Urgency::Look, NOW),
+            "{made}"
+        );
+    }
+
+    #[test]
     fn the_tiniest_limit_still_lets_questions_through() {
         let budget = Budget::new(1);
-        budget.claimed([0; 4], [0; 4]);
+        budget.claimed([0; 4], 0, [0; 4]);
         assert!(budget.admit(Urgency::Check, 100, NOW).is_ok());
         let wait = budget.admit(Urgency::Check, 100, NOW).unwrap_err();
         assert!(budget.admit(Urgency::Check, 100, NOW + wait).is_ok());

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::budget::{Budget, Correction};
+use super::budget::{Accounts, Budget, Correction};
 use super::in_flight::InFlight;
 use crate::pipeline::config::{Config, Secret};
 use crate::pipeline::ports::{HttpError, HttpRequest, Ports};
@@ -153,6 +153,30 @@ impl<'a, P: Ports> Cloudflare<'a, P> {
         &self.budget
     }
 
+    /// Claims of the budget what is going to be asked, in one round trip for all of it, and in none if it has been claimed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotSent`] if the budget can't be read.
+    pub async fn reserve(&self, what: &str, wanted: &[(Urgency, u32)]) -> Result<(), ApiError> {
+        let cost = wanted
+            .iter()
+            .fold([0; 4], |sum: Accounts, (urgency, calls)| {
+                let cost = self.budget.cost_us(*urgency, *calls);
+                std::array::from_fn(|i| sum[i] + cost[i])
+            });
+        let Some(claim) = self.budget.missing_us(cost) else {
+            return Ok(());
+        };
+        // A crash after this claim leaves calls charged that were not made; they are paid off in seconds.
+        let claimed = store::claim(self.ports, self.ports.now(), claim).await;
+        let accounts = claimed.map_err(|error| ApiError {
+            kind: ErrorKind::NotSent,
+            detail: format!("{what}: the call budget can't be read: {error}"),
+        })?;
+        self.budget.claimed(claim, 0, accounts);
+        Ok(())
+    }
+
     /// Admits so many calls together, which are then made as [`Urgency::Admitted`]: it makes no sense to begin something
     /// that can't be finished.
     ///
@@ -160,28 +184,28 @@ impl<'a, P: Ports> Cloudflare<'a, P> {
     /// [`ErrorKind::PutOff`], or [`ErrorKind::NotSent`] if the budget can't be read.
     pub async fn admit(&self, what: &str, urgency: Urgency, calls: u32) -> Result<(), ApiError> {
         // The way back does not wait for the database; what it costs is charged with the next commit.
-        if !self.budget.is_known() && urgency != Urgency::Revert {
-            // A crash after this claim leaves a few calls charged that were not made; they are paid off in seconds.
-            let claim = self.budget.cost_us(urgency, calls);
-            let claimed = store::claim(self.ports, self.ports.now(), claim).await;
-            let accounts = claimed.map_err(|error| ApiError {
-                kind: ErrorKind::NotSent,
-                detail: format!("{what}: the call budget can't be read: {error}"),
-            })?;
-            self.budget.claimed(claim, accounts);
+        if urgency != Urgency::Revert {
+            self.reserve(what, &[(urgency, calls)]).await?;
         }
         let admitted = self.budget.admit(urgency, calls, self.ports.now());
-        admitted.map_err(|retry_after_ms| ApiError {
-            kind: ErrorKind::PutOff { retry_after_ms },
-            detail: format!(
-                "{what}: put off by {} s to stay below Cloudflare's limit of calls; a reserve is kept for reverts",
-                retry_after_ms / 1_000 + 1
-            ),
-        })
+        admitted.map_err(|retry_after_ms| put_off(what, retry_after_ms))
+    }
+
+    /// Admits the calls of an act together.
+    ///
+    /// # Errors
+    /// As [`Cloudflare::admit`].
+    pub async fn admit_act(&self, what: &str, calls: u32) -> Result<(), ApiError> {
+        if !self.budget.has_act(calls) {
+            return self.admit(what, Urgency::Normal, calls).await;
+        }
+        let admitted = self.budget.admit_act(calls, self.ports.now());
+        admitted.map_err(|retry_after_ms| put_off(what, retry_after_ms))
     }
 
     /// Tells the database what was spent, if a commit has not done so already.
     pub async fn report_spending(&self) {
+        self.budget.drop_acts();
         if let Some(correction) = self.budget.take_correction()
             && store::correct(self.ports, correction).await.is_err()
         {
@@ -256,6 +280,16 @@ impl<'a, P: Ports> Cloudflare<'a, P> {
                 Err(error)
             }
         }
+    }
+}
+
+fn put_off(what: &str, retry_after_ms: i64) -> ApiError {
+    let seconds = retry_after_ms / 1_000 + 1;
+    ApiError {
+        kind: ErrorKind::PutOff { retry_after_ms },
+        detail: format!(
+            "{what}: put off by {seconds} s to stay below Cloudflare's limit of calls; a reserve is kept for reverts"
+        ),
     }
 }
 

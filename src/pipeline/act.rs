@@ -5,8 +5,8 @@ use super::ports::Ports;
 use crate::cloudflare::{ApiError, ErrorKind, Urgency};
 use crate::release::{ActPlan, Head, Input, Outcome, Percent, Release, act_plan, read_head};
 
-/// What the message of a forced deployment ends with.
-const FORCED: &str = " (forced: secrets have changed)";
+/// What follows the marker in the message of a forced deployment, where no cut of a long message reaches it.
+const FORCED: &str = " forced";
 /// Cloudflare's code for a rollback that it refuses because secrets changed since.
 const SECRETS_CHANGED: i64 = 10_220;
 /// Its code for a version that it does not know.
@@ -35,9 +35,7 @@ async fn attempt<P: Ports>(
             "applying a split to {}",
             release.origin.plan.worker.script_name
         );
-        let admitted = pipeline
-            .cloudflare
-            .admit(&what, Urgency::Normal, CALLS_OF_ACT);
+        let admitted = pipeline.cloudflare.admit_act(&what, CALLS_OF_ACT);
         if let Err(error) = admitted.await {
             return failure(&error, plan, false);
         }
@@ -108,7 +106,8 @@ async fn look<P: Ports>(
             forced: deployment
                 .message
                 .as_deref()
-                .is_some_and(|message| message.ends_with(FORCED)),
+                .and_then(|message| message.strip_prefix(&plan.marker))
+                .is_some_and(|rest| rest.starts_with(FORCED)),
             deployment,
             read_at,
         }),
@@ -125,7 +124,8 @@ async fn write<P: Ports>(
     let post = async |split: &[(String, Percent)], forced: bool| {
         let when = (priority(plan), plan.lease.until);
         let message = if forced {
-            format!("{}{FORCED}", plan.message)
+            let marked = format!("{}{FORCED}", plan.marker);
+            plan.message.replacen(&plan.marker, &marked, 1)
         } else {
             plan.message.clone()
         };

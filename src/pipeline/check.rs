@@ -8,11 +8,14 @@ use futures_util::future::{FutureExt as _, LocalBoxFuture, Shared, join, join_al
 use super::Pipeline;
 use super::ports::Ports;
 use crate::cloudflare::{
-    ApiError, ErrorKind, ScriptCounts, Target, Urgency, measure, targets_window,
+    ApiError, ErrorKind, ScriptCounts, Target, Urgency, calls_to_measure, measure, targets_window,
 };
 use crate::release::{Failure, Head, Input, Moment, Release, read_head, wants_look, windows_due};
 use crate::slo::Window;
 use crate::store::StoreError;
+
+/// What checks do, for errors.
+const WHAT: &str = "asking telemetry";
 
 /// The same seconds of the same account are asked once, for all releases that want them: check interval, first window, and
 /// the one after the last.
@@ -57,14 +60,33 @@ impl<P: Ports> Pipeline<'_, P> {
             }
             groups.entry(slices).or_default().push(each);
         }
+        // All questions of the account are admitted together: half of a backlog tells nothing of how things stand now. What
+        // will be looked at is claimed with them, in the same round trip.
+        let calls = targets
+            .values()
+            .map(|targets| calls_to_measure(targets))
+            .sum();
+        let looks = due
+            .iter()
+            .filter(|(release, _)| wants_look(release, &[], &moment));
+        let looks = u32::try_from(looks.count()).unwrap_or(u32::MAX);
+        let wanted = [(Urgency::Check, calls), (Urgency::Look, looks)];
+        let reserved = self.cloudflare.reserve(WHAT, &wanted).await;
+        let admitted = match reserved {
+            Ok(()) if calls > 0 => self.cloudflare.admit(WHAT, Urgency::Check, calls).await,
+            other => other,
+        };
+        let admitted = &admitted;
         let asked: Asked<'_> = targets
             .iter()
             .map(|(slice, targets)| {
                 let times = (slice.1 * slice.0, slice.2 * slice.0);
                 let answer = async move {
-                    Rc::new(
-                        measure(&self.cloudflare, account, times, targets, Urgency::Check).await,
-                    )
+                    if let Err(error) = admitted {
+                        return Rc::new(Err(error.clone()));
+                    }
+                    let cloudflare = &self.cloudflare;
+                    Rc::new(measure(cloudflare, account, times, targets, Urgency::Admitted).await)
                 };
                 (*slice, answer.boxed_local().shared())
             })

@@ -18,8 +18,9 @@ use crate::store::{self, DeadLetter, StoreError};
 pub(super) const RETRY_DELAY_S: u32 = 10;
 /// How long an idempotency key is remembered.
 const KEYS_KEPT_MS: i64 = 24 * 3_600_000;
-/// Calls that the checks of a batch make, of one account and one window.
-const CALLS_OF_CHECKS: u32 = 3;
+/// Calls that the checks of a batch make at most in the common case, of one account and one window; more is claimed when
+/// it is known.
+const CALLS_OF_CHECKS: u32 = 4;
 /// The sweep sends what rings within this time too, so that nothing waits for the next sweep.
 const SWEEP_AHEAD_MS: i64 = 60_000;
 
@@ -122,10 +123,11 @@ impl<P: Ports> Pipeline<'_, P> {
         };
         let acts = u32::try_from(acts).unwrap_or(u32::MAX);
         let budget = self.cloudflare.budget();
-        let claim = budget.cost_us(Urgency::Normal, acts.saturating_mul(CALLS_OF_ACT));
+        let acts = acts.saturating_mul(CALLS_OF_ACT);
+        let claim = budget.cost_us(Urgency::Normal, acts);
         let checks = budget.cost_us(Urgency::Check, checks);
         let claim = std::array::from_fn(|i| claim[i] + checks[i]);
-        let rows = self.load_and_claim(&ids, Some(claim)).await?;
+        let rows = self.load_and_claim(&ids, Some((claim, acts))).await?;
         let now = self.ports.now();
         let mut early = Vec::new();
         let mut acts: BTreeMap<String, Vec<Input>> = BTreeMap::new();

@@ -182,17 +182,17 @@ impl<'a, P: Ports> Pipeline<'a, P> {
         self.load_and_claim(ids, None).await
     }
 
-    /// The same, claiming some of the call budget in the same round trip. What is not made of them is given back with
+    /// The same, claiming some of the call budget in the same round trip, with so many calls of acts among it. What is not made of them is given back with
     /// the next commit, or at the end of the invocation.
     pub(crate) async fn load_and_claim(
         &self,
         ids: &BTreeSet<String>,
-        claim: Option<Accounts>,
+        claim: Option<(Accounts, u32)>,
     ) -> Result<BTreeMap<String, Release>, StoreError> {
-        let statement = claim.map(|claim| store::claim_statement(self.ports.now(), claim));
+        let statement = claim.map(|(claim, _)| store::claim_statement(self.ports.now(), claim));
         let loaded = store::load(self.ports, ids, statement).await?;
-        if let (Some(claim), Some(accounts)) = (claim, loaded.accounts) {
-            self.cloudflare.budget().claimed(claim, accounts);
+        if let (Some((claim, acts)), Some(accounts)) = (claim, loaded.accounts) {
+            self.cloudflare.budget().claimed(claim, acts, accounts);
         }
         for detail in loaded.unreadable {
             self.ports.log(&json!({"log": "alert", "detail": detail}));

@@ -6,12 +6,14 @@ use serde_json::Value;
 use super::Pipeline;
 use super::ports::Ports;
 use super::start::Ground;
-use crate::cloudflare::{ApiError, ErrorKind, Version, stored_requests};
+use crate::cloudflare::{ApiError, ErrorKind, Urgency, Version, stored_requests};
 use crate::release::{
     Check, Facts, Holder, Learned, ListedVersion, Observability, Plan, Seen, Traffic, VersionParts,
     WorkerRef, newest_deployment, preflight, wanted_version,
 };
 
+/// Calls that it makes.
+const CALLS: u32 = 6;
 /// Traffic is counted over this long.
 const TRAFFIC_MS: i64 = 10 * 60_000;
 
@@ -89,6 +91,9 @@ impl<P: Ports> Pipeline<'_, P> {
     /// Reads everything that the preflight of a release looks at. What fails is part of the answer: nothing waits longer than
     /// two calls in a row, whatever does not answer.
     pub async fn survey(&self, worker: &WorkerRef, wanted: &str) -> Survey {
+        // One claim for all of it; should it fail, each call says so for itself.
+        let calls = [(Urgency::Normal, CALLS)];
+        self.cloudflare.reserve("preflight", &calls).await.ok();
         let until = self.ports.now() - self.config.telemetry_lag_ms;
         let ((ground, parts), observability, traffic) = join3(
             self.ground_and_parts(worker, wanted),

@@ -208,6 +208,7 @@ impl Draft {
             }
             Outcome::PutOff { retry_after_ms } => {
                 deploying.actor = None;
+                deploying.failing_since = None;
                 self.set_step(Step::Deploying(deploying));
                 self.next.progress.act_due_at = Some(now + retry_after_ms);
                 return Ok(());
@@ -222,10 +223,12 @@ impl Draft {
         let lease = deploying.actor.take();
         self.remember_write(lease, outcome);
         deploying.attempts += 1;
-        let (since, attempts) = (deploying.since, deploying.attempts);
+        let (since, attempts) = (
+            *deploying.failing_since.get_or_insert(now),
+            deploying.attempts,
+        );
         self.set_step(Step::Deploying(deploying));
-        // Time alone does not count: the call budget may have had no room for it.
-        if permanent || (now - since > DEPLOY_PATIENCE_MS && attempts > 1) {
+        if permanent || now - since > DEPLOY_PATIENCE_MS {
             self.go_back(Reason::DeployFailed, Some(detail.clone()), true);
             return Ok(());
         }

@@ -535,6 +535,7 @@ impl Draft {
             marker_version: progress.version,
             since: now,
             attempts: 0,
+            failing_since: None,
             actor: None,
             watch,
         });

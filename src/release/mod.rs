@@ -10,6 +10,8 @@ mod head;
 mod input;
 mod plan;
 mod preflight;
+#[cfg(test)]
+mod put_off_tests;
 mod soak;
 mod state;
 mod table;

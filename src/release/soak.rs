@@ -51,14 +51,16 @@ pub fn windows_due(release: &Release, moment: &Moment) -> Vec<Range<i64>> {
 }
 
 /// Cuts a range of windows into runs: the newest ones singly, those before them in powers of two that lie at multiples of
-/// themselves, so that releases which wait for the same windows ask the same questions. Who is behind asks for all at once.
+/// themselves, so that releases which wait for the same windows ask the same questions. Who is behind asks for all of those
+/// at once; what begins just now is told apart in any case, or a healthy past would hide it.
 fn runs(range: Range<i64>, behind: bool) -> Vec<Range<i64>> {
-    if behind && !range.is_empty() {
-        return vec![range];
-    }
     let fine_from = (range.end - FINE_WINDOWS).max(range.start);
     let mut runs = Vec::new();
     let mut at = range.start;
+    if behind && at < fine_from {
+        runs.push(at..fine_from);
+        at = fine_from;
+    }
     while at < range.end {
         let mut size = 1;
         while at < fine_from && at % (size * 2) == 0 && at + size * 2 <= fine_from {

@@ -245,6 +245,9 @@ pub struct Deploying {
     pub since: UnixMs,
     /// How often it was tried in vain.
     pub attempts: u32,
+    /// Since when nothing but failures came of it.
+    #[serde(default)]
+    pub failing_since: Option<UnixMs>,
     /// Who is at it now.
     pub actor: Option<Lease>,
     /// The soak of the stage before: its split still sends traffic to the new version, so it is still watched.
