@@ -154,7 +154,7 @@ fn hook_body(plan: &str, request: &Request<Vec<u8>>) -> Result<NewRelease, Probl
         let detail = "is not a field that is known here: the address names the plan";
         return Err(Problem::field("/plan", detail));
     }
-    parse(value).map_err(Problem::invalid)
+    parse(&value).map_err(Problem::invalid)
 }
 
 async fn submit<P: Ports>(
