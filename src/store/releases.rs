@@ -626,7 +626,7 @@ pub async fn last_seen(sql: &impl Sql, worker: &WorkerRef) -> Result<Option<Seen
 /// [`StoreError`]
 pub async fn queued_alarms(
     sql: &impl Sql,
-    workers: &BTreeSet<&WorkerRef>,
+    workers: &BTreeSet<WorkerRef>,
 ) -> Result<Vec<Alarm>, StoreError> {
     let workers = json!(workers).to_string();
     let rows = sql
