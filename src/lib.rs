@@ -11,6 +11,7 @@
 
 pub mod cloudflare;
 pub mod http;
+mod json;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod openapi;
 pub mod pipeline;

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::budget::{Accounts, Budget, Correction};
 use super::in_flight::InFlight;
+use crate::json;
 use crate::pipeline::config::{Config, Secret};
 use crate::pipeline::ports::{HttpError, HttpRequest, Ports};
 use crate::store;
@@ -222,6 +223,19 @@ impl<'a, P: Ports> Cloudflare<'a, P> {
     /// One call. `what` names it in errors; `until` is the moment by which its answer must be in, for callers that hold a
     /// lease.
     pub(super) async fn call<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        method: &'static str,
+        path: &str,
+        body: Option<&Value>,
+        when: (Urgency, Option<UnixMs>),
+    ) -> Result<T, ApiError> {
+        let result: Value = self.call_large(what, method, path, body, when).await?;
+        json::read(&result).map_err(|error| ApiError::unreadable(what, error))
+    }
+
+    /// The same for large answers: they are read straight from the text.
+    pub(super) async fn call_large<T: DeserializeOwned>(
         &self,
         what: &str,
         method: &'static str,

@@ -78,9 +78,7 @@ mod tests {
     use super::*;
 
     fn read(value: Value) -> Observability {
-        serde_json::from_value::<WireSettings>(value)
-            .unwrap()
-            .into()
+        crate::json::read::<WireSettings>(&value).unwrap().into()
     }
 
     #[test]

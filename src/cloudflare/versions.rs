@@ -110,9 +110,7 @@ mod tests {
 
     fn read(resources: &Value) -> VersionParts {
         let version = json!({"id": "v", "resources": resources});
-        serde_json::from_value::<WireVersion>(version)
-            .unwrap()
-            .into()
+        crate::json::read::<WireVersion>(&version).unwrap().into()
     }
 
     #[test]

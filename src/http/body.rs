@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::problem::Problem;
+use crate::json;
 use crate::release::FieldError;
 
 /// Reads a JSON body. `read_only`: top-level fields that answers carry and a request may therefore repeat.
@@ -19,7 +20,7 @@ pub fn json_body<T: DeserializeOwned>(
     if let Value::Object(fields) = &mut value {
         fields.retain(|name, _| !read_only.contains(&name.as_str()));
     }
-    parse(value).map_err(Problem::invalid)
+    parse(&value).map_err(Problem::invalid)
 }
 
 /// The JSON of a body, whatever it is.
@@ -45,62 +46,31 @@ pub fn json_value(request: &Request<Vec<u8>>) -> Result<Value, Problem> {
 ///
 /// # Errors
 /// Each field that is unknown, and the first that is wrong or missing.
-pub fn parse<T: DeserializeOwned>(value: Value) -> Result<T, Vec<FieldError>> {
-    let mut unknown = Vec::new();
-    let mut note = |path: serde_ignored::Path<'_>| unknown.push(ignored_pointer(&path));
-    let read = serde_path_to_error::deserialize(serde_ignored::Deserializer::new(value, &mut note));
-    let mut errors: Vec<FieldError> = unknown
-        .into_iter()
-        .map(|pointer| FieldError {
-            pointer,
-            detail: "is not a field that is known here".to_owned(),
-        })
-        .collect();
+pub fn parse<T: DeserializeOwned>(value: &Value) -> Result<T, Vec<FieldError>> {
+    let (read, notes) = json::read_noting(value);
+    let unknown = notes.unknown.into_iter().map(|pointer| FieldError {
+        pointer,
+        detail: "is not a field that is known here".to_owned(),
+    });
+    let mut errors: Vec<FieldError> = unknown.collect();
     match read {
         Ok(value) if errors.is_empty() => return Ok(value),
         Ok(_) => (),
-        Err(error) => errors.push(wrong_field(&error)),
+        Err(error) => errors.push(wrong_field(&error, notes.wrong)),
     }
     Err(errors)
 }
 
-fn wrong_field(error: &serde_path_to_error::Error<serde_json::Error>) -> FieldError {
-    use serde_path_to_error::Segment;
-    let detail = error.inner().to_string();
-    let mut pointer = String::new();
-    for segment in error.path() {
-        pointer += &match segment {
-            Segment::Seq { index } => step(&index.to_string()),
-            Segment::Map { key } => step(key),
-            Segment::Enum { variant } => step(variant),
-            Segment::Unknown => String::new(),
-        };
-    }
+fn wrong_field(error: &serde_json::Error, mut pointer: String) -> FieldError {
+    let detail = error.to_string();
     // serde says of a missing field only where it is missing; point at the place where it belongs.
     if let Some(field) = detail
         .strip_prefix("missing field `")
         .and_then(|rest| rest.split('`').next())
     {
-        pointer += &step(field);
+        pointer += &json::step(field);
     }
     FieldError { pointer, detail }
-}
-
-fn ignored_pointer(path: &serde_ignored::Path<'_>) -> String {
-    use serde_ignored::Path;
-    match path {
-        Path::Root => String::new(),
-        Path::Seq { parent, index } => format!("{}/{index}", ignored_pointer(parent)),
-        Path::Map { parent, key } => ignored_pointer(parent) + &step(key),
-        Path::Some { parent }
-        | Path::NewtypeStruct { parent }
-        | Path::NewtypeVariant { parent } => ignored_pointer(parent),
-    }
-}
-
-/// One step of a JSON pointer.
-fn step(name: &str) -> String {
-    format!("/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
 #[cfg(test)]
@@ -119,7 +89,7 @@ mod tests {
     fn pointers(change: impl Fn(&mut Value)) -> Vec<String> {
         let mut value = plan();
         change(&mut value);
-        parse::<Plan>(value)
+        parse::<Plan>(&value)
             .unwrap_err()
             .into_iter()
             .map(|error| error.pointer)

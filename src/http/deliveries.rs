@@ -150,7 +150,7 @@ pub async fn list<P: Ports>(
     let query = Query::read(request, &known)?;
     let text = |name: &str| query.get(name).unwrap_or_default().to_owned();
     let state = text("state");
-    if !state.is_empty() && serde_json::from_value::<DeliveryState>(state.clone().into()).is_err() {
+    if !state.is_empty() && crate::json::read::<DeliveryState>(&state.clone().into()).is_err() {
         return Err(bad("state", "pending, delivered or failed"));
     }
     let kind = text("type");

@@ -38,16 +38,20 @@ impl<P: Ports> Pipeline<'_, P> {
             accounts.entry(account).or_default().push(due);
         }
         let checks = accounts
-            .iter()
-            .map(|(account, due)| self.check_account(account, due));
+            .into_iter()
+            .map(async |(account, due)| self.check_account(&account, due).await);
         join_all(checks).await.into_iter().collect()
     }
 
-    async fn check_account(&self, account: &str, due: &[Due]) -> Result<(), StoreError> {
+    async fn check_account(&self, account: &str, due: Vec<Due>) -> Result<(), StoreError> {
         let moment = self.moment();
         let mut targets: BTreeMap<Slice, Vec<Target>> = BTreeMap::new();
         // Releases that wait for the same slices are settled together, and never with a slower neighbour's.
-        let mut groups: BTreeMap<Vec<Slice>, Vec<&Due>> = BTreeMap::new();
+        let mut groups: BTreeMap<Vec<Slice>, Vec<Due>> = BTreeMap::new();
+        let looks = due
+            .iter()
+            .filter(|(release, _)| wants_look(release, &[], &moment))
+            .count();
         for each in due {
             let interval = each.0.origin.plan.check_interval.ms();
             let slices: Vec<Slice> = windows_due(&each.0, &moment)
@@ -66,10 +70,7 @@ impl<P: Ports> Pipeline<'_, P> {
             .values()
             .map(|targets| calls_to_measure(targets))
             .sum();
-        let looks = due
-            .iter()
-            .filter(|(release, _)| wants_look(release, &[], &moment));
-        let looks = u32::try_from(looks.count()).unwrap_or(u32::MAX);
+        let looks = u32::try_from(looks).unwrap_or(u32::MAX);
         let wanted = [(Urgency::Check, calls), (Urgency::Look, looks)];
         let reserved = self.cloudflare.reserve(WHAT, &wanted).await;
         let admitted = match reserved {
@@ -92,8 +93,8 @@ impl<P: Ports> Pipeline<'_, P> {
             })
             .collect();
         let settled = groups
-            .iter()
-            .map(|(slices, due)| self.check_group(slices, due, &asked, &moment));
+            .into_iter()
+            .map(async |(slices, due)| self.check_group(&slices, due, &asked, &moment).await);
         join_all(settled).await.into_iter().collect()
     }
 
@@ -102,7 +103,7 @@ impl<P: Ports> Pipeline<'_, P> {
     async fn check_group(
         &self,
         slices: &[Slice],
-        due: &[&Due],
+        due: Vec<Due>,
         asked: &Asked<'_>,
         moment: &Moment,
     ) -> Result<(), StoreError> {
@@ -111,10 +112,10 @@ impl<P: Ports> Pipeline<'_, P> {
         let mut at_once = Vec::new();
         let mut looking = Vec::new();
         for (release, due_at) in due {
-            let (windows, failure) = windows_of(release, slices, &answers);
-            let look = wants_look(release, &windows, moment);
+            let (windows, failure) = windows_of(&release, slices, &answers);
+            let look = wants_look(&release, &windows, moment);
             let input = Input::Checked {
-                due_at: *due_at,
+                due_at,
                 windows,
                 asked_at: moment.now,
                 failure,
@@ -129,7 +130,7 @@ impl<P: Ports> Pipeline<'_, P> {
         // A violation does not wait for a neighbour whose deployments are looked at.
         let later = join_all(looking.into_iter().map(async |(release, mut input)| {
             if let Input::Checked { look, .. } = &mut input {
-                *look = Some(self.look(release).await);
+                *look = Some(self.look(&release).await);
             }
             self.settle_checks(vec![(release, input)]).await
         }));
@@ -138,15 +139,12 @@ impl<P: Ports> Pipeline<'_, P> {
         later.into_iter().collect()
     }
 
-    async fn settle_checks(&self, checks: Vec<(&Release, Input)>) -> Result<(), StoreError> {
-        let rows = checks
-            .iter()
-            .map(|(release, _)| (release.id().to_owned(), (*release).clone()));
-        let rows: BTreeMap<String, Release> = rows.collect();
-        let inputs = checks
-            .into_iter()
-            .map(|(release, input)| (release.id().to_owned(), vec![input]));
-        let inputs = inputs.collect();
+    async fn settle_checks(&self, checks: Vec<(Release, Input)>) -> Result<(), StoreError> {
+        let (mut rows, mut inputs) = (BTreeMap::new(), BTreeMap::new());
+        for (release, input) in checks {
+            inputs.insert(release.id().to_owned(), vec![input]);
+            rows.insert(release.id().to_owned(), release);
+        }
         self.settle_and_act(rows, inputs).await
     }
 

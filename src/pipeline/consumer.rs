@@ -127,10 +127,11 @@ impl<P: Ports> Pipeline<'_, P> {
         let claim = budget.cost_us(Urgency::Normal, acts);
         let checks = budget.cost_us(Urgency::Check, checks);
         let claim = std::array::from_fn(|i| claim[i] + checks[i]);
-        let rows = self.load_and_claim(&ids, Some((claim, acts))).await?;
+        let mut rows = self.load_and_claim(&ids, Some((claim, acts))).await?;
         let now = self.ports.now();
         let mut early = Vec::new();
         let mut acts: BTreeMap<String, Vec<Input>> = BTreeMap::new();
+        let mut actors: BTreeMap<String, Release> = BTreeMap::new();
         let mut checks = Vec::new();
         let mut queued: Vec<Release> = Vec::new();
         for (kind, id, due_at) in messages {
@@ -149,15 +150,17 @@ impl<P: Ports> Pipeline<'_, P> {
                     queued.push(release.clone());
                 }
                 MessageKind::Transition => {
+                    actors.insert(id.to_owned(), release.clone());
                     acts.insert(id.to_owned(), vec![Input::ActDue { due_at }]);
                 }
-                MessageKind::Check => checks.push((release.clone(), due_at)),
+                // The last kind, and one alarm of it: nobody looks for the row after this.
+                MessageKind::Check => checks.extend(rows.remove(id).map(|row| (row, due_at))),
             }
         }
         self.send(&early).await;
         let starts = join_all(queued.iter().map(|release| self.start_queued(release)));
         let (acted, checked, started) = futures_util::join!(
-            self.settle_and_act(rows.clone(), acts),
+            self.settle_and_act(actors, acts),
             self.check(checks),
             starts
         );

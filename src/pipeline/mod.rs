@@ -13,11 +13,13 @@ mod start;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures_util::future::{FutureExt as _, LocalBoxFuture, join, join_all};
-use serde_json::json;
+use futures_util::future::{FutureExt as _, LocalBoxFuture, join, join_all, join3};
+use serde_json::{Value, json};
 
 use crate::cloudflare::{Accounts, Cloudflare};
-use crate::release::{Decision, Input, Moment, Refusal, Release, SYSTEM, WorkerRef, decide_all};
+use crate::release::{
+    Decision, Input, Moment, Refusal, Release, SYSTEM, Status, WorkerRef, decide_all,
+};
 use crate::store::{self, Owed, StoreError, Write};
 use config::Config;
 use message::{Message, MessageKind};
@@ -53,6 +55,62 @@ pub struct Settled {
     pub acts: bool,
 }
 
+/// What was decided for one release.
+#[derive(Debug)]
+struct Decided {
+    id: String,
+    decision: Option<Decision>,
+    fates: Vec<Result<(), Refusal>>,
+}
+
+impl Decided {
+    /// It is to go back, and whoever commits this is to do it.
+    fn goes_back(&self) -> bool {
+        let decision = self.decision.as_ref();
+        decision.is_some_and(|decision| decision.act.is_some() && is_going_back(&decision.release))
+    }
+}
+
+fn is_going_back(release: &Release) -> bool {
+    matches!(release.progress.status, Status::Reverting(_))
+}
+
+/// What came of a settlement, with what is still to be done about it.
+#[derive(Debug, Default)]
+struct Outcome {
+    settled: Vec<Settled>,
+    error: Option<StoreError>,
+    aftermath: Aftermath,
+}
+
+/// What follows commits. Safe to lose: the rows hold it all.
+#[derive(Debug, Default)]
+struct Aftermath {
+    lines: Vec<Value>,
+    messages: Vec<Message>,
+    /// Workers that nobody holds any more.
+    freed: BTreeSet<WorkerRef>,
+    owed: Vec<Owed>,
+}
+
+impl Aftermath {
+    fn add(&mut self, before: Option<&Release>, decision: &Decision) {
+        let release = &decision.release;
+        self.lines.extend(log::lines(decision));
+        for kind in [MessageKind::Transition, MessageKind::Check] {
+            let alarm = kind.alarm(release);
+            if let Some(due_at) = alarm
+                && alarm != before.and_then(|row| kind.alarm(row))
+            {
+                self.messages.push(Message::new(kind, release.id(), due_at));
+            }
+        }
+        if release.is_over() && before.is_some_and(|row| !row.is_over()) {
+            self.freed.insert(release.origin.plan.worker.clone());
+        }
+    }
+}
+
 impl<'a, P: Ports> Pipeline<'a, P> {
     /// A pipeline over some ports.
     #[must_use]
@@ -73,37 +131,71 @@ impl<'a, P: Ports> Pipeline<'a, P> {
     /// winners have work to do; what was not committed may be given again.
     pub async fn settle(
         &self,
+        rows: BTreeMap<String, Release>,
+        inputs: BTreeMap<String, Vec<Input>>,
+    ) -> (Vec<Settled>, Option<StoreError>) {
+        let decided = self.decide(&rows, &inputs);
+        let outcome = self.settle_decided(rows, inputs, decided).await;
+        self.follow_up(outcome.aftermath).await;
+        (outcome.settled, outcome.error)
+    }
+
+    fn decide(
+        &self,
+        rows: &BTreeMap<String, Release>,
+        inputs: &BTreeMap<String, Vec<Input>>,
+    ) -> Vec<Decided> {
+        let moment = self.moment();
+        let rows = inputs
+            .iter()
+            .filter_map(|(id, inputs)| Some((rows.get(id)?, inputs)));
+        let decided = rows.map(|(row, inputs)| {
+            let (mut decision, fates) = decide_all(row, inputs, &moment);
+            if let Some(decision) = &mut decision {
+                decision.release.progress.seq = row.progress.seq + 1;
+            }
+            Decided {
+                id: row.id().to_owned(),
+                decision,
+                fates,
+            }
+        });
+        decided.collect()
+    }
+
+    /// Commits what was decided; whoever loses a race is decided on again. What follows the commits is left to the caller,
+    /// who may have something more urgent to do.
+    async fn settle_decided(
+        &self,
         mut rows: BTreeMap<String, Release>,
         mut inputs: BTreeMap<String, Vec<Input>>,
-    ) -> (Vec<Settled>, Option<StoreError>) {
-        let mut settled = Vec::new();
+        mut decided: Vec<Decided>,
+    ) -> Outcome {
+        let mut outcome = Outcome::default();
         for _ in 0..DECIDE_TRIES {
-            let moment = self.moment();
-            let mut decided: Vec<(Decision, Vec<Result<(), Refusal>>)> = Vec::new();
-            for (id, inputs) in &inputs {
-                let Some(row) = rows.get(id) else { continue };
-                match decide_all(row, inputs, &moment) {
-                    (Some(mut decision), fates) => {
-                        decision.release.progress.seq = row.progress.seq + 1;
-                        decided.push((decision, fates));
-                    }
-                    (None, fates) => settled.push(Settled {
+            let mut decisions = Vec::new();
+            for each in decided {
+                match (each.decision, rows.get(&each.id)) {
+                    (Some(decision), _) => decisions.push((decision, each.fates)),
+                    (None, Some(row)) => outcome.settled.push(Settled {
                         release: row.clone(),
-                        fates,
+                        fates: each.fates,
                         acts: false,
                     }),
+                    (None, None) => (),
                 }
             }
-            if decided.is_empty() {
-                return (settled, None);
+            if decisions.is_empty() {
+                return outcome;
             }
             // A crash at this commit leaves either nothing or whole decisions with their alarms, which the sweep finds.
-            let (won, error) = self.commit(&rows, &decided).await;
+            let (committed, error) = self.commit(&decisions).await;
             let mut lost = BTreeMap::new();
-            for (decision, fates) in decided {
+            for (decision, fates) in decisions {
                 let id = decision.release.id().to_owned();
-                if won.contains(&id) {
-                    settled.push(Settled {
+                if committed.won.contains(&id) {
+                    outcome.aftermath.add(rows.get(&id), &decision);
+                    outcome.settled.push(Settled {
                         acts: decision.act.is_some(),
                         release: decision.release,
                         fates,
@@ -112,12 +204,17 @@ impl<'a, P: Ports> Pipeline<'a, P> {
                     lost.insert(id, decision);
                 }
             }
-            if error.is_some() || lost.is_empty() {
-                return (settled, error);
+            outcome.aftermath.owed.extend(committed.owed);
+            outcome.error = error;
+            if outcome.error.is_some() || lost.is_empty() {
+                return outcome;
             }
             rows = match self.load(&lost.keys().cloned().collect()).await {
                 Ok(rows) => rows,
-                Err(error) => return (settled, Some(error)),
+                Err(error) => {
+                    outcome.error = Some(error);
+                    return outcome;
+                }
             };
             // A start that lost although its row has not moved could not win the Worker; deciding again can't help.
             for (id, decision) in lost {
@@ -127,7 +224,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
                             && row.progress.seq + 1 == decision.release.progress.seq =>
                     {
                         let fates = inputs.remove(&id).into_iter().flatten();
-                        settled.push(Settled {
+                        outcome.settled.push(Settled {
                             release: row.clone(),
                             fates: fates.map(|_| Err(Refusal::Held)).collect(),
                             acts: false,
@@ -136,21 +233,21 @@ impl<'a, P: Ports> Pipeline<'a, P> {
                     _ => (),
                 }
             }
-            inputs.retain(|id, _| {
-                rows.contains_key(id) && settled.iter().all(|settled| settled.release.id() != id)
-            });
+            let settled: BTreeSet<&str> = outcome.settled.iter().map(|s| s.release.id()).collect();
+            inputs.retain(|id, _| rows.contains_key(id) && !settled.contains(id.as_str()));
+            decided = self.decide(&rows, &inputs);
         }
         let contended = inputs.into_keys().next().unwrap_or_default();
-        (settled, Some(StoreError::Contended(contended)))
+        outcome.error = Some(StoreError::Contended(contended));
+        outcome
     }
 
     async fn commit(
         &self,
-        before: &BTreeMap<String, Release>,
-        decided: &[(Decision, Vec<Result<(), Refusal>>)],
-    ) -> (BTreeSet<String>, Option<StoreError>) {
+        decisions: &[(Decision, Vec<Result<(), Refusal>>)],
+    ) -> (store::Committed, Option<StoreError>) {
         let at = self.ports.now();
-        let writes: Vec<Write<'_>> = decided
+        let writes: Vec<Write<'_>> = decisions
             .iter()
             .map(|(decision, _)| Write {
                 decision,
@@ -160,18 +257,11 @@ impl<'a, P: Ports> Pipeline<'a, P> {
             .collect();
         let correction = self.cloudflare.take_correction();
         let first = correction.map(store::correct_statement);
-        let (store::Committed { won, owed }, error) =
-            store::commit(self.ports, &writes, first).await;
+        let (committed, error) = store::commit(self.ports, &writes, first).await;
         if let (Some(correction), Some(_)) = (correction, &error) {
             self.cloudflare.budget().give_back(correction);
         }
-        let winners: Vec<&Decision> = decided
-            .iter()
-            .map(|(decision, _)| decision)
-            .filter(|decision| won.contains(decision.release.id()))
-            .collect();
-        self.committed(before, &winners, &owed).await;
-        (won, error)
+        (committed, error)
     }
 
     /// Loads releases, and tells of rows that can't be read.
@@ -202,51 +292,35 @@ impl<'a, P: Ports> Pipeline<'a, P> {
 
     /// What follows a commit: log lines, messages for the alarms that changed, and for what subscribers are owed. A message
     /// that can't be sent costs a minute, until the sweep sends it again.
-    pub(crate) async fn committed(
-        &self,
-        before: &BTreeMap<String, Release>,
-        winners: &[&Decision],
-        owed: &[Owed],
-    ) {
-        let mut messages = Vec::new();
-        for decision in winners {
-            let release = &decision.release;
-            for line in log::lines(decision) {
-                self.ports.log(&line);
+    async fn follow_up(&self, aftermath: Aftermath) {
+        let mut messages = aftermath.messages;
+        messages.extend(self.next_in_line(&aftermath.freed).await);
+        // The sends are under way while the lines are written.
+        let lines = async {
+            for line in &aftermath.lines {
+                self.ports.log(line);
             }
-            for kind in [MessageKind::Transition, MessageKind::Check] {
-                let alarm = kind.alarm(release);
-                let earlier = before.get(release.id()).and_then(|row| kind.alarm(row));
-                if let Some(due_at) = alarm
-                    && alarm != earlier
-                {
-                    messages.push(Message::new(kind, release.id(), due_at));
-                }
-            }
-        }
-        messages.extend(self.next_in_line(before, winners).await);
-        join(self.send(&messages), self.send_owed(owed)).await;
+        };
+        join3(self.send(&messages), self.send_owed(&aftermath.owed), lines).await;
+    }
+
+    /// The same for a release that was created together with its start.
+    pub(crate) async fn started(&self, decision: &Decision, owed: Vec<Owed>) {
+        let mut aftermath = Aftermath {
+            owed,
+            ..Aftermath::default()
+        };
+        aftermath.add(None, decision);
+        self.follow_up(aftermath).await;
     }
 
     /// Calls for the queued releases of Workers that have just become free; whose turn it is they find out themselves. A
     /// call that is lost here comes with the next sweep, for their alarms stand.
-    async fn next_in_line(
-        &self,
-        before: &BTreeMap<String, Release>,
-        winners: &[&Decision],
-    ) -> Vec<Message> {
-        let ended = winners
-            .iter()
-            .map(|decision| &decision.release)
-            .filter(|release| {
-                release.is_over() && before.get(release.id()).is_some_and(|row| !row.is_over())
-            });
-        let workers: BTreeSet<&WorkerRef> =
-            ended.map(|release| &release.origin.plan.worker).collect();
-        if workers.is_empty() {
+    async fn next_in_line(&self, freed: &BTreeSet<WorkerRef>) -> Vec<Message> {
+        if freed.is_empty() {
             return Vec::new();
         }
-        match store::queued_alarms(self.ports, &workers).await {
+        match store::queued_alarms(self.ports, freed).await {
             Ok(alarms) => alarms
                 .iter()
                 .map(|alarm| Message::new(alarm.kind, &alarm.release, alarm.due_at))
@@ -277,30 +351,53 @@ impl<'a, P: Ports> Pipeline<'a, P> {
     }
 
     /// Settles inputs, and lets those who got a lease act at once; what they report is settled as it arrives, never with
-    /// the slowest.
+    /// the slowest. Whoever is to go back is committed first and does not wait for its neighbours.
     ///
     /// # Errors
     /// [`StoreError`] of the settlement; of those of the reports only a log line tells, since the alarms stand.
     pub async fn settle_and_act(
         &self,
-        rows: BTreeMap<String, Release>,
-        inputs: BTreeMap<String, Vec<Input>>,
+        mut rows: BTreeMap<String, Release>,
+        mut inputs: BTreeMap<String, Vec<Input>>,
     ) -> Result<(), StoreError> {
-        let (settled, error) = self.settle(rows, inputs).await;
-        let mut actors: Vec<&Release> = settled
+        let decided = self.decide(&rows, &inputs);
+        let (mut urgent, others): (Vec<_>, Vec<_>) =
+            decided.into_iter().partition(Decided::goes_back);
+        if urgent.is_empty() || others.is_empty() {
+            urgent.extend(others);
+            let outcome = self.settle_decided(rows, inputs, urgent).await;
+            return self.act_and_follow_up(outcome).await;
+        }
+        let (mut urgent_rows, mut urgent_inputs) = (BTreeMap::new(), BTreeMap::new());
+        for Decided { id, .. } in &urgent {
+            urgent_rows.extend(rows.remove_entry(id));
+            urgent_inputs.extend(inputs.remove_entry(id));
+        }
+        let outcome = self
+            .settle_decided(urgent_rows, urgent_inputs, urgent)
+            .await;
+        let rest = async {
+            let outcome = self.settle_decided(rows, inputs, others).await;
+            self.act_and_follow_up(outcome).await
+        };
+        let (first, rest) = join(self.act_and_follow_up(outcome), rest).await;
+        first.and(rest)
+    }
+
+    async fn act_and_follow_up(&self, outcome: Outcome) -> Result<(), StoreError> {
+        let mut actors: Vec<&Release> = outcome
+            .settled
             .iter()
             .filter(|s| s.acts)
             .map(|s| &s.release)
             .collect();
         // Reverts first; the client lets them overtake in its waiting line, too.
-        actors.sort_by_key(|release| release.progress.status.name() != "reverting");
-        join_all(
-            actors
-                .into_iter()
-                .map(|release| self.act_and_report(release)),
-        )
-        .await;
-        error.map_or(Ok(()), Err)
+        actors.sort_by_key(|release| !is_going_back(release));
+        let acts = actors
+            .into_iter()
+            .map(|release| self.act_and_report(release));
+        join(join_all(acts), self.follow_up(outcome.aftermath)).await;
+        outcome.error.map_or(Ok(()), Err)
     }
 
     /// Acts for a release and settles the report; the report may hand this caller the next lease (a refused split turns

@@ -20,9 +20,10 @@ pub use hooks::{
 };
 pub use plans::{Precondition, StoredPlan, delete_plan, get_plan, list_plans, put_plan};
 pub use releases::{
-    Alarm, Committed, DeadLetter, Idempotency, Loaded, ReleaseFilter, Remembered, StoredEvent,
-    Write, commit, commit_statements, contenders, create, dead_letters, delete_staged, due_alarms,
-    events, forget_keys, has_active, last_seen, list, load, queued_alarms, remembered, windows,
+    Alarm, CommitPart, Committed, DeadLetter, Idempotency, Loaded, ReleaseFilter, Remembered,
+    StoredEvent, Write, commit, commit_statements, contenders, create, dead_letters, delete_staged,
+    due_alarms, events, forget_keys, has_active, last_seen, list, load, queued_alarms, remembered,
+    windows,
 };
 pub use row::StoreError;
 pub use subscribers::{

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::budget::accounts;
 use super::deliveries::{OWE, OWED, Owed, TELL, owed};
-use super::row::{StoreError, json, number, text};
+use super::row::{StoreError, json, json_often, number, text};
 use crate::cloudflare::Accounts;
 use crate::pipeline::message::MessageKind;
 use crate::pipeline::ports::{Param, Row, Sql, SqlError, Statement};
@@ -15,7 +15,9 @@ use crate::release::{Decision, Judged, NewEvent, Release, ReleaseView, SCHEMA, S
 use crate::time::UnixMs;
 use crate::webhook::Asked;
 
-// Each statement takes the whole batch of decisions as one JSON parameter, so their number does not grow with it.
+// Each statement takes the whole batch as one JSON parameter, so their number does not grow with it; and of each decision only
+// what it needs, for SQLite takes every parameter apart anew. What is stored as JSON stands in them as a text, which it does
+// not take apart at all.
 // The first one is the guard: it inserts a decision row only for a release that is still at the sequence that was loaded,
 // and for a start only if nobody else holds the Worker. All others join that row by its fresh id, so the writes of a
 // decision that lost match nothing, and those of its neighbours go through. The release itself is held to its sequence
@@ -30,21 +32,21 @@ const GUARD: &str = "INSERT INTO decisions (release, seq, decision_id, version, 
     ON CONFLICT (release, seq) DO NOTHING";
 const RELEASE: &str = "UPDATE releases SET progress = x.progress, state = x.state, version = x.version, seq = x.seq,
         act_due_at = x.act_due_at, check_due_at = x.check_due_at, ended_at = x.ended_at
-    FROM (SELECT j.value->>'id' AS id, j.value->'progress' AS progress, j.value->>'state' AS state,
+    FROM (SELECT j.value->>'id' AS id, j.value->>'progress' AS progress, j.value->>'state' AS state,
             j.value->>'version' AS version, j.value->>'seq' AS seq, j.value->>'act_due_at' AS act_due_at,
             j.value->>'check_due_at' AS check_due_at, j.value->>'ended_at' AS ended_at
         FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id' AND d.seq = j.value->>'seq'
             AND d.decision_id = j.value->>'decision_id') x
     WHERE releases.id = x.id AND releases.seq = x.seq - 1";
 const WINDOWS: &str = "INSERT INTO windows (release, window_index, stage, body)
-    SELECT d.release, w.value->>'index', w.value->>'stage', w.value->'body'
+    SELECT d.release, j.value->>'index', j.value->>'stage', j.value->>'body'
     FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id' AND d.seq = j.value->>'seq'
-        AND d.decision_id = j.value->>'decision_id', json_each(j.value->'windows') w
+        AND d.decision_id = j.value->>'decision_id'
     WHERE 1 ON CONFLICT (release, window_index) DO NOTHING";
 const EVENTS: &str = "INSERT INTO events (release, sequence, body)
-    SELECT d.release, e.value->>'sequence', e.value
+    SELECT d.release, j.value->>'sequence', j.value->>'body'
     FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id' AND d.seq = j.value->>'seq'
-        AND d.decision_id = j.value->>'decision_id', json_each(j.value->'events') e
+        AND d.decision_id = j.value->>'decision_id'
     WHERE 1 ON CONFLICT (release, sequence) DO NOTHING";
 const WON: &str =
     "SELECT d.release FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id'
@@ -113,34 +115,194 @@ pub struct Write<'a> {
     pub at: UnixMs,
 }
 
-impl Write<'_> {
-    fn param(&self) -> Value {
-        let release = &self.decision.release;
-        let progress = &release.progress;
-        let windows: Vec<Value> = self
-            .decision
-            .judged
-            .iter()
-            .map(|judged| json!({"index": judged.window.index, "stage": judged.stage, "body": judged}))
-            .collect();
-        // The release as subscribers are told of it; only if there is something to tell.
-        let tells = !self.decision.events.is_empty();
-        let view = tells.then(|| ReleaseView::from(release));
-        let asked = Asked::by(release, self.at).filter(|_| tells);
-        json!({
-            "id": release.id(), "seq": progress.seq, "decision_id": self.decision_id, "version": progress.version,
-            "at": self.at, "starts": self.decision.starts, "progress": progress, "state": progress.status.name(),
-            "act_due_at": progress.act_due_at, "check_due_at": progress.check_due_at, "ended_at": progress.ended_at,
-            "windows": windows, "events": self.decision.events, "view": view, "asked": asked,
-        })
+/// What a statement of a commit takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitPart {
+    /// One entry for each decision: what names it.
+    Decisions,
+    /// One entry for each decision: the release afterwards.
+    Releases,
+    /// One entry for each judged window.
+    Windows,
+    /// One entry for each event.
+    Events,
+}
+
+#[derive(Serialize)]
+struct DecisionEntry<'a> {
+    id: &'a str,
+    seq: u64,
+    decision_id: &'a str,
+    version: u32,
+    at: UnixMs,
+    starts: bool,
+}
+
+#[derive(Serialize)]
+struct ReleaseEntry<'a> {
+    id: &'a str,
+    seq: u64,
+    decision_id: &'a str,
+    version: u32,
+    state: &'static str,
+    act_due_at: Option<UnixMs>,
+    check_due_at: Option<UnixMs>,
+    ended_at: Option<UnixMs>,
+    progress: String,
+}
+
+#[derive(Serialize)]
+struct WindowEntry<'a> {
+    id: &'a str,
+    seq: u64,
+    decision_id: &'a str,
+    index: i64,
+    stage: usize,
+    body: String,
+}
+
+#[derive(Serialize)]
+struct EventEntry<'a> {
+    id: &'a str,
+    seq: u64,
+    decision_id: &'a str,
+    sequence: u64,
+    r#type: &'a str,
+    body: String,
+    /// The release as subscribers are told of it.
+    view: &'a str,
+    /// The approval that it waits for.
+    asked: Option<&'a str>,
+}
+
+/// JSON arrays in the making: what each part of a commit takes.
+#[derive(Clone, Debug, Default)]
+struct Params([String; 4]);
+
+impl Params {
+    fn push(&mut self, part: CommitPart, entry: &impl Serialize) -> Result<(), StoreError> {
+        let array = &mut self.0[part as usize];
+        array.push(if array.is_empty() { '[' } else { ',' });
+        array.push_str(&written(entry)?);
+        Ok(())
+    }
+
+    /// Adds what another one holds; answers whether there was room.
+    fn append(&mut self, other: &Self) -> bool {
+        let mut pairs = self.0.iter().zip(&other.0);
+        if !pairs.all(|(array, more)| array.len() + more.len() < MAX_PARAM_BYTES) {
+            return false;
+        }
+        for (array, more) in self.0.iter_mut().zip(&other.0) {
+            match more.strip_prefix('[') {
+                Some(entries) if !array.is_empty() => {
+                    array.push(',');
+                    array.push_str(entries);
+                }
+                _ => array.push_str(more),
+            }
+        }
+        true
+    }
+
+    fn statement(&self, text: &'static str, part: CommitPart) -> Statement {
+        let array = &self.0[part as usize];
+        let open = if array.is_empty() { "[" } else { array };
+        Statement::new(text, vec![Param::Text(format!("{open}]"))])
+    }
+
+    /// The two that say who is to be told, and who won.
+    fn look(&self) -> [Statement; 2] {
+        let [.., owed, won] = commit_statements();
+        [owed, won].map(|(text, part)| self.statement(text, part))
     }
 }
 
-/// The statements of a commit: a constant number, whatever the number of decisions. The last one says who won, the one
-/// before it who is to be told.
+/// JSON as it is stored.
+fn written(value: &impl Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(value)
+        .map_err(|error| StoreError::Row(format!("it can't be written as JSON: {error}")))
+}
+
+impl Write<'_> {
+    fn params(&self) -> Result<Params, StoreError> {
+        let release = &self.decision.release;
+        let progress = &release.progress;
+        let (id, seq, decision_id) = (release.id(), progress.seq, self.decision_id.as_str());
+        let mut params = Params::default();
+        params.push(
+            CommitPart::Decisions,
+            &DecisionEntry {
+                id,
+                seq,
+                decision_id,
+                version: progress.version,
+                at: self.at,
+                starts: self.decision.starts,
+            },
+        )?;
+        params.push(
+            CommitPart::Releases,
+            &ReleaseEntry {
+                id,
+                seq,
+                decision_id,
+                version: progress.version,
+                state: progress.status.name(),
+                act_due_at: progress.act_due_at,
+                check_due_at: progress.check_due_at,
+                ended_at: progress.ended_at,
+                progress: written(progress)?,
+            },
+        )?;
+        for judged in &self.decision.judged {
+            let entry = WindowEntry {
+                id,
+                seq,
+                decision_id,
+                index: judged.window.index,
+                stage: judged.stage,
+                body: written(judged)?,
+            };
+            params.push(CommitPart::Windows, &entry)?;
+        }
+        if self.decision.events.is_empty() {
+            return Ok(params);
+        }
+        let view = written(&ReleaseView::from(release))?;
+        let asked = Asked::by(release, self.at).as_ref().map(written);
+        let asked = asked.transpose()?;
+        for event in &self.decision.events {
+            let entry = EventEntry {
+                id,
+                seq,
+                decision_id,
+                sequence: event.sequence,
+                r#type: &event.kind,
+                body: written(event)?,
+                view: &view,
+                asked: asked.as_deref(),
+            };
+            params.push(CommitPart::Events, &entry)?;
+        }
+        Ok(params)
+    }
+}
+
+/// The statements of a commit, and what each takes: a constant number, whatever the number of decisions. The last one says who
+/// won, the one before it who is to be told.
 #[must_use]
-pub fn commit_statements() -> [&'static str; 8] {
-    [GUARD, RELEASE, WINDOWS, EVENTS, OWE, TELL, OWED, WON]
+pub fn commit_statements() -> [(&'static str, CommitPart); 8] {
+    [
+        (GUARD, CommitPart::Decisions),
+        (RELEASE, CommitPart::Releases),
+        (WINDOWS, CommitPart::Windows),
+        (EVENTS, CommitPart::Events),
+        (OWE, CommitPart::Events),
+        (TELL, CommitPart::Events),
+        (OWED, CommitPart::Events),
+        (WON, CommitPart::Decisions),
+    ]
 }
 
 /// What a commit brought about.
@@ -161,16 +323,24 @@ pub async fn commit(
     first: Option<Statement>,
 ) -> (Committed, Option<StoreError>) {
     let mut committed = Committed::default();
+    let mut batches: Vec<Params> = Vec::new();
+    for write in writes {
+        let params = match write.params() {
+            Ok(params) => params,
+            Err(error) => return (committed, Some(error)),
+        };
+        if !batches.last_mut().is_some_and(|last| last.append(&params)) {
+            batches.push(params);
+        }
+    }
     let mut first = first;
-    for chunk in chunks(writes.iter().map(Write::param)) {
+    for params in batches {
         let first = first.take();
         let statements = || {
-            let ours = commit_statements()
-                .map(|text| Statement::new(text, vec![Param::Text(chunk.clone())]));
+            let ours = commit_statements().map(|(text, part)| params.statement(text, part));
             first.clone().into_iter().chain(ours).collect()
         };
-        let look = [OWED, WON].map(|text| Statement::new(text, vec![Param::Text(chunk.clone())]));
-        match write_and_look(sql, statements, &look).await {
+        match write_and_look(sql, statements, || params.look()).await {
             Ok(more) => {
                 committed.won.extend(more.won);
                 committed.owed.extend(more.owed);
@@ -213,24 +383,23 @@ pub async fn create(
         "answer": idempotency.map(|i| &i.answer),
     }])
     .to_string();
-    let start = start.map(|start| Value::Array(vec![start.param()]).to_string());
-    let look = match &start {
-        Some(start) => [(OWED, start), (WON, start)],
-        None => [(NOBODY, &row), (EXISTS, &row)],
+    let start = start.map(Write::params).transpose()?;
+    let with = |text| Statement::new(text, vec![Param::Text(row.clone())]);
+    let look = || match &start {
+        Some(start) => start.look(),
+        None => [NOBODY, EXISTS].map(with),
     };
-    let look = look.map(|(text, param)| Statement::new(text, vec![Param::Text(param.clone())]));
     let statements = || {
-        let with = |text, param: &String| Statement::new(text, vec![Param::Text(param.clone())]);
-        let mut statements = vec![with(CREATE, &row)];
+        let mut statements = vec![with(CREATE)];
         if let Some(start) = &start {
-            let parts = [GUARD, RELEASE, WINDOWS, EVENTS, OWE, TELL];
-            statements.extend(parts.map(|text| with(text, start)));
+            let [parts @ .., _, _] = commit_statements();
+            statements.extend(parts.map(|(text, part)| start.statement(text, part)));
         }
-        statements.push(with(REMEMBER, &row));
-        statements.extend(look.clone());
+        statements.push(with(REMEMBER));
+        statements.extend(look());
         statements
     };
-    let committed = write_and_look(sql, statements, &look).await?;
+    let committed = write_and_look(sql, statements, look).await?;
     Ok((!committed.won.is_empty()).then_some(committed.owed))
 }
 
@@ -281,7 +450,7 @@ pub async fn delete_staged(sql: &impl Sql, release: &Release) -> Result<(), Stor
 async fn write_and_look(
     sql: &impl Sql,
     statements: impl Fn() -> Vec<Statement>,
-    look: &[Statement; 2],
+    look: impl Fn() -> [Statement; 2],
 ) -> Result<Committed, StoreError> {
     let read = |rows: &[Vec<Row>]| {
         let [.., told, won] = rows else {
@@ -301,7 +470,7 @@ async fn write_and_look(
             Ok(rows) => return read(&rows),
             Err(failed) => error = failed,
         }
-        if let Ok(rows) = sql.batch(look.to_vec()).await {
+        if let Ok(rows) = sql.batch(look().to_vec()).await {
             let committed = read(&rows)?;
             if !committed.won.is_empty() {
                 return Ok(committed);
@@ -343,8 +512,8 @@ pub struct Loaded {
 
 fn release(row: &Row) -> Result<Release, StoreError> {
     let release = Release {
-        origin: json(row, "origin")?,
-        progress: json(row, "progress")?,
+        origin: json_often(row, "origin")?,
+        progress: json_often(row, "progress")?,
     };
     if release.progress.schema > SCHEMA {
         let schema = release.progress.schema;
@@ -457,7 +626,7 @@ pub async fn last_seen(sql: &impl Sql, worker: &WorkerRef) -> Result<Option<Seen
 /// [`StoreError`]
 pub async fn queued_alarms(
     sql: &impl Sql,
-    workers: &BTreeSet<&WorkerRef>,
+    workers: &BTreeSet<WorkerRef>,
 ) -> Result<Vec<Alarm>, StoreError> {
     let workers = json!(workers).to_string();
     let rows = sql

@@ -51,11 +51,9 @@ pub(super) fn subscriber(row: &Row) -> Result<Subscriber, StoreError> {
         StoreError::Row(format!("column {column} of a subscriber holds {value}"))
     };
     let format = named("format")?;
-    let format: Format =
-        serde_json::from_value(format.1.clone()).map_err(|_| unreadable(format))?;
+    let format: Format = crate::json::read(&format.1).map_err(|_| unreadable(format))?;
     let state = named("state")?;
-    let state: SubscriberState =
-        serde_json::from_value(state.1.clone()).map_err(|_| unreadable(state))?;
+    let state: SubscriberState = crate::json::read(&state.1).map_err(|_| unreadable(state))?;
     Ok(Subscriber {
         id: text(row, "id")?.to_owned(),
         url: text(row, "url")?.to_owned(),

@@ -26,6 +26,7 @@ use hmd::pipeline::ports::{
 };
 use hmd::pipeline::{Fate, Incoming, Lane, Pipeline};
 use hmd::simulator::{Behavior, BehaviorPatch, Cloudflare, VersionSpec, WorkerPatch, WorkerSpec};
+use hmd::store::CommitPart;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -480,11 +481,14 @@ impl World {
         self.db.execute_batch(sql).unwrap();
     }
 
-    /// Sends the statements of a commit once more, as after an unknown outcome.
+    /// Sends the statements of a commit once more, as after an unknown outcome: one without windows and events.
     pub fn replay_commit(&self, decisions: &Value) {
-        let param = rusqlite::types::Value::from(decisions.to_string());
-        for sql in hmd::store::commit_statements() {
-            query(&self.db, sql, std::slice::from_ref(&param));
+        for (sql, part) in hmd::store::commit_statements() {
+            let param = match part {
+                CommitPart::Decisions | CommitPart::Releases => decisions.to_string(),
+                CommitPart::Windows | CommitPart::Events => "[]".to_owned(),
+            };
+            query(&self.db, sql, &[param.into()]);
         }
     }
 

@@ -136,7 +136,7 @@ pub(super) async fn ask<P: Ports>(
     });
     let path = format!("/accounts/{account}/workers/observability/telemetry/query");
     let answer: WireAnswer = cloudflare
-        .call(WHAT, "POST", &path, Some(&body), (Urgency::Admitted, None))
+        .call_large(WHAT, "POST", &path, Some(&body), (Urgency::Admitted, None))
         .await?;
     read(answer, (from, to), question)
 }

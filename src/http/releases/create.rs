@@ -1,6 +1,6 @@
 //! `POST /v1/releases`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use ::http::{Request, Response, StatusCode, header};
 use serde::Deserialize;
@@ -154,7 +154,7 @@ fn hook_body(plan: &str, request: &Request<Vec<u8>>) -> Result<NewRelease, Probl
         let detail = "is not a field that is known here: the address names the plan";
         return Err(Problem::field("/plan", detail));
     }
-    parse(value).map_err(Problem::invalid)
+    parse(&value).map_err(Problem::invalid)
 }
 
 async fn submit<P: Ports>(
@@ -257,9 +257,7 @@ async fn make<P: Ports>(pipeline: &Pipeline<'_, P>, body: NewRelease, sender: &S
         // Row and start are one batch: a crash leaves both or neither, and the alarm in the row starts the work.
         let owed = store::create(pipeline.ports, &release, Some(&write), memory.as_ref()).await?;
         if let Some(owed) = owed {
-            pipeline
-                .committed(&BTreeMap::new(), &[&decision], &owed)
-                .await;
+            pipeline.started(&decision, owed).await;
             return created(&decision.release);
         }
         // Lost: to the same request sent twice, or to another release that has just started.

@@ -236,7 +236,7 @@ fn known_state(query: &Query) -> Result<String, Problem> {
     let Some(state) = query.get("state") else {
         return Ok(String::new());
     };
-    let known: Result<State, _> = serde_json::from_value(state.into());
+    let known: Result<State, _> = crate::json::read(&state.into());
     known
         .map(|_| state.to_owned())
         .map_err(|_| bad("state", "the name of a state, such as rolling_out"))
