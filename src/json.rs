@@ -134,7 +134,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             Value::Array(items) => {
                 let mut left = Items {
                     of: self,
-                    items,
+                    values: items,
                     next: 0,
                 };
                 let read = visitor.visit_seq(&mut left)?;
@@ -148,7 +148,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             }
             Value::Object(fields) => visitor.visit_map(Fields {
                 of: self,
-                fields: fields.iter(),
+                pairs: fields.iter(),
                 value: None,
             }),
         }
@@ -210,7 +210,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
 
 struct Items<'a> {
     of: Reader<'a>,
-    items: &'a [Value],
+    values: &'a [Value],
     next: usize,
 }
 
@@ -221,7 +221,7 @@ impl<'de> SeqAccess<'de> for &mut Items<'_> {
         &mut self,
         seed: S,
     ) -> Result<Option<S::Value>, Error> {
-        let Some(value) = self.items.get(self.next) else {
+        let Some(value) = self.values.get(self.next) else {
             return Ok(None);
         };
         let item = Reader {
@@ -234,13 +234,13 @@ impl<'de> SeqAccess<'de> for &mut Items<'_> {
     }
 
     fn size_hint(&self) -> Option<usize> {
-        Some(self.items.len() - self.next)
+        Some(self.values.len() - self.next)
     }
 }
 
 struct Fields<'a> {
     of: Reader<'a>,
-    fields: serde_json::map::Iter<'a>,
+    pairs: serde_json::map::Iter<'a>,
     value: Option<(&'a str, &'a Value)>,
 }
 
@@ -251,7 +251,7 @@ impl<'de> MapAccess<'de> for Fields<'_> {
         &mut self,
         seed: S,
     ) -> Result<Option<S::Value>, Error> {
-        let Some((name, value)) = self.fields.next() else {
+        let Some((name, value)) = self.pairs.next() else {
             return Ok(None);
         };
         self.value = Some((name, value));

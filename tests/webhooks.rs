@@ -601,7 +601,7 @@ fn whatever_call_fails_every_event_arrives() {
                 break;
             }
             assert_eq!(world.finish(&release)["state"], "succeeded");
-            world.run_for(50 * MINUTE);
+            world.run_for(40 * MINUTE);
             let mut told: BTreeMap<u64, BTreeSet<String>> = BTreeMap::new();
             for one in got(&world, HOOK) {
                 assert!(verified(&one, &secret));

@@ -77,8 +77,8 @@ mod tests {
 
     use super::*;
 
-    fn read(value: Value) -> Observability {
-        crate::json::read::<WireSettings>(&value).unwrap().into()
+    fn read(value: &Value) -> Observability {
+        crate::json::read::<WireSettings>(value).unwrap().into()
     }
 
     #[test]
@@ -88,7 +88,7 @@ mod tests {
             json!({"observability": null, "logpush": false}),
             json!({"observability": {"enabled": null, "logs": null}}),
         ] {
-            assert_eq!(read(nothing), Observability::default());
+            assert_eq!(read(&nothing), Observability::default());
         }
     }
 
@@ -104,6 +104,6 @@ mod tests {
             invocation_logs: Some(true),
             logs_head_sampling_rate: Some(1.0),
         };
-        assert_eq!(read(said), expected);
+        assert_eq!(read(&said), expected);
     }
 }

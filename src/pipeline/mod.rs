@@ -290,18 +290,29 @@ impl<'a, P: Ports> Pipeline<'a, P> {
         Ok(loaded.releases)
     }
 
-    /// What follows a commit: log lines, messages for the alarms that changed, and for what subscribers are owed. A message
-    /// that can't be sent costs a minute, until the sweep sends it again.
+    /// What follows a commit: messages for the alarms that changed and for what subscribers are owed, and log lines. A
+    /// message that can't be sent costs a minute, until the sweep sends it again.
     async fn follow_up(&self, aftermath: Aftermath) {
-        let mut messages = aftermath.messages;
-        messages.extend(self.next_in_line(&aftermath.freed).await);
         // The sends are under way while the lines are written.
-        let lines = async {
-            for line in &aftermath.lines {
-                self.ports.log(line);
-            }
+        let send = self.send(&aftermath.messages);
+        let others = self.tell_others(&aftermath);
+        let lines = async { self.write(&aftermath.lines) };
+        join3(send, others, lines).await;
+    }
+
+    /// Tells those who wait for a Worker that has become free, and the deliveries of what subscribers are owed.
+    async fn tell_others(&self, aftermath: &Aftermath) {
+        let line = async {
+            let messages = self.next_in_line(&aftermath.freed).await;
+            self.send(&messages).await;
         };
-        join3(self.send(&messages), self.send_owed(&aftermath.owed), lines).await;
+        join(line, self.send_owed(&aftermath.owed)).await;
+    }
+
+    fn write(&self, lines: &[Value]) {
+        for line in lines {
+            self.ports.log(line);
+        }
     }
 
     /// The same for a release that was created together with its start.
@@ -393,10 +404,18 @@ impl<'a, P: Ports> Pipeline<'a, P> {
             .collect();
         // Reverts first; the client lets them overtake in its waiting line, too.
         actors.sort_by_key(|release| !is_going_back(release));
+        if actors.is_empty() {
+            self.follow_up(outcome.aftermath).await;
+            return outcome.error.map_or(Ok(()), Err);
+        }
+        // Whoever dies in an act is woken by the alarm of its lease: that message goes out before, all else can wait.
+        self.send(&outcome.aftermath.messages).await;
         let acts = actors
             .into_iter()
             .map(|release| self.act_and_report(release));
-        join(join_all(acts), self.follow_up(outcome.aftermath)).await;
+        let others = self.tell_others(&outcome.aftermath);
+        let lines = async { self.write(&outcome.aftermath.lines) };
+        join3(join_all(acts), others, lines).await;
         outcome.error.map_or(Ok(()), Err)
     }
 

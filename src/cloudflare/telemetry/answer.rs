@@ -38,10 +38,16 @@ struct Cell {
 impl Answer {
     /// The groups that have a count, of one script.
     pub(super) fn groups<'a>(&'a self, script: &'a str) -> impl Iterator<Item = &'a Group> {
-        let counts = self.values.get("n").into_iter().flatten();
+        let first = Group {
+            script: script.to_owned(),
+            version: String::new(),
+        };
+        // Groups are in order: those of a script stand together, and the others need not be looked at.
+        let counts = self.values.get("n").into_iter();
         counts
+            .flat_map(move |counts| counts.range(first.clone()..))
             .map(|(at, _)| at)
-            .filter(move |at| at.script == script)
+            .take_while(move |at| at.script == script)
     }
 
     /// Stored events of a group.
@@ -218,14 +224,21 @@ impl WireAggregate {
         clippy::cast_sign_loss,
         reason = "rounded, clamped at 0, and far below 2^53"
     )]
-    fn cell(&self, interval: f64) -> Option<(Group, Cell)> {
-        let group = |key: &str| {
-            let group = self.groups.iter().find(|group| group.key == key)?;
-            group.value.as_str().map(str::to_owned)
-        };
+    fn cell(self, interval: f64) -> Option<(Group, Cell)> {
+        let (mut script, mut version) = (None, None);
+        for group in self.groups {
+            let place = match group.key.as_str() {
+                "$metadata.service" => &mut script,
+                "$workers.scriptVersion.id" => &mut version,
+                _ => continue,
+            };
+            if let Value::String(value) = group.value {
+                place.get_or_insert(value);
+            }
+        }
         let at = Group {
-            script: group("$metadata.service")?,
-            version: group("$workers.scriptVersion.id")?,
+            script: script?,
+            version: version?,
         };
         // Cloudflare's count is weighted by the sample interval; what is judged is the events that are stored.
         let weighted = self.count.or(self.value).unwrap_or(0.0);
