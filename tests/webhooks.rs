@@ -428,6 +428,25 @@ fn a_slow_receiver_is_tried_apart_until_it_answers_again() {
 }
 
 #[test]
+fn calls_on_their_way_when_their_subscriber_times_out_go_to_the_slow_queue() {
+    let world = World::new();
+    let (id, _) = subscribe(&world, &json!({"url": HOOK}));
+    receiver(&world, HOOK, |_| Reaction::Hangs);
+    // More than a batch holds.
+    for _ in 0..150 {
+        test_message(&world, &id);
+    }
+    world.run_for(1_000);
+    // The first batch finds out, and the other one does not ask again; each of the two slow batches asks once.
+    assert_eq!(got(&world, HOOK).len(), 3);
+    assert_eq!(subscriber(&world, &id)["slow"], true);
+    assert_eq!(
+        deliveries(&world, &id, "?state=pending&limit=100").len(),
+        100
+    );
+}
+
+#[test]
 fn of_an_answer_the_first_kilobyte_is_kept() {
     let world = World::new();
     let (id, _) = subscribe(&world, &json!({"url": HOOK}));
