@@ -428,22 +428,35 @@ fn a_slow_receiver_is_tried_apart_until_it_answers_again() {
 }
 
 #[test]
-fn calls_on_their_way_when_their_subscriber_times_out_go_to_the_slow_queue() {
+fn a_call_on_its_way_when_its_subscriber_times_out_goes_to_the_slow_queue() {
+    use hmd::pipeline::ports::QueueName;
+
     let world = World::new();
     let (id, _) = subscribe(&world, &json!({"url": HOOK}));
-    receiver(&world, HOOK, |_| Reaction::Hangs);
-    // More than a batch holds.
-    for _ in 0..150 {
-        test_message(&world, &id);
-    }
+    receiver(&world, HOOK, |nth| match nth {
+        0 => Reaction::Hangs,
+        _ => Reaction::Status(200, ""),
+    });
+    test_message(&world, &id);
+    test_message(&world, &id);
+    // A batch that is full takes one of them only.
+    let later = world.queue.borrow_mut().pop().unwrap();
+    assert_eq!(later.queue, QueueName::Deliveries);
     world.run_for(1_000);
-    // The first batch finds out, and the other one does not ask again; each of the two slow batches asks once.
-    assert_eq!(got(&world, HOOK).len(), 3);
     assert_eq!(subscriber(&world, &id)["slow"], true);
-    assert_eq!(
-        deliveries(&world, &id, "?state=pending&limit=100").len(),
-        100
-    );
+    world.queue.borrow_mut().push(later);
+    let slow = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&slow);
+    world.set_rule(move |call| {
+        if matches!(call, Call::Send(QueueName::SlowDeliveries)) {
+            counted.set(counted.get() + 1);
+        }
+        None
+    });
+    world.run_for(1_000);
+    assert!(slow.get() > 0, "the fast queue does not wait for it again");
+    assert_eq!(got(&world, HOOK).len(), 2);
+    assert_eq!(subscriber(&world, &id)["slow"], false);
 }
 
 #[test]

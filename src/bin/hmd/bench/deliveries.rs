@@ -338,10 +338,9 @@ async fn soonest(
     let got = receivers.with(std::mem::take);
     let took = first_arrivals(&got, 1)?;
     counted(&took, events)?;
-    Ok(took
-        .values()
+    took.values()
         .map(|(told, arrived)| Ok(ms(*arrived - told.at_ms()?)))
-        .collect::<Result<_>>()?)
+        .collect()
 }
 
 /// Lets many events happen at once, to all subscribers.
@@ -383,7 +382,12 @@ async fn burst(bench: &Installation, receivers: &Receivers, releases: &[String])
     eprintln!(
         "  after {:.1} s those that answer had all; {:.1} s of CPU",
         began.elapsed().as_secs_f64(),
-        (bench.hmd.runtime.cpu_time() - cpu).as_secs_f64()
+        bench
+            .hmd
+            .runtime
+            .cpu_time()
+            .saturating_sub(cpu)
+            .as_secs_f64()
     );
     tokio::time::sleep(WATCHED.saturating_sub(began.elapsed())).await;
     let batches: Vec<Late> = serde_json::from_str(&bench.hmd.get("/bench/batches").await?)?;
