@@ -428,6 +428,38 @@ fn a_slow_receiver_is_tried_apart_until_it_answers_again() {
 }
 
 #[test]
+fn a_call_on_its_way_when_its_subscriber_times_out_goes_to_the_slow_queue() {
+    use hmd::pipeline::ports::QueueName;
+
+    let world = World::new();
+    let (id, _) = subscribe(&world, &json!({"url": HOOK}));
+    receiver(&world, HOOK, |nth| match nth {
+        0 => Reaction::Hangs,
+        _ => Reaction::Status(200, ""),
+    });
+    test_message(&world, &id);
+    test_message(&world, &id);
+    // A batch that is full takes one of them only.
+    let later = world.queue.borrow_mut().pop().unwrap();
+    assert_eq!(later.queue, QueueName::Deliveries);
+    world.run_for(1_000);
+    assert_eq!(subscriber(&world, &id)["slow"], true);
+    world.queue.borrow_mut().push(later);
+    let slow = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&slow);
+    world.set_rule(move |call| {
+        if matches!(call, Call::Send(QueueName::SlowDeliveries)) {
+            counted.set(counted.get() + 1);
+        }
+        None
+    });
+    world.run_for(1_000);
+    assert!(slow.get() > 0, "the fast queue does not wait for it again");
+    assert_eq!(got(&world, HOOK).len(), 2);
+    assert_eq!(subscriber(&world, &id)["slow"], false);
+}
+
+#[test]
 fn of_an_answer_the_first_kilobyte_is_kept() {
     let world = World::new();
     let (id, _) = subscribe(&world, &json!({"url": HOOK}));

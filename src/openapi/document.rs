@@ -17,6 +17,7 @@ pub struct Document<'a> {
     security: Value,
     tags: Value,
     paths: Paths<'a>,
+    webhooks: Value,
     components: Value,
 }
 
@@ -57,6 +58,7 @@ pub fn document<'a>(operations: &'a [Operation], components: &Map<String, Value>
             .map(|(name, description)| json!({"name": name, "description": description}))
             .into(),
         paths: Paths(operations),
+        webhooks: super::webhooks::webhooks(),
         components: json!({
             "schemas": components,
             "responses": {"Problem": problem("Anything else that goes wrong; status 500 is a fault of HMD itself.", &[])},

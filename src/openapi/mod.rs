@@ -10,6 +10,7 @@ mod operation;
 mod operations;
 mod parameters;
 mod types;
+mod webhooks;
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};

@@ -204,6 +204,10 @@ impl<P: Ports> Pipeline<'_, P> {
         group: Vec<Leased>,
         results: mpsc::UnboundedSender<Outcome>,
     ) {
+        // It timed out while these calls were on their way: were they tried here, each batch would wait for it anew.
+        if lane == Lane::Fast && group.iter().any(|leased| leased.subscriber.slow) {
+            return self.put_back(&group, self.ports.now(), true).await;
+        }
         let mut waiting = group.into_iter();
         while let Some(leased) = waiting.next() {
             let now = self.ports.now();

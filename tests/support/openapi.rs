@@ -31,6 +31,23 @@ pub fn check(method: &str, path: &str, status: u16, content_type: &str, body: &[
     }
 }
 
+/// Fails unless the document has this webhook.
+///
+/// # Panics
+/// With all that differs.
+pub fn check_webhook(content_type: &str, body: &str) {
+    let said = CONTRACT.with(|contract| {
+        let content = &contract.document["webhooks"]["event"]["post"]["requestBody"]["content"];
+        let schema = content
+            .get(content_type)
+            .ok_or("the content type is not documented")?;
+        contract.validate(&schema["schema"], body.as_bytes())
+    });
+    if let Err(difference) = said {
+        panic!("a webhook against schemas/openapi.json: {difference}\n{content_type}\n{body}");
+    }
+}
+
 /// The document, as it is committed.
 pub fn document() -> Value {
     CONTRACT.with(|contract| contract.document.clone())
@@ -114,10 +131,19 @@ impl Contract {
         if media_type == "application/problem+json" && body["status"] != status {
             return Err("the problem has another status".to_owned());
         }
-        let key = content["schema"].to_string();
-        let validator = self.validator(key, &content["schema"])?;
+        self.errors(&content["schema"], &body)
+    }
+
+    fn validate(&self, schema: &Value, body: &[u8]) -> Result<(), String> {
+        let body: Value =
+            serde_json::from_slice(body).map_err(|error| format!("not JSON: {error}"))?;
+        self.errors(schema, &body)
+    }
+
+    fn errors(&self, schema: &Value, body: &Value) -> Result<(), String> {
+        let validator = self.validator(schema.to_string(), schema)?;
         let errors: Vec<String> = validator
-            .iter_errors(&body)
+            .iter_errors(body)
             .map(|error| format!("{}: {error}", error.instance_path()))
             .collect();
         if errors.is_empty() {

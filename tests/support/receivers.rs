@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hmd::pipeline::ports::{HttpError, WebhookAnswer, WebhookRequest};
 use serde_json::Value;
 
-use super::World;
+use super::{World, openapi};
 
 /// What a receiver answers.
 #[derive(Clone, Debug)]
@@ -41,6 +41,11 @@ impl Got {
 impl World {
     /// What a receiver makes of a request.
     pub(super) fn react(&self, request: &WebhookRequest) -> Result<WebhookAnswer, HttpError> {
+        let content_type = request
+            .headers
+            .iter()
+            .find(|(name, _)| *name == "content-type");
+        openapi::check_webhook(content_type.map_or("", |(_, value)| value), &request.body);
         let nth = self
             .got
             .borrow()

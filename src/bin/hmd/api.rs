@@ -100,6 +100,37 @@ impl Hmd {
         self.0.call(Method::POST, &path, Some(body)).await
     }
 
+    /// Gives a release a command: `pause`, `promote` and so on.
+    pub async fn command(&self, id: &str, verb: &str) -> Result<()> {
+        let path = format!("/v1/releases/{id}/{verb}");
+        self.0
+            .call::<Value>(Method::POST, &path, None)
+            .await
+            .map(drop)
+    }
+
+    /// Lets an address hear of everything; answers the subscriber's id.
+    pub async fn subscribe(&self, url: &str) -> Result<String> {
+        let body = json!({"url": url, "events": ["*"]});
+        let subscriber: Value = self
+            .0
+            .call(Method::POST, "/v1/subscribers", Some(body))
+            .await?;
+        let id = subscriber["id"]
+            .as_str()
+            .context("a subscriber without an id")?;
+        Ok(id.to_owned())
+    }
+
+    /// Ends that.
+    pub async fn unsubscribe(&self, id: &str) -> Result<()> {
+        let path = format!("/v1/subscribers/{id}");
+        self.0
+            .call::<Value>(Method::DELETE, &path, None)
+            .await
+            .map(drop)
+    }
+
     /// A release as it is now.
     pub async fn release(&self, id: &str) -> Result<Release> {
         self.0

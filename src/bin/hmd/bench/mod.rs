@@ -2,6 +2,7 @@
 
 mod cloud;
 mod consumer;
+mod deliveries;
 mod figures;
 mod size;
 
@@ -9,7 +10,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use futures_util::stream::{StreamExt as _, TryStreamExt as _, iter};
 use serde_json::{Value, json};
 use sysinfo::System;
@@ -48,20 +49,61 @@ const POLL: Duration = Duration::from_millis(20);
 /// Releases that are started at the same time.
 const STARTS_IN_FLIGHT: usize = 4;
 
+/// What stands before a consumer and counts.
+const PROBE: (&str, &str) = ("probe.js", include_str!("probe.js"));
+
 /// The options of `hmd bench`.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// Also print what the Workers runtime logs
     #[arg(long, short)]
     verbose: bool,
+    /// Measure only this
+    #[arg(long)]
+    only: Option<Part>,
+}
+
+/// What can be measured by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Reverts, checks and sizes.
+    Checks,
+    /// Webhooks.
+    Deliveries,
 }
 
 /// Measures, and prints a table. It is an error if an aim is missed.
 pub async fn run(arguments: &BenchArgs) -> Result<()> {
     let project = Project::find()?;
     let load_before = System::load_average().one;
-    let bench = Bench::start(&project, arguments.verbose).await?;
+    let is_wanted = |part| arguments.only.is_none_or(|only| only == part);
+    let mut figures = Vec::new();
+    if is_wanted(Part::Checks) {
+        figures.extend(checks(&project, arguments.verbose).await?);
+    }
+    if is_wanted(Part::Deliveries) {
+        figures.extend(deliveries::measure(&project, arguments.verbose).await?);
+    }
 
+    let cores = std::thread::available_parallelism()?;
+    let load_after = System::load_average().one;
+    crate::say(&format!(
+        "{cores} cores; load {load_before:.1} before, {load_after:.1} after (its own included)\n\n{}",
+        figures::table(&figures)
+    ));
+    match figures.iter().filter(|figure| figure.is_missed()).count() {
+        0 => Ok(()),
+        missed => Err(Failure::new(
+            format!("{missed} of the aims are missed"),
+            "try again when nothing else runs; if it stays, something has become slower",
+        )
+        .into()),
+    }
+}
+
+/// What checks and reverts cost, and the Worker's size.
+async fn checks(project: &Project, verbose: bool) -> Result<Vec<Figure>> {
+    let bench = Bench::start(project, verbose).await?;
     eprintln!(
         "{} releases turn bad",
         ONE_BY_ONE + AT_ONCE.iter().sum::<usize>()
@@ -73,7 +115,7 @@ pub async fn run(arguments: &BenchArgs) -> Result<()> {
     let mut figures = rate(&rounds);
     figures.extend(costs(&rounds));
     figures.extend(latency(&reverts));
-    let bytes = size::uploaded_bytes(&project).await?;
+    let bytes = size::uploaded_bytes(project).await?;
     let kilobytes = bytes / 1_000.0;
     let shown = format!("{kilobytes:.0} KB");
     figures.push(Figure::at_most(
@@ -82,23 +124,9 @@ pub async fn run(arguments: &BenchArgs) -> Result<()> {
         kilobytes,
         350.0,
     ));
-
-    let cores = std::thread::available_parallelism()?;
-    let load_after = System::load_average().one;
-    crate::say(&format!(
-        "{cores} cores; load {load_before:.1} before, {load_after:.1} after (its own included)\n\n{}",
-        figures::table(&figures)
-    ));
     bench.hmd.runtime.stop().await?;
     bench.empty.runtime.stop().await?;
-    match figures.iter().filter(|figure| figure.is_missed()).count() {
-        0 => Ok(()),
-        missed => Err(Failure::new(
-            format!("{missed} of the aims are missed"),
-            "try again when nothing else runs; if it stays, something has become slower",
-        )
-        .into()),
-    }
+    Ok(figures)
 }
 
 /// A round of HMD's with what reached Cloudflare, and one of the empty consumer right after it.
@@ -219,6 +247,29 @@ fn latency(reverts: &Reverts) -> Vec<Figure> {
     ]
 }
 
+/// Starts HMD behind the probe, in a state directory of its own, on a Cloudflare of its own.
+async fn start_hmd(
+    project: &Project,
+    state: &str,
+    verbose: bool,
+) -> Result<(Cloud, Consumer, Hmd, StateDir)> {
+    let state = StateDir::fresh(&project.hidden(state)).await?;
+    let port = runtime::free_port(0)?;
+    // Nothing from the environment: a bench must not depend on it, nor ever hold a real token.
+    let url = format!("http://127.0.0.1:{port}");
+    let mut settings = Settings::resolve(|_| None, [("PUBLIC_URL", url)], state.path())?;
+    let cloud = Cloud::start(settings.secret(CLOUDFLARE_API_TOKEN)).await?;
+    settings.set("CLOUDFLARE_API_BASE_URL", cloud.api_url());
+    settings.set("TELEMETRY_LAG", format!("{}s", TELEMETRY_LAG.as_secs()));
+    // Starting hundreds of releases at once takes more calls than Cloudflare allows; what is measured takes few.
+    settings.set("CLOUDFLARE_CALLS_PER_5MIN", "1000000");
+    let around = [("entry.js", include_str!("hmd.js")), PROBE];
+    let hmd =
+        Runtime::start_without_cron(project, &state, port, &settings, verbose, &around).await?;
+    let api = Hmd::new(hmd.url(), settings.secret(HMD_API_TOKEN))?;
+    Ok((cloud, Consumer::new(hmd, "hmd-checks")?, api, state))
+}
+
 struct Bench {
     cloud: Cloud,
     hmd: Consumer,
@@ -229,34 +280,19 @@ struct Bench {
 
 impl Bench {
     async fn start(project: &Project, verbose: bool) -> Result<Self> {
-        let state = StateDir::fresh(&project.hidden("bench/hmd")).await?;
-        let port = runtime::free_port(0)?;
-        // Nothing from the environment: a bench must not depend on it, nor ever hold a real token.
-        let url = format!("http://127.0.0.1:{port}");
-        let mut settings = Settings::resolve(|_| None, [("PUBLIC_URL", url)], state.path())?;
-        let cloud = Cloud::start(settings.secret(CLOUDFLARE_API_TOKEN)).await?;
-        settings.set("CLOUDFLARE_API_BASE_URL", cloud.api_url());
-        settings.set("TELEMETRY_LAG", format!("{}s", TELEMETRY_LAG.as_secs()));
-        // Starting hundreds of releases at once takes more calls than Cloudflare allows; what is measured takes few.
-        settings.set("CLOUDFLARE_CALLS_PER_5MIN", "1000000");
-        let probe = ("probe.js", include_str!("probe.js"));
-        let around = [("entry.js", include_str!("hmd.js")), probe];
-        let hmd =
-            Runtime::start_without_cron(project, &state, port, &settings, verbose, &around).await?;
-        let api = Hmd::new(hmd.url(), settings.secret(HMD_API_TOKEN))?;
-
+        let (cloud, hmd, api, state) = start_hmd(project, "bench/hmd", verbose).await?;
         let other = StateDir::fresh(&project.hidden("bench/empty")).await?;
         let settings = Settings::resolve(|_| None, [], other.path())?;
         let modules = [
             ("entry.js", include_str!("empty.js")),
-            probe,
+            PROBE,
             ("wrangler.toml", include_str!("empty.toml")),
         ];
         let port = runtime::free_port(0)?;
         let empty = Runtime::start_other(project, &other, port, &settings, &modules).await?;
         Ok(Self {
             cloud,
-            hmd: Consumer::new(hmd, "hmd-checks")?,
+            hmd,
             api,
             empty: Consumer::new(empty, "empty-checks")?,
             _states: [state, other],

@@ -20,6 +20,14 @@ function counted(binding, names, count) {
   });
 }
 
+// How long after the moment that each message is for its batch was done with. Those that came too early are only sent on.
+function lateness(batch, { start_ms, end_ms }) {
+  return batch.messages
+    .map((message) => JSON.parse(message.body).due_at)
+    .filter((due_at) => due_at <= start_ms)
+    .map((due_at) => end_ms - due_at);
+}
+
 export function probe(Consumer) {
   return class extends WorkerEntrypoint {
     #consumer(seen) {
@@ -46,6 +54,7 @@ export function probe(Consumer) {
       const seen = { queue: batch.queue, size: batch.messages.length, d1: 0, sends: 0, start_ms: Date.now() };
       await this.#consumer(seen).queue(batch);
       seen.end_ms = Date.now();
+      seen.late_ms = lateness(batch, seen);
       batches.push(seen);
     }
 
