@@ -341,7 +341,7 @@ pub struct Loaded {
     pub accounts: Option<Accounts>,
 }
 
-fn release(row: &Row) -> Result<Release, StoreError> {
+pub(super) fn release(row: &Row) -> Result<Release, StoreError> {
     let release = Release {
         origin: json(row, "origin")?,
         progress: json(row, "progress")?,
@@ -371,6 +371,11 @@ fn loaded<'a>(rows: impl Iterator<Item = &'a Row>) -> Loaded {
         }
     }
     loaded
+}
+
+/// The statement that loads one release.
+pub(super) fn load_one(id: &str) -> Statement {
+    Statement::new(LOAD, vec![json!([id]).to_string().into()])
 }
 
 /// Loads releases by id; unknown ones are left out. A claim on the call budget (its statement) goes with it in the same
