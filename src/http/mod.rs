@@ -1,9 +1,10 @@
-//! The HTTP API: routes, bearer authentication, problem details. Knows requests and answers as values only; the runtime
+//! The HTTP API and the dashboard: routes, bearer authentication, problem details. Knows requests and answers as values only; the runtime
 //! ring carries them.
 
 pub(crate) mod approvals;
 mod body;
 mod conditional;
+pub(crate) mod dashboard;
 pub(crate) mod deliveries;
 pub(crate) mod hooks;
 pub(crate) mod plans;
@@ -24,6 +25,8 @@ use crate::pipeline::Pipeline;
 use crate::pipeline::config::Config;
 use crate::pipeline::ports::Ports;
 
+use dashboard::Page;
+pub use dashboard::sign_in_path;
 pub use problem::Problem;
 use route::Route;
 
@@ -43,6 +46,12 @@ pub async fn handle<P: Ports>(
     config: &Result<Config, Vec<String>>,
     request: &Request<Vec<u8>>,
 ) -> Response<Vec<u8>> {
+    if let (Some(page), Ok(config)) = (Page::of(request.uri().path()), config) {
+        let pipeline = Pipeline::new(ports, config);
+        let response = dashboard::handle(&pipeline, page, request).await;
+        pipeline.cloudflare.report_spending().await;
+        return without_body(request, response);
+    }
     let answer = match (Route::of(request.uri().path()), config) {
         (Some(Route::Health), Ok(_)) => {
             only(request, &[Method::GET]).and_then(|()| json_answer(StatusCode::OK, &Health::OK))
@@ -81,10 +90,21 @@ pub async fn handle<P: Ports>(
         }
         problem.response()
     });
+    without_body(request, response)
+}
+
+/// HEAD is GET without the body.
+fn without_body(request: &Request<Vec<u8>>, response: Response<Vec<u8>>) -> Response<Vec<u8>> {
     if request.method() == Method::HEAD {
         return response.map(|_| Vec::new());
     }
     response
+}
+
+/// Whether a path is a page of the dashboard, which the API document says nothing of.
+#[must_use]
+pub fn is_dashboard(path: &str) -> bool {
+    Page::of(path).is_some()
 }
 
 async fn answer<P: Ports>(

@@ -13,7 +13,7 @@ use super::{operations::TAGS, reference};
 pub const CONVENTIONS: [(&str, &str); 7] = [
     (
         "Who gets in",
-        "Send the installation's `HMD_API_TOKEN` as `Authorization: Bearer …`; only `/healthz` and approval links answer without. A browser may show it as a password for `/docs` and `/openapi.json`.",
+        "Send the installation's `HMD_API_TOKEN` as `Authorization: Bearer …`; only `/healthz` and approval links answer without. The dashboard at `/` has its own sign-in; its pages are for people, and no part of this document. A browser may show it as a password for `/docs` and `/openapi.json`.",
     ),
     (
         "Bodies",

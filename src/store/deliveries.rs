@@ -475,6 +475,12 @@ pub async fn list_deliveries(
     subscriber: &str,
     filter: &DeliveryFilter,
 ) -> Result<(Vec<Delivery>, Option<PageEnd>), StoreError> {
+    let rows = sql.batch(vec![list_statement(subscriber, filter)]).await?;
+    delivery_page(rows.first().map_or(&[][..], Vec::as_slice), filter)
+}
+
+/// The statement that reads a page of deliveries, and one more, which tells whether there is a next page.
+pub(super) fn list_statement(subscriber: &str, filter: &DeliveryFilter) -> Statement {
     let params = vec![
         subscriber.into(),
         filter.state.as_str().into(),
@@ -486,12 +492,15 @@ pub async fn list_deliveries(
         filter.before.1.as_str().into(),
         (filter.limit + 1).into(),
     ];
-    let rows = sql.batch(vec![Statement::new(LIST, params)]).await?;
-    let mut found = rows
-        .iter()
-        .flatten()
-        .map(delivery)
-        .collect::<Result<Vec<_>, _>>()?;
+    Statement::new(LIST, params)
+}
+
+/// What that statement answered.
+pub(super) fn delivery_page(
+    rows: &[Row],
+    filter: &DeliveryFilter,
+) -> Result<(Vec<Delivery>, Option<PageEnd>), StoreError> {
+    let mut found = rows.iter().map(delivery).collect::<Result<Vec<_>, _>>()?;
     let wanted = usize::try_from(filter.limit).unwrap_or(0);
     let more = found.len() > wanted;
     found.truncate(wanted);

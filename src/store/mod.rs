@@ -1,6 +1,7 @@
 //! The SQL that production and tests alike run, and how rows become values.
 
 mod budget;
+mod dashboard;
 mod deliveries;
 mod hooks;
 mod plans;
@@ -9,6 +10,10 @@ mod row;
 mod subscribers;
 
 pub use budget::{claim, claim_statement, correct, correct_statement};
+pub use dashboard::{
+    Known, Story, SubscriberPage, count_sign_in, fleet_tag, known_workers, plan_and_holder,
+    revision, signed_in, story, subscriber_page, use_sign_in_link,
+};
 pub use deliveries::{
     Attempt, Call, Delivery, DeliveryFilter, Leased, Outcome, Owed, PageEnd, Recorded,
     due_deliveries, due_deliveries_of, forget_deliveries, get_delivery, lease_deliveries,

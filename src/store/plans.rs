@@ -36,7 +36,7 @@ pub struct StoredPlan {
     pub updated_at: UnixMs,
 }
 
-fn stored(row: &Row) -> Result<StoredPlan, StoreError> {
+pub(super) fn stored(row: &Row) -> Result<StoredPlan, StoreError> {
     Ok(StoredPlan {
         name: text(row, "name")?.to_owned(),
         plan: json(row, "body")?,
@@ -107,14 +107,17 @@ pub async fn delete_plan(
     Ok(rows.first().is_some_and(|rows| !rows.is_empty()))
 }
 
+/// The statement that reads the plan of a name.
+pub(super) fn get_statement(name: &str) -> Statement {
+    Statement::new(GET, vec![name.into()])
+}
+
 /// The plan of a name.
 ///
 /// # Errors
 /// [`StoreError`]
 pub async fn get_plan(sql: &impl Sql, name: &str) -> Result<Option<StoredPlan>, StoreError> {
-    let rows = sql
-        .batch(vec![Statement::new(GET, vec![name.into()])])
-        .await?;
+    let rows = sql.batch(vec![get_statement(name)]).await?;
     rows.first()
         .and_then(|rows| rows.first())
         .map(stored)

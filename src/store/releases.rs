@@ -510,7 +510,7 @@ pub struct Loaded {
     pub accounts: Option<Accounts>,
 }
 
-fn release(row: &Row) -> Result<Release, StoreError> {
+pub(super) fn release(row: &Row) -> Result<Release, StoreError> {
     let release = Release {
         origin: json_often(row, "origin")?,
         progress: json_often(row, "progress")?,
@@ -540,6 +540,11 @@ fn loaded<'a>(rows: impl Iterator<Item = &'a Row>) -> Loaded {
         }
     }
     loaded
+}
+
+/// The statement that loads one release.
+pub(super) fn load_one(id: &str) -> Statement {
+    Statement::new(LOAD, vec![json!([id]).to_string().into()])
 }
 
 /// Loads releases by id; unknown ones are left out. A claim on the call budget (its statement) goes with it in the same

@@ -37,6 +37,11 @@ const DELETE: [&str; 3] = [
     "DELETE FROM subscribers WHERE id = ?1 RETURNING id",
 ];
 
+/// The statement that reads one subscriber.
+pub(super) fn get_statement(id: &str) -> Statement {
+    Statement::new(GET, vec![id.into()])
+}
+
 fn optional(row: &Row, column: &str) -> Option<String> {
     row.get(column).and_then(Value::as_str).map(str::to_owned)
 }

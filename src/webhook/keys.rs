@@ -31,6 +31,12 @@ pub enum Purpose {
     SubscriberSecret,
     /// Sealing the secrets of inbound hooks.
     HookSecret,
+    /// Signing who is signed in to the dashboard.
+    Session,
+    /// Signing what a form of the dashboard carries, so that nobody else can send it.
+    Form,
+    /// Signing links that sign in to the dashboard once.
+    SignIn,
 }
 
 impl Purpose {
@@ -40,6 +46,9 @@ impl Purpose {
             Self::Approval => "hmd/approval/v1",
             Self::SubscriberSecret => "hmd/subscriber-secret/v1",
             Self::HookSecret => "hmd/hook-secret/v1",
+            Self::Session => "hmd/session/v1",
+            Self::Form => "hmd/form/v1",
+            Self::SignIn => "hmd/sign-in/v1",
         }
     }
 }

@@ -73,6 +73,13 @@ pub async fn run(arguments: &DemoArgs) -> Result<()> {
     settings.set("CLOUDFLARE_API_BASE_URL", simulator.api_url());
     let mut runtime = Runtime::start(&project, &state, port, &settings, arguments.verbose).await?;
 
+    if arguments.keep {
+        let link = settings.sign_in_link(runtime.url())?;
+        crate::say(&format!(
+            "The dashboard (the link works once, for 15 minutes):\n  {link}\n"
+        ));
+    }
+
     let hmd = Hmd::new(runtime.url(), settings.secret(HMD_API_TOKEN))?;
     let mut demo = Demo {
         hmd,
@@ -99,6 +106,8 @@ pub async fn run(arguments: &DemoArgs) -> Result<()> {
             "\nStill running, until Ctrl-C:\n  HMD        {}",
             runtime.url()
         ));
+        let link = settings.sign_in_link(runtime.url())?;
+        crate::say(&format!("  dashboard  {link} (works once)"));
         crate::say(&format!("  its token  {}", settings.secret(HMD_API_TOKEN)));
         crate::say(&format!(
             "  simulated Cloudflare  {}, its controls {}/sim",

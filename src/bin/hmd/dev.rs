@@ -83,6 +83,10 @@ pub async fn run(arguments: &DevArgs) -> Result<()> {
         shown_token(&settings),
         runtime.url()
     );
+    eprintln!(
+        "dashboard {} (works once, for 15 minutes)",
+        settings.sign_in_link(runtime.url())?
+    );
     crate::say(&format!("ready {}", runtime.url()));
 
     let simulator_died = async {

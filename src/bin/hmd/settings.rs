@@ -5,8 +5,10 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
+use hmd::webhook::Keyring;
 use rand::TryRngCore;
 
 use crate::failure::Failure;
@@ -105,6 +107,19 @@ impl Settings {
     /// Sets a variable that the caller decides, whatever the environment says.
     pub fn set(&mut self, name: &'static str, value: impl Into<String>) {
         self.vars.insert(name, value.into());
+    }
+
+    /// A link that signs in to the dashboard once, of an installation that serves at this address.
+    pub fn sign_in_link(&self, url: &str) -> Result<String> {
+        let keys = Keyring::parse(self.secret("HMD_SIGNING_KEY"), None)?;
+        let mut nonce = [0; 32];
+        rand::rngs::OsRng.try_fill_bytes(&mut nonce)?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+        let now = i64::try_from(now.as_millis())?;
+        Ok(format!(
+            "{url}{}",
+            hmd::http::sign_in_path(&keys, now, nonce)
+        ))
     }
 
     /// The variables, for the command line.

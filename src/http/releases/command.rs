@@ -9,7 +9,7 @@ use super::super::body::json_body;
 use super::super::problem::Problem;
 use super::super::route::Verb;
 use super::super::{Answer, json_answer, no_content};
-use super::{API, held, load, not_ready, short_texts};
+use super::{actor, held, load, not_ready, short_texts};
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
 use crate::release::{Command, Input, Refusal, Release, ReleaseView, Status};
@@ -53,7 +53,7 @@ pub async fn command<P: Ports>(
         Verb::Abandon => Command::Abandon,
     };
     let input = Input::Command {
-        actor: API.to_owned(),
+        actor: actor(request).to_owned(),
         command,
     };
     carry_out(pipeline, release, input).await
@@ -95,10 +95,11 @@ pub async fn decide<P: Ports>(
         )));
     }
     let comment = body.comment;
+    let actor = actor(request);
     let input = Input::Command {
         actor: body
             .by
-            .map_or_else(|| API.to_owned(), |by| format!("{API}:{by}")),
+            .map_or_else(|| actor.to_owned(), |by| format!("{actor}:{by}")),
         command: if approve {
             Command::Approve {
                 stage,

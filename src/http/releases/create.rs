@@ -10,7 +10,7 @@ use super::super::body::json_body;
 use super::super::problem::Problem;
 use super::super::{Answer, json_answer};
 use super::preflight::holder;
-use super::{API, held, not_ready, short_texts};
+use super::{actor, held, not_ready, short_texts};
 use crate::http::body::{json_value, parse};
 use crate::pipeline::message::{Message, MessageKind};
 use crate::pipeline::ports::Ports;
@@ -120,7 +120,7 @@ struct Sender {
 /// `POST /v1/releases`.
 pub async fn create<P: Ports>(pipeline: &Pipeline<'_, P>, request: &Request<Vec<u8>>) -> Answer {
     let sender = Sender {
-        actor: API.to_owned(),
+        actor: actor(request).to_owned(),
         key: idempotency_key(request)?,
         refusals_stay: false,
         raw: String::from_utf8_lossy(request.body()).into_owned(),

@@ -7,6 +7,8 @@ mod read;
 
 use std::collections::BTreeSet;
 
+use ::http::Request;
+
 use super::problem::Problem;
 use crate::cloudflare::ErrorKind;
 use crate::pipeline::ports::Ports;
@@ -28,6 +30,16 @@ pub use {
 
 /// The actor of whoever shows the API token.
 const API: &str = "api";
+
+/// Carried by a request that another part of HMD makes for somebody: who that is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Actor(pub &'static str);
+
+/// Who sends a request, as events name them.
+fn actor(request: &Request<Vec<u8>>) -> &'static str {
+    let actor = request.extensions().get::<Actor>();
+    actor.map_or(API, |actor| actor.0)
+}
 
 pub(super) async fn load<P: Ports>(
     pipeline: &Pipeline<'_, P>,

@@ -49,7 +49,7 @@ pub struct EventView<'a> {
     kind: &'a str,
     /// When.
     at: Rfc3339,
-    /// Who: `api`, `api:<by>` for a decision that names somebody, `hook:<plan>` for a signed message, or `hmd` itself.
+    /// Who: `api` or `dashboard`, `api:<by>` for a decision that names somebody, `hook:<plan>` for a signed message, or `hmd` itself.
     actor: &'a str,
     /// In which stage, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,0 +1,257 @@
+//! `/new`: choosing a version, checking it, and releasing it.
+
+use ::http::{HeaderName, Method, StatusCode};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use maud::{Markup, html};
+use serde_json::{Value, json};
+
+use super::super::Answer;
+use super::super::problem::Problem;
+use super::layout::{self, hidden, sentence, short, time_text};
+use super::{Desk, Form, Nav, see_other};
+use crate::pipeline::ports::Ports;
+use crate::store;
+
+/// Versions to choose from; any other can be named.
+const VERSIONS: usize = 10;
+
+/// `GET /new`.
+pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>) -> Answer {
+    let query = desk.query();
+    if query.get("plan").is_empty() {
+        return choose_plan(desk).await;
+    }
+    page(desk, &query, None, None).await
+}
+
+async fn choose_plan<P: Ports>(desk: &Desk<'_, P>) -> Answer {
+    let plans = store::list_plans(desk.pipeline.ports).await?;
+    let body = html! {
+        h1 { "New release" }
+        @if plans.is_empty() {
+            section.card.empty {
+                h2 { "There is no plan yet" }
+                p { "A release follows a plan: its stages, and what health means." }
+                p { a.button.primary href="/plans" { "Make a plan" } }
+            }
+        } @else {
+            p { "By which plan?" }
+            ul.list { @for stored in &plans { li.card {
+                div { h2 { a href=(format!("/new?plan={}", stored.name)) { (stored.name) } }
+                    p.quiet { "Worker " (stored.plan.worker.script_name) ", " (stored.plan.stages.len()) " stages, " (stored.plan.slos.len()) " objectives" } }
+            } } }
+        }
+    };
+    desk.page(Some(Nav::New), "New release", &body)
+}
+
+/// The form, as far as it is filled in, with what a check found and what was refused.
+async fn page<P: Ports>(
+    desk: &Desk<'_, P>,
+    form: &Form,
+    checked: Option<&Value>,
+    refused: Option<&Problem>,
+) -> Answer {
+    let plan = form.get("plan");
+    let found = store::plan_and_holder(desk.pipeline.ports, plan).await?;
+    let Some((stored, holder)) = found else {
+        return Err(Problem::not_found(format!("there is no plan {plan:?}")));
+    };
+    let worker = &stored.plan.worker;
+    let base = format!("/v1/workers/{}/{}", worker.account_id, worker.script_name);
+    let versions = get(desk, &format!("{base}/versions")).await;
+    let deployments = get(desk, &format!("{base}/deployments")).await;
+    let serving = deployments
+        .as_ref()
+        .map_or(Value::Null, |it| it["items"][0]["versions"].clone());
+    let random = desk.pipeline.ports.random();
+    let key = match form.get("key") {
+        // A check does not use the key up; a refusal is not remembered under it.
+        "" => URL_SAFE_NO_PAD.encode(&random[..16]),
+        key => key.to_owned(),
+    };
+    let body = html! {
+        h1 { "New release of " (worker.script_name) }
+        @if let Some(problem) = refused { (layout::problem(problem)) }
+        @if let Some(checked) = checked { (preflight(checked)) }
+        form method="post" action="/new" {
+            (hidden("form", &desk.form_token)) (hidden("plan", plan)) (hidden("key", &key))
+            section.card {
+                (choices(form, versions.as_ref(), &serving))
+            }
+            section.card {
+                fieldset {
+                    legend { "If another release of this Worker is active" }
+                    @if let Some(id) = &holder { p.warn { "One is: " a href=(format!("/releases/{id}")) { (id) } "." } }
+                    @else { p.quiet { "None is now." } }
+                    (radios("on_conflict", form.get("on_conflict"), &[("reject", "Refuse this one"), ("queue", "Wait for its end"), ("supersede", "Send it back, then start")]))
+                }
+                label for="note" { "What is new (optional)" }
+                textarea #note name="note" rows="2" maxlength="500" { (form.get("note")) }
+                label for="url" { "Link to a CI run or a ticket (optional)" }
+                input #url name="url" type="url" maxlength="500" value=(form.get("url"));
+                (accepts(form, checked, refused))
+            }
+            div.commands {
+                button type="submit" name="do" value="check" { "Check first" }
+                button.go type="submit" name="do" value="start" { "Create and start" }
+                button type="submit" name="do" value="create" { "Create only" }
+            }
+        }
+        p.quiet { "By plan " a href=(format!("/plans/{plan}")) { (plan) } ": "
+            @for (i, stage) in stored.plan.stages.iter().enumerate() { @if i > 0 { ", then " } (stage.percent) " for " (stage.soak) } "." }
+    };
+    let status = refused.and_then(|problem| StatusCode::from_u16(problem.status).ok());
+    let title = format!("New release of {}", worker.script_name);
+    desk.page_with(
+        status.unwrap_or(StatusCode::OK),
+        Some(Nav::New),
+        &title,
+        &body,
+    )
+}
+
+async fn get<P: Ports>(desk: &Desk<'_, P>, path: &str) -> Result<Value, Problem> {
+    desk.call(Method::GET, path, &[], &Value::Null).await
+}
+
+fn radios(name: &str, chosen: &str, options: &[(&str, &str)]) -> Markup {
+    html! {
+        @for (i, (value, words)) in options.iter().enumerate() {
+            label.choice { input type="radio" name=(name) value=(value) checked[chosen == *value || chosen.is_empty() && i == 0]; " " (words) }
+        }
+    }
+}
+
+/// The versions that can be deployed, and a field for any other.
+fn choices(form: &Form, versions: Result<&Value, &Problem>, serving: &Value) -> Markup {
+    let items = versions.map_or(&[][..], |it| {
+        it["items"].as_array().map_or(&[][..], Vec::as_slice)
+    });
+    let wanted = form.get("version");
+    let shown = &items[..items.len().min(VERSIONS)];
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let listed = shown.iter().any(|version| text(&version["id"]) == wanted);
+    let share = |id: &str| {
+        let serving = serving.as_array().map_or(&[][..], Vec::as_slice);
+        let found = serving.iter().find(|it| it["version_id"] == id);
+        found
+            .and_then(|it| it["percentage"].as_f64())
+            .map(|share| share.to_string())
+    };
+    html! {
+        fieldset {
+            legend { "Version" }
+            @if let Err(problem) = versions { (layout::problem(problem)) }
+            label.choice { input type="radio" name="version" value="latest" checked[wanted.is_empty() || wanted == "latest"]; " latest: the newest when the release is created" }
+            @for (i, version) in shown.iter().enumerate() {
+                @let id = text(&version["id"]);
+                label.choice {
+                    input type="radio" name="version" value=(id) checked[wanted == id];
+                    " " (short(&id)) " no. " (version["number"])
+                    @if i == 0 { " " span.tag { "latest" } }
+                    @if let Some(share) = share(&id) { " " span.tag.active { "active " (share) " %" } }
+                    @if let Some(tag) = version["tag"].as_str() { " " span.tag { (tag) } }
+                    @if let Some(message) = version["message"].as_str() { " " (message) }
+                    @if let Some(at) = version["created_at"].as_str() { " " span.quiet { (time_text(at)) @if let Some(who) = version["author_email"].as_str() { " by " (who) } } }
+                }
+            }
+            @if !wanted.is_empty() && wanted != "latest" && !listed {
+                label.choice { input type="radio" name="version" value=(wanted) checked; " " code { (wanted) } }
+            }
+            label for="other" { "Or another version's id" }
+            input #other name="other" value=(form.get("other")) autocomplete="off";
+        }
+    }
+}
+
+/// The checks that a person may accept although they failed.
+fn accepts(form: &Form, checked: Option<&Value>, refused: Option<&Problem>) -> Markup {
+    let known = [
+        "deployments_token",
+        "telemetry_token",
+        "observability",
+        "sampling",
+        "durable_objects",
+    ];
+    let failed = |name: &str| {
+        let seen = checked.and_then(|it| it["checks"].as_array());
+        seen.is_some_and(|checks| {
+            checks
+                .iter()
+                .any(|it| it["name"] == name && it["status"] == "failed")
+        }) || refused.is_some_and(|problem| problem.checks.iter().any(|it| it.name == name))
+    };
+    let given: Vec<&str> = form.all("accept").collect();
+    html! {
+        @if known.iter().any(|name| failed(name) || given.contains(name)) {
+            fieldset {
+                legend { "Release all the same, although this failed" }
+                @for name in known {
+                    @if failed(name) || given.contains(&name) {
+                        label.choice { input type="checkbox" name="accept" value=(name) checked[given.contains(&name)]; " " (layout::words(name)) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn preflight(found: &Value) -> Markup {
+    let checks = found["checks"].as_array().map_or(&[][..], Vec::as_slice);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    html! {
+        section.card aria-label="Preflight" {
+            h2 { @if found["ok"] == true { "Ready to be released" } @else { "Not ready to be released" } }
+            ul.checks {
+                @for check in checks {
+                    li class=(text(&check["status"])) {
+                        span.tag { (text(&check["status"])) } " " strong { (layout::words(&text(&check["name"]))) } " "
+                        (sentence(&text(&check["detail"])))
+                        @if let Some(action) = check["action"].as_str() { " " (sentence(action)) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `POST /new`.
+pub(super) async fn submit<P: Ports>(desk: &Desk<'_, P>) -> Answer {
+    let form = desk.form();
+    let version = match (form.get("other"), form.get("version")) {
+        ("", "") => "latest",
+        ("", version) => version,
+        (other, _) => other,
+    };
+    let mut body = json!({
+        "plan": form.get("plan"), "new_version": version, "start": form.get("do") != "create",
+        "on_conflict": match form.get("on_conflict") { "" => "reject", choice => choice },
+        "accept": form.all("accept").collect::<Vec<_>>(),
+    });
+    for name in ["note", "url"] {
+        if !form.get(name).is_empty() {
+            body[name] = json!(form.get(name));
+        }
+    }
+    if form.get("do") == "check" {
+        return match desk.post("/v1/releases/preflight", &body).await {
+            Ok(found) => page(desk, &form, Some(&found), None).await,
+            Err(problem) => page(desk, &form, None, Some(&problem)).await,
+        };
+    }
+    // The same form sent twice makes one release.
+    let key = format!("dashboard-{}", form.get("key"));
+    let headers = [(HeaderName::from_static("idempotency-key"), key)];
+    match desk
+        .call(Method::POST, "/v1/releases", &headers, &body)
+        .await
+    {
+        Ok(release) => {
+            let id = release["id"].as_str().unwrap_or_default();
+            see_other(&format!("/releases/{id}?done=created"))
+        }
+        Err(problem) => page(desk, &form, None, Some(&problem)).await,
+    }
+}

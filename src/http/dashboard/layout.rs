@@ -1,0 +1,256 @@
+//! What all pages share: the frame, and the small pieces that they are made of.
+
+use maud::{DOCTYPE, Markup, html};
+
+use super::super::problem::Problem;
+use super::Nav;
+use crate::release::Percent;
+use crate::slo::Verdict;
+use crate::time::{UnixMs, rfc3339};
+
+/// What the frame around a page says.
+pub(super) struct Frame<'a> {
+    /// For the browser's tab: the state first, so that a tab in the background tells.
+    pub title: &'a str,
+    /// Which part of the dashboard it belongs to.
+    pub nav: Option<Nav>,
+    /// The token of the sign-out form; none while nobody is signed in.
+    pub form_token: Option<&'a str>,
+}
+
+/// A whole page.
+pub(super) fn page(frame: &Frame<'_>, body: &Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="robots" content="noindex";
+                meta name="color-scheme" content="light dark";
+                title { (frame.title) " · HMD" }
+                link rel="stylesheet" href="/assets/dashboard.css";
+                link rel="icon" href="/assets/icon.svg" type="image/svg+xml";
+                script src="/assets/dashboard.js" defer {}
+            }
+            body {
+                a.skip href="#main" { "Skip to the content" }
+                header.top {
+                    a.brand href="/" { "HMD" }
+                    @if let Some(token) = frame.form_token {
+                        nav aria-label="Dashboard" {
+                            @for (nav, path, name) in Nav::ALL {
+                                a href=(path) aria-current=[(Some(nav) == frame.nav).then_some("page")] { (name) }
+                            }
+                        }
+                        form method="post" action="/sign-out" { (hidden("form", token)) button.plain type="submit" { "Sign out" } }
+                    }
+                }
+                main #main tabindex="-1" { (body) }
+                footer { "Health mediated deployments" @if frame.form_token.is_some() { " · times in your zone, UTC on hover" } }
+            }
+        }
+    }
+}
+
+/// A hidden field.
+pub(super) fn hidden(name: &str, value: &str) -> Markup {
+    html! { input type="hidden" name=(name) value=(value); }
+}
+
+/// A moment: UTC here, the viewer's own zone where JavaScript runs.
+pub(super) fn time(at: UnixMs) -> Markup {
+    let text = rfc3339(at);
+    let utc = utc(at);
+    html! { time datetime=(text) title=(utc) { (utc) } }
+}
+
+/// A moment as Cloudflare wrote it.
+pub(super) fn time_text(text: &str) -> Markup {
+    match crate::time::parse_rfc3339_us(text) {
+        Some(us) => time(us.div_euclid(1_000)),
+        None => html! { (text) },
+    }
+}
+
+/// A moment in UTC, for people.
+pub(super) fn utc(at: UnixMs) -> String {
+    let text = rfc3339(at);
+    let (date, time) = text.split_once('T').unwrap_or((&text, ""));
+    let time = time.get(..8).unwrap_or(time);
+    format!("{date} {time} UTC")
+}
+
+/// A duration, for people: its two largest units.
+pub(super) fn duration(ms: i64) -> String {
+    let seconds = ms.max(0) / 1_000;
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    let mut rest = seconds;
+    let mut parts = Vec::new();
+    for (length, unit) in units {
+        if rest >= length {
+            parts.push(format!("{} {unit}", rest / length));
+            rest %= length;
+        }
+    }
+    parts.truncate(2);
+    if parts.is_empty() {
+        return "0 s".to_owned();
+    }
+    parts.join(" ")
+}
+
+/// The name of a state or reason as words.
+pub(super) fn words(name: &str) -> String {
+    name.replace('_', " ")
+}
+
+/// A state, told by colour, sign and word.
+pub(super) fn state(name: &str) -> Markup {
+    html! { span class=(format!("state {name}")) { span aria-hidden="true" { (sign(name)) } " " (words(name)) } }
+}
+
+/// The sign of a state, in tabs and badges.
+pub(super) fn sign(state: &str) -> &'static str {
+    match state {
+        "rolling_out" | "soaking" | "deploying" => "▶",
+        "paused" => "⏸",
+        "awaiting_approval" => "✋",
+        "reverting" => "◀",
+        "succeeded" | "passed" | "delivered" | "active" => "✔",
+        "reverted" | "failed" | "disabled" => "✖",
+        _ => "○",
+    }
+}
+
+/// How much of the traffic each version gets.
+pub(super) fn split(label: &str, new: Percent) -> Markup {
+    let width = new.as_f64();
+    let words = format!("{label}: {new} new, {} old", new.rest());
+    html! {
+        div.split {
+            svg role="img" aria-label=(words) width="100%" height="14" {
+                rect.old width="100%" height="14" {}
+                rect.new width=(format!("{width}%")) height="14" {}
+            }
+            span { (label) " " strong { (new) } }
+        }
+    }
+}
+
+/// A verdict, told by colour and word.
+pub(super) fn verdict(verdict: Verdict) -> Markup {
+    html! { span class=(format!("verdict {}", verdict_class(verdict))) { (verdict_words(verdict)) } }
+}
+
+pub(super) fn verdict_class(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Harm => "harm",
+        Verdict::Safe => "safe",
+        Verdict::Undecided => "undecided",
+        Verdict::NoData => "no-data",
+        Verdict::NotApplicable => "not-applicable",
+    }
+}
+
+pub(super) fn verdict_words(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Harm => "harm",
+        Verdict::Safe => "safe",
+        Verdict::Undecided => "undecided",
+        Verdict::NoData => "no data",
+        Verdict::NotApplicable => "does not apply",
+    }
+}
+
+/// Something that was done, said at the top of the page that it leads to.
+pub(super) fn done(what: Option<&str>) -> Markup {
+    let said = match what {
+        Some("start") => "Started.",
+        Some("stop") => "Stopped.",
+        Some("pause") => "Paused.",
+        Some("resume") => "Resumed.",
+        Some("promote") => "The soak ends now.",
+        Some("abandon") => "Abandoned.",
+        Some("approve") => "Approved.",
+        Some("deny") => "Denied.",
+        Some("created") => "Created.",
+        Some("saved") => "Saved.",
+        Some("deleted") => "Deleted.",
+        Some("test") => "A test is on its way.",
+        Some("replay") => "It is sent again.",
+        _ => return Markup::default(),
+    };
+    html! { p.done role="status" { (said) } }
+}
+
+/// What went wrong, and where.
+pub(super) fn problem(problem: &Problem) -> Markup {
+    html! {
+        div.problem role="alert" {
+            strong { (problem.title) }
+            @if problem.errors.is_empty() { p { (sentence(&problem.detail)) } }
+            @else { ul { @for error in &problem.errors { li { code { (error.pointer) } " " (error.detail) } } } }
+        }
+    }
+}
+
+/// A detail as a sentence of its own.
+pub(super) fn sentence(detail: &str) -> String {
+    let mut letters = detail.chars();
+    let first = letters.next().map(|first| first.to_uppercase().to_string());
+    let end = if detail.ends_with(['.', '!', '?']) {
+        ""
+    } else {
+        "."
+    };
+    format!("{}{}{end}", first.unwrap_or_default(), letters.as_str())
+}
+
+/// A command behind a confirm step that needs no JavaScript.
+pub(super) fn confirm(
+    (action, form_token): (&str, &str),
+    (name, explained, kind): (&str, &str, &str),
+    more: &Markup,
+) -> Markup {
+    html! {
+        details.confirm {
+            summary class=(kind) { (name) "…" }
+            form method="post" action=(action) {
+                (hidden("form", form_token))
+                p { (explained) }
+                (more)
+                button class=(kind) type="submit" { "Yes: " (name.to_lowercase()) }
+            }
+        }
+    }
+}
+
+/// What is no web address stays text: nobody's link runs anything here.
+pub(super) fn link_or_text(url: &str) -> Markup {
+    html! {
+        @if url.starts_with("https://") || url.starts_with("http://") {
+            a href=(url) rel="noreferrer noopener nofollow" { (url) }
+        } @else { (url) }
+    }
+}
+
+/// An id, cut to what tells it apart; whole on hover.
+pub(super) fn short(id: &str) -> Markup {
+    let shown: String = id.chars().take(8).collect();
+    html! { code title=(id) { (shown) } }
+}
+
+/// A choice of a form.
+pub(super) fn select(
+    (id, name, label): (&str, &str, &str),
+    options: &[(&str, &str)],
+    chosen: &str,
+) -> Markup {
+    html! {
+        label for=(id) { (label) }
+        select id=(id) name=(name) {
+            @for (value, words) in options { option value=(value) selected[*value == chosen] { (words) } }
+        }
+    }
+}

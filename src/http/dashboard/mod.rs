@@ -1,0 +1,472 @@
+//! The dashboard at `/`: pages for people, made of HTML that works without JavaScript. Whatever is done here is done by the
+//! functions of the API, so that a page can decide nothing that the API would not.
+
+mod chart;
+mod create;
+mod history;
+mod layout;
+mod plan;
+mod plan_form;
+mod release;
+mod session;
+mod sign_in;
+mod webhooks;
+mod workers;
+
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use maud::{Markup, html};
+use serde_json::{Value, json};
+
+use super::problem::Problem;
+use super::releases::Actor;
+use super::route::Route;
+use super::{Answer, MAX_BODY_BYTES, only};
+use crate::pipeline::Pipeline;
+use crate::pipeline::ports::Ports;
+use crate::webhook::Purpose;
+use layout::Frame;
+use session::Visitor;
+
+pub use session::sign_in_path;
+
+const STYLE: &str = include_str!("dashboard.css");
+const SCRIPT: &str = include_str!("dashboard.js");
+const ICON: &str = include_str!("icon.svg");
+
+/// Everything comes from here, nothing is inline, and nobody frames it.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+/// The actor of what is done here.
+const ACTOR: &str = "dashboard";
+/// Marks a request for what changes on a page alone.
+const FRAGMENT: &str = "x-hmd-fragment";
+
+/// A page of the dashboard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Page<'a> {
+    Asset(&'static str, &'static str),
+    SignIn,
+    /// A one-time link.
+    SignInLink(&'a str),
+    SignOut,
+    Workers,
+    History,
+    Compare,
+    Release(&'a str),
+    /// A command to a release.
+    Act(&'a str, &'a str),
+    NewRelease,
+    Plans,
+    Plan(&'a str),
+    DeletePlan(&'a str),
+    Webhooks,
+    Webhook(&'a str),
+    WebhookAct(&'a str, &'a str),
+    Delivery(&'a str, &'a str),
+    Replay(&'a str, &'a str),
+}
+
+/// The parts of the dashboard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nav {
+    Workers,
+    New,
+    Plans,
+    History,
+    Webhooks,
+}
+
+impl Nav {
+    const ALL: [(Self, &'static str, &'static str); 5] = [
+        (Self::Workers, "/", "Workers"),
+        (Self::New, "/new", "New release"),
+        (Self::Plans, "/plans", "Plans"),
+        (Self::History, "/releases", "History"),
+        (Self::Webhooks, "/webhooks", "Webhooks"),
+    ];
+}
+
+impl<'a> Page<'a> {
+    /// The page of a path.
+    pub fn of(path: &'a str) -> Option<Self> {
+        let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
+        Some(match segments[..] {
+            [""] => Self::Workers,
+            ["assets", "dashboard.css"] => Self::Asset("text/css; charset=utf-8", STYLE),
+            ["assets", "dashboard.js"] => Self::Asset("text/javascript; charset=utf-8", SCRIPT),
+            ["assets", "icon.svg"] => Self::Asset("image/svg+xml", ICON),
+            ["sign-in"] => Self::SignIn,
+            ["sign-in", token] => Self::SignInLink(token),
+            ["sign-out"] => Self::SignOut,
+            ["releases"] => Self::History,
+            ["compare"] => Self::Compare,
+            ["releases", id] => Self::Release(id),
+            ["releases", id, verb] => Self::Act(id, verb),
+            ["new"] => Self::NewRelease,
+            ["plans"] => Self::Plans,
+            ["plans", name] => Self::Plan(name),
+            ["plans", name, "delete"] => Self::DeletePlan(name),
+            ["webhooks"] => Self::Webhooks,
+            ["webhooks", id] => Self::Webhook(id),
+            ["webhooks", id, verb] => Self::WebhookAct(id, verb),
+            ["webhooks", id, "deliveries", message] => Self::Delivery(id, message),
+            ["webhooks", id, "deliveries", message, "replay"] => Self::Replay(id, message),
+            _ => return None,
+        })
+    }
+
+    fn methods(self) -> &'static [Method] {
+        match self {
+            Self::Asset(..)
+            | Self::SignInLink(_)
+            | Self::Workers
+            | Self::History
+            | Self::Compare
+            | Self::Release(_)
+            | Self::Plans
+            | Self::Delivery(..) => &[Method::GET],
+            Self::SignIn | Self::NewRelease | Self::Plan(_) | Self::Webhooks | Self::Webhook(_) => {
+                &[Method::GET, Method::POST]
+            }
+            Self::SignOut
+            | Self::Act(..)
+            | Self::DeletePlan(_)
+            | Self::WebhookAct(..)
+            | Self::Replay(..) => &[Method::POST],
+        }
+    }
+}
+
+/// A form as it was sent.
+pub(super) struct Form(Vec<(String, String)>);
+
+impl Form {
+    fn read(bytes: &[u8]) -> Self {
+        Self(form_urlencoded::parse(bytes).into_owned().collect())
+    }
+
+    /// A field, without the white space around it; empty if it is absent.
+    fn get(&self, name: &str) -> &str {
+        let field = self.0.iter().find(|(known, _)| known == name);
+        field.map_or("", |(_, value)| value.trim())
+    }
+
+    /// The values of a field that may be there more than once.
+    fn all<'f>(&'f self, name: &'f str) -> impl Iterator<Item = &'f str> {
+        let fields = self.0.iter().filter(move |(known, _)| known == name);
+        fields.map(|(_, value)| value.as_str())
+    }
+}
+
+/// A request by somebody who is signed in.
+pub(super) struct Desk<'a, P> {
+    pipeline: &'a Pipeline<'a, P>,
+    request: &'a Request<Vec<u8>>,
+    /// What its forms carry.
+    form_token: String,
+}
+
+impl<P: Ports> Desk<'_, P> {
+    /// The fields of the query.
+    fn query(&self) -> Form {
+        Form::read(self.request.uri().query().unwrap_or("").as_bytes())
+    }
+
+    fn form(&self) -> Form {
+        Form::read(self.request.body())
+    }
+
+    /// A page in its frame.
+    fn page(&self, nav: Option<Nav>, title: &str, body: &Markup) -> Answer {
+        self.page_with(StatusCode::OK, nav, title, body)
+    }
+
+    fn page_with(
+        &self,
+        status: StatusCode,
+        nav: Option<Nav>,
+        title: &str,
+        body: &Markup,
+    ) -> Answer {
+        let frame = Frame {
+            title,
+            nav,
+            form_token: Some(&self.form_token),
+        };
+        html_answer(status, layout::page(&frame, body))
+    }
+
+    /// A page that shows changes by itself: 304 if the browser has this state, the changing part alone if it asks for that.
+    /// `tag` must change with everything that `live` shows.
+    fn live(&self, nav: Nav, title: &str, tag: &str, (still, live): (&Markup, &Markup)) -> Answer {
+        let region = html! {
+            div #live data-tag=(tag) data-title=(title) { (live) }
+        };
+        let mut response = if self.request.headers().contains_key(FRAGMENT) {
+            html_answer(StatusCode::OK, region)?
+        } else {
+            self.page(Some(nav), title, &html! { (still) (region) })?
+        };
+        if let Ok(tag) = HeaderValue::from_str(tag) {
+            response.headers_mut().insert(header::ETAG, tag);
+        }
+        Ok(response)
+    }
+
+    /// Whether the browser has this state already.
+    fn has(&self, tag: &str) -> bool {
+        let known = self.request.headers().get(header::IF_NONE_MATCH);
+        known.is_some_and(|known| known.as_bytes() == tag.as_bytes())
+    }
+
+    /// A short tag of a longer text.
+    fn tag(&self, text: &str) -> String {
+        let mac = self
+            .pipeline
+            .config
+            .keys
+            .mac(Purpose::Form, text.as_bytes());
+        format!("\"{}\"", URL_SAFE_NO_PAD.encode(&mac[..12]))
+    }
+
+    /// What the API answers.
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(HeaderName, String)],
+        body: &Value,
+    ) -> Result<Value, Problem> {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let body = if body.is_null() {
+            Vec::new()
+        } else {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+            body.to_string().into_bytes()
+        };
+        // A name that no path can hold names nothing.
+        let nothing = || Problem::not_found("there is no such thing");
+        let mut request = request.body(body).map_err(|_| nothing())?;
+        request.extensions_mut().insert(Actor(ACTOR));
+        let path = request.uri().path().to_owned();
+        let route = Route::of(&path).ok_or_else(nothing)?;
+        let response = super::answer(self.pipeline, route, &request).await?;
+        if response.body().is_empty() {
+            return Ok(Value::Null);
+        }
+        let answer: Value =
+            serde_json::from_slice(response.body()).map_err(|error| Problem::internal(&error))?;
+        if response.status().as_u16() >= 400 {
+            let detail = answer["detail"].as_str().unwrap_or_default().to_owned();
+            let title = answer["title"].as_str().unwrap_or("Refused").to_owned();
+            return Err(Problem::new(response.status().as_u16(), &title, detail));
+        }
+        Ok(answer)
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Result<Value, Problem> {
+        self.call(Method::POST, path, &[], body).await
+    }
+}
+
+fn html_answer(status: StatusCode, markup: Markup) -> Answer {
+    Response::builder()
+        .status(status)
+        .header(header::CONTENT_TYPE, "text/html; charset=utf-8")
+        .body(markup.into_string().into_bytes())
+        .map_err(|error| Problem::internal(&error))
+}
+
+/// After something was done, a page that can be loaded again without doing it again.
+fn see_other(path: &str) -> Answer {
+    Response::builder()
+        .status(StatusCode::SEE_OTHER)
+        .header(header::LOCATION, path)
+        .body(Vec::new())
+        .map_err(|error| Problem::internal(&error))
+}
+
+fn not_modified(tag: &str) -> Answer {
+    Response::builder()
+        .status(StatusCode::NOT_MODIFIED)
+        .header(header::ETAG, tag)
+        .body(Vec::new())
+        .map_err(|error| Problem::internal(&error))
+}
+
+fn asset(request: &Request<Vec<u8>>, content_type: &str, text: &'static str) -> Answer {
+    // A build has one version of each: a hash of the text names it.
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let tag = format!("\"{hash:016x}\"");
+    let known = request.headers().get(header::IF_NONE_MATCH);
+    let mut response = if known.is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
+        not_modified(&tag)?
+    } else {
+        Response::builder()
+            .header(header::CONTENT_TYPE, content_type)
+            .header(header::ETAG, tag)
+            .body(text.as_bytes().to_vec())
+            .map_err(|error| Problem::internal(&error))?
+    };
+    let policy = HeaderValue::from_static("no-cache");
+    response.headers_mut().insert(header::CACHE_CONTROL, policy);
+    Ok(response)
+}
+
+/// Whether people reach this installation over HTTPS.
+fn is_secure(request: &Request<Vec<u8>>) -> bool {
+    request.uri().scheme_str() == Some("https")
+}
+
+/// Whether a form was sent by a page of this very installation: browsers say where each POST comes from.
+fn is_own(request: &Request<Vec<u8>>, public_url: Option<&str>) -> bool {
+    let headers = request.headers();
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let Some(origin) = text("origin") else {
+        return text("sec-fetch-site") == Some("same-origin");
+    };
+    let uri = request.uri();
+    let own = uri.scheme_str().zip(uri.authority());
+    own.is_some_and(|(scheme, authority)| origin == format!("{scheme}://{authority}"))
+        || public_url.is_some_and(|url| url == origin || url.starts_with(&format!("{origin}/")))
+}
+
+/// Answers a request for a page.
+pub(crate) async fn handle<P: Ports>(
+    pipeline: &Pipeline<'_, P>,
+    page: Page<'_>,
+    request: &Request<Vec<u8>>,
+) -> Response<Vec<u8>> {
+    let fragment = request.headers().contains_key(FRAGMENT);
+    let response = answer(pipeline, page, request).await;
+    let response = response.unwrap_or_else(|problem| {
+        if problem.status >= 500 {
+            let line = json!({"log": "alert", "path": "dashboard", "status": problem.status, "detail": problem.detail});
+            pipeline.ports.log(&line);
+        }
+        if fragment {
+            return problem.response();
+        }
+        let body = html! {
+            h1 { (problem.title) }
+            (layout::problem(&problem))
+            p { a href="/" { "All Workers" } }
+        };
+        let visitor = visitor(pipeline, request).filter(|visitor| visitor.signed_in);
+        let token = visitor.map(|visitor| visitor.form_token(&pipeline.config.keys));
+        let frame = Frame { title: &problem.title, nav: None, form_token: token.as_deref() };
+        let markup = layout::page(&frame, &body);
+        let mut response = problem.response();
+        *response.body_mut() = markup.into_string().into_bytes();
+        let html = HeaderValue::from_static("text/html; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, html);
+        response
+    });
+    protected(response)
+}
+
+fn protected(mut response: Response<Vec<u8>>) -> Response<Vec<u8>> {
+    let headers: &mut HeaderMap = response.headers_mut();
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    let fixed = [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        // Not `no-referrer`: with it browsers hide from this installation itself where a form came from.
+        (header::REFERRER_POLICY, "same-origin"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (
+            HeaderName::from_static("cross-origin-opener-policy"),
+            "same-origin",
+        ),
+    ];
+    for (name, value) in fixed {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+fn visitor<P: Ports>(pipeline: &Pipeline<'_, P>, request: &Request<Vec<u8>>) -> Option<Visitor> {
+    let now = pipeline.ports.now();
+    Visitor::of(request.headers(), pipeline.config, now, is_secure(request))
+}
+
+async fn answer<P: Ports>(
+    pipeline: &Pipeline<'_, P>,
+    page: Page<'_>,
+    request: &Request<Vec<u8>>,
+) -> Answer {
+    only(request, page.methods())?;
+    if request.body().len() > MAX_BODY_BYTES {
+        let detail = format!("a form has at most {MAX_BODY_BYTES} bytes");
+        return Err(Problem::new(413, "Body too large", detail));
+    }
+    let config = pipeline.config;
+    let visitor = visitor(pipeline, request);
+    let posted = *request.method() == Method::POST;
+    if posted {
+        let detail = "this form was not sent by a page of this dashboard, or that page is too old. Nothing was done: load the page again, and send it from there";
+        let refused = || Problem::new(403, "Not accepted", detail);
+        if !is_own(request, config.public_url.as_deref()) {
+            return Err(refused());
+        }
+        let token = Form::read(request.body());
+        let owns = visitor
+            .as_ref()
+            .is_some_and(|visitor| visitor.owns_form(&config.keys, token.get("form")));
+        if !owns {
+            return Err(refused());
+        }
+    }
+    match page {
+        Page::Asset(content_type, text) => return asset(request, content_type, text),
+        Page::SignIn if posted => return sign_in::sign_in(pipeline, request).await,
+        Page::SignIn => return sign_in::show(pipeline, request, visitor),
+        Page::SignInLink(token) => return sign_in::by_link(pipeline, token, request).await,
+        Page::SignOut => return sign_in::sign_out(is_secure(request)),
+        _ => (),
+    }
+    let Some(visitor) = visitor.filter(|visitor| visitor.signed_in) else {
+        if posted || request.headers().contains_key(FRAGMENT) {
+            return Err(Problem::new(401, "Signed out", "sign in again"));
+        }
+        let target = request.uri().path_and_query().map_or("/", |it| it.as_str());
+        let query: String = form_urlencoded::Serializer::new(String::new())
+            .append_pair("next", target)
+            .finish();
+        return see_other(&format!("/sign-in?{query}"));
+    };
+    let desk = Desk {
+        pipeline,
+        request,
+        form_token: visitor.form_token(&config.keys),
+    };
+    match page {
+        Page::Workers => workers::show(&desk).await,
+        Page::Release(id) => release::show(&desk, id).await,
+        Page::Act(id, verb) => release::act(&desk, id, verb).await,
+        Page::History => history::show(&desk).await,
+        Page::Compare => history::compare(&desk).await,
+        Page::NewRelease if posted => create::submit(&desk).await,
+        Page::NewRelease => create::show(&desk).await,
+        Page::Plans => plan::list(&desk).await,
+        Page::Plan(name) if posted => plan::submit(&desk, name).await,
+        Page::Plan(name) => plan::show(&desk, name).await,
+        Page::DeletePlan(name) => plan::delete(&desk, name).await,
+        Page::Webhooks if posted => webhooks::create(&desk).await,
+        Page::Webhooks => webhooks::list(&desk).await,
+        Page::Webhook(id) if posted => webhooks::change(&desk, id).await,
+        Page::Webhook(id) => webhooks::show(&desk, id).await,
+        Page::WebhookAct(id, verb) => webhooks::act(&desk, id, verb).await,
+        Page::Delivery(id, message) => webhooks::delivery(&desk, id, message).await,
+        Page::Replay(id, message) => webhooks::replay(&desk, id, message).await,
+        Page::Asset(..) | Page::SignIn | Page::SignInLink(_) | Page::SignOut => see_other("/"),
+    }
+}

@@ -1,0 +1,433 @@
+//! `/releases/{id}`: one release, as it goes on, and what can be done to it.
+
+use ::http::Method;
+use maud::{Markup, html};
+use serde_json::{Value, json};
+
+use super::super::Answer;
+use super::super::problem::Problem;
+use super::chart::chart;
+use super::layout::{
+    self, confirm, done, duration, hidden, link_or_text, sentence, short, sign, split, state, time,
+    verdict, words,
+};
+use super::workers::share;
+use super::{Desk, Nav, not_modified, see_other};
+use crate::pipeline::ports::Ports;
+use crate::release::{
+    Advance, Judged, Kind, Percent, Phase, Release, Rule, SoakClock, StageState, Status, rule,
+};
+use crate::slo::{Reading, SliKind, Slo};
+use crate::store::{self, Story};
+use crate::time::UnixMs;
+
+/// Dots of all charts together, and most of one: a page must stay small.
+const DOTS: usize = 180;
+const DOTS_OF_ONE: usize = 60;
+/// Events on the page; the API has them all.
+const EVENTS: i64 = 60;
+
+/// `GET /releases/{id}`.
+pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>, id: &str) -> Answer {
+    let ports = desk.pipeline.ports;
+    let missing = || Problem::not_found(format!("there is no release {id:?}"));
+    if desk.request.headers().contains_key(super::FRAGMENT) {
+        let seq = store::revision(ports, id).await?.ok_or_else(missing)?;
+        let tag = format!("\"{seq}\"");
+        if desk.has(&tag) {
+            return not_modified(&tag);
+        }
+    }
+    let windows = i64::try_from(DOTS_OF_ONE).unwrap_or(i64::MAX);
+    let story = store::story(ports, id, (windows, EVENTS))
+        .await?
+        .ok_or_else(missing)?;
+    let release = &story.release;
+    let name = release.progress.status.name();
+    let script = &release.origin.plan.worker.script_name;
+    let title = format!("{} {} · {script}", sign(name), words(name));
+    let still = html! {
+        (done(Some(desk.query().get("done"))))
+        h1 { (script) }
+    };
+    let live = body(desk, &story);
+    let tag = format!("\"{}\"", release.progress.seq);
+    desk.live(Nav::History, &title, &tag, (&still, &live))
+}
+
+fn body<P: Ports>(desk: &Desk<'_, P>, story: &Story) -> Markup {
+    let release = &story.release;
+    let now = desk.pipeline.ports.now();
+    let slos = &release.origin.plan.slos;
+    let interval_ms = release.origin.plan.check_interval.ms();
+    let kept = (DOTS / slos.len().max(1)).min(DOTS_OF_ONE);
+    let windows = &story.windows[story.windows.len().saturating_sub(kept)..];
+    html! {
+        (head(release, windows))
+        @if release.is_over() { (report(story)) }
+        (commands(release, &desk.form_token))
+        section.card { h2 { "Stages" } (stages(release, now)) }
+        section.card {
+            h2 { "Health" }
+            @for (i, slo) in slos.iter().enumerate() { (health(slo, i, reading(story, i), windows, interval_ms)) }
+            p.quiet.legend { span.key.new {} "new version " span.key.old {} "old version " span.key.limit {} "objective; a dot is a window of " (release.origin.plan.check_interval) ", coloured by its verdict" }
+        }
+        (events(story))
+        (queries(release))
+    }
+}
+
+/// The newest verdict of an SLO: of the present stage, or of the last window of a release that is over.
+fn reading(story: &Story, index: usize) -> Option<&Reading> {
+    let now = story.release.progress.status.soak();
+    let now = now.and_then(|soak| soak.readings.get(index));
+    now.or_else(|| {
+        let last = story.windows.last()?;
+        last.readings.get(index)
+    })
+}
+
+fn head(release: &Release, windows: &[Judged]) -> Markup {
+    let (origin, progress) = (&release.origin, &release.progress);
+    let worker = &origin.plan.worker;
+    let newest = windows.last().map(|judged| &judged.window);
+    let set = share(release);
+    html! {
+        p.lead {
+            (state(progress.status.name()))
+            @if !release.is_over() && progress.started_at.is_some() {
+                " stage " (progress.stage + 1) " of " (origin.plan.stages.len())
+            }
+        }
+        section.card {
+            (split("Set", set))
+            @if let Some(window) = newest {
+                @let counted = window.new.requests + window.old.requests;
+                @if let Some(seen) = measured(window.new.requests, counted) {
+                    (split("Measured", seen))
+                    p.quiet { "Measured: " (window.new.requests) " of " (counted) " requests in the newest window."
+                        @if window.others > 0 { " " (window.others) " went to versions that are neither." } }
+                }
+            }
+            dl.facts {
+                dt { "New version" } dd { (short(&origin.new_version)) }
+                dt { "Old version" } dd { (short(&progress.old_version)) }
+                dt { "Plan" } dd { a href=(format!("/plans/{}", origin.plan_name)) { (origin.plan_name) } }
+                dt { "Created" } dd { (time(origin.created_at)) " by " (origin.created_by) }
+                @if let Some(at) = progress.started_at { dt { "Started" } dd { (time(at)) } }
+                @if let Some(at) = progress.ended_at {
+                    dt { "Ended" } dd { (time(at)) @if let Some(begun) = progress.started_at { " after " (duration(at - begun)) } }
+                }
+                @if let Some(note) = &origin.note { dt { "Note" } dd { (note) } }
+                @if let Some(url) = &origin.url { dt { "Link" } dd { (link_or_text(url)) } }
+                dt { "Cloudflare" } dd {
+                    a href=(format!("https://dash.cloudflare.com/{}/workers/services/view/{}/production", worker.account_id, worker.script_name)) rel="noreferrer noopener" { "This Worker in Cloudflare's dashboard" }
+                }
+            }
+        }
+    }
+}
+
+/// The share of requests that a window has seen go to the new version.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts of requests are far below 2^53"
+)]
+fn measured(new: u64, all: u64) -> Option<Percent> {
+    if all == 0 {
+        return None;
+    }
+    let hundredths = (new as f64 / all as f64 * 1_000.0).round() / 10.0;
+    Percent::new(hundredths).ok()
+}
+
+/// Why it ended.
+fn report(story: &Story) -> Markup {
+    let release = &story.release;
+    let ending = release.progress.status.ending();
+    let last = story.windows.last();
+    let harmful: Vec<&Reading> = last
+        .map(|judged| judged.readings.iter())
+        .into_iter()
+        .flatten()
+        .filter(|reading| reading.verdict == crate::slo::Verdict::Harm)
+        .collect();
+    let by = story.events.iter().find(|event| {
+        [
+            "release.reverting",
+            "release.succeeded",
+            "release.cancelled",
+            "release.superseded",
+        ]
+        .contains(&event.kind.as_str())
+    });
+    let (old, new) = (&release.progress.old_version, &release.origin.new_version);
+    let again = |version: &str| format!("/new?plan={}&version={version}", release.origin.plan_name);
+    html! {
+        section.card.report {
+            h2 { "Why it ended" }
+            @match ending {
+                None => p { "All stages passed: everything runs on the new version." },
+                Some(end) => {
+                    p { strong { (sentence(&words(end.reason.name()))) }
+                        @if let Some(detail) = &end.detail { " " (sentence(detail)) } }
+                    @if !harmful.is_empty() { ul { @for reading in harmful { li { (reading.slo) ": " (reading.sentence) } } } }
+                }
+            }
+            @if let Some(event) = by { p.quiet { "Decided by " (event.actor) " at " (time(event.at)) @if let Some(stage) = event.stage { " in stage " (stage) } "." } }
+            p { a href=(again(new)) { "Run it again" }
+                @if !old.is_empty() { " · " a href=(again(old)) { "Undo: release the version before" } } }
+        }
+    }
+}
+
+fn stages(release: &Release, now: UnixMs) -> Markup {
+    let progress = &release.progress;
+    html! {
+        ol.stages {
+            @for (i, (stage, record)) in release.origin.plan.stages.iter().zip(&progress.stages).enumerate() {
+                @let here = i == progress.stage && !release.is_over();
+                li class=(stage_name(record.state)) aria-current=[here.then_some("step")] {
+                    strong { (stage.percent) } " for " (stage.soak) " " (state(stage_name(record.state)))
+                    @if stage.advance == Advance::Manual { " " span.tag { "needs approval" } }
+                    @if let Some(text) = &stage.description { p.quiet { (text) } }
+                    @if here { (soak(release, stage.soak.ms(), now)) }
+                    @if let (Some(from), Some(to)) = (record.entered_at, record.left_at) { p.quiet { (time(from)) " – " (time(to)) ", " (duration(to - from)) } }
+                    @if let Some(decision) = &record.decision {
+                        p.quiet { @if decision.approved { "Approved" } @else { "Denied" } " by " (decision.by) " at " (time(decision.at)) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How far the soak is, and what it waits for.
+fn soak(release: &Release, soak_ms: i64, now: UnixMs) -> Markup {
+    let status = &release.progress.status;
+    if let Status::AwaitingApproval { wait, .. } = status {
+        return html! {
+            p { "Waits for approval since " (time(wait.since))
+                @if let Some(at) = wait.deny_at { "; denied at " (time(at)) " if nobody decides" } "." }
+            @if !wait.lacking.is_empty() { p.warn { "Approving waives what could not be judged for want of data: " (wait.lacking.join(", ")) "." } }
+        };
+    }
+    let Some(soak) = status.soak() else {
+        return html! { p.quiet { "Cloudflare is being told of the split." } };
+    };
+    let (remaining, ends_at) = match soak.clock {
+        SoakClock::EndsAt(at) => ((at - now).max(0), Some(at)),
+        SoakClock::RemainingMs(ms) => (ms, None),
+    };
+    let passed = (soak_ms - remaining).clamp(0, soak_ms);
+    html! {
+        progress max=(soak_ms) value=(passed) aria-label="Soak" data-ends=[ends_at] {}
+        p.quiet {
+            span data-remaining=[ends_at] { (duration(remaining)) } " left of " (duration(soak_ms))
+            @if ends_at.is_none() { ", and the clock stands" } "."
+        }
+    }
+}
+
+fn stage_name(state: StageState) -> &'static str {
+    match state {
+        StageState::Pending => "pending",
+        StageState::Deploying => "deploying",
+        StageState::Soaking => "soaking",
+        StageState::AwaitingApproval => "awaiting_approval",
+        StageState::Passed => "passed",
+        StageState::Failed => "failed",
+        StageState::Skipped => "skipped",
+    }
+}
+
+fn health(
+    slo: &Slo,
+    index: usize,
+    reading: Option<&Reading>,
+    windows: &[Judged],
+    interval_ms: i64,
+) -> Markup {
+    html! {
+        div.slo {
+            h3 { (slo.name) " " @if let Some(reading) = reading { (verdict(reading.verdict)) } }
+            p.quiet { (slo.indicator()) " " (slo.objective_text()) }
+            (chart(slo, index, windows, interval_ms))
+            @if let Some(reading) = reading { p { (sentence(&reading.sentence)) } }
+        }
+    }
+}
+
+fn events(story: &Story) -> Markup {
+    html! {
+        section.card {
+            h2 { "Events" }
+            @if story.events.is_empty() { p.quiet { "Nothing has happened yet." } }
+            ol.events {
+                @for event in &story.events {
+                    li {
+                        (time(event.at)) " " strong { (event.kind) }
+                        @if let Some(stage) = event.stage { " stage " (stage) }
+                        " by " (event.actor)
+                        @if let Some(reason) = &event.reason { ", " (words(reason)) }
+                        @if let Some(detail) = &event.detail { p { (detail) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What telemetry is asked for, SLO by SLO.
+fn queries(release: &Release) -> Markup {
+    let plan = &release.origin.plan;
+    html! {
+        section.card {
+            details {
+                summary { "What is asked of telemetry" }
+                p { "Per window of " (plan.check_interval) ": events of " code { "$workers.scriptName = " (plan.worker.script_name) } ", by " code { "$workers.scriptVersion.id" } "." }
+                ul {
+                    @for slo in &plan.slos {
+                        li { strong { (slo.name) } ": "
+                            @match (slo.sli.kind, slo.time_key()) {
+                                (SliKind::Query, _) => { code.block { (json!({"bad": slo.sli.bad, "total": slo.sli.total})) } },
+                                (SliKind::RequestCount, _) => "how many there are",
+                                (_, Some(key)) => { code { (key) } ", " @if let Some(percentile) = slo.sli.percentile { (percentile.label()) } },
+                                (_, None) => "which of them failed, by outcome and status",
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The commands that the state allows: what the table of transitions refuses is not offered.
+fn commands(release: &Release, form_token: &str) -> Markup {
+    let phase = Phase::of(&release.progress.status);
+    let allows = |kind| !matches!(rule(phase, kind), Rule::Refuse | Rule::Already);
+    let path = |verb: &str| format!("/releases/{}/{verb}", release.id());
+    let stage = release.progress.stage + 1;
+    let who = html! {
+        (hidden("stage", &stage.to_string()))
+        label { "Your name (optional, for the record) " input name="by" maxlength="100" autocomplete="name"; }
+        label { "Comment (optional) " textarea name="comment" rows="2" maxlength="500" {} }
+    };
+    let all: [(Kind, &str, (&str, &str, &str)); 8] = [
+        (
+            Kind::Approve,
+            "approve",
+            (
+                "Approve",
+                "The next stage begins, with more traffic on the new version.",
+                "go",
+            ),
+        ),
+        (
+            Kind::Deny,
+            "deny",
+            (
+                "Deny",
+                "The old version gets all traffic again, and the release ends as reverted.",
+                "danger",
+            ),
+        ),
+        (
+            Kind::Start,
+            "start",
+            ("Start", "The first stage begins.", "go"),
+        ),
+        (
+            Kind::Pause,
+            "pause",
+            (
+                "Pause",
+                "The soak clock stands. Checks go on, and harm still reverts.",
+                "",
+            ),
+        ),
+        (
+            Kind::Resume,
+            "resume",
+            ("Resume", "The soak clock goes on.", "go"),
+        ),
+        (
+            Kind::Promote,
+            "promote",
+            (
+                "Promote",
+                "The soak of this stage ends now, as passed, if its SLOs have a verdict.",
+                "",
+            ),
+        ),
+        (
+            Kind::Stop,
+            "stop",
+            (
+                "Stop",
+                "The old version gets all traffic again; one that has not started is cancelled.",
+                "danger",
+            ),
+        ),
+        (
+            Kind::Abandon,
+            "abandon",
+            (
+                "Abandon",
+                "HMD gives up going back, and leaves the split as it is. Only when going back can't work.",
+                "danger",
+            ),
+        ),
+    ];
+    html! {
+        @if !release.is_over() {
+            section.commands aria-label="Commands" {
+                @for (kind, verb, words) in all {
+                    @if allows(kind) {
+                        @let more = if matches!(kind, Kind::Approve | Kind::Deny) { who.clone() } else { Markup::default() };
+                        (confirm((&path(verb), form_token), words, &more))
+                    }
+                }
+                @if phase == Phase::Staged {
+                    (confirm((&path("delete"), form_token), ("Delete", "The release is forgotten: nothing has come of it.", "danger"), &Markup::default()))
+                }
+            }
+        }
+    }
+}
+
+/// `POST /releases/{id}/{verb}`.
+pub(super) async fn act<P: Ports>(desk: &Desk<'_, P>, id: &str, verb: &str) -> Answer {
+    let form = desk.form();
+    let known = ["start", "stop", "pause", "resume", "promote", "abandon"];
+    match verb {
+        "approve" | "deny" => {
+            let mut body = json!({});
+            for name in ["by", "comment"] {
+                if !form.get(name).is_empty() {
+                    body[name] = json!(form.get(name));
+                }
+            }
+            let stage: usize = form.get("stage").parse().unwrap_or(0);
+            let path = format!("/v1/releases/{id}/stages/{stage}/{verb}");
+            desk.post(&path, &body).await?;
+        }
+        "delete" => {
+            let path = format!("/v1/releases/{id}");
+            desk.call(Method::DELETE, &path, &[], &Value::Null).await?;
+            return see_other("/releases?done=deleted");
+        }
+        verb if known.contains(&verb) => {
+            desk.post(&format!("/v1/releases/{id}/{verb}"), &Value::Null)
+                .await?;
+        }
+        _ => return Err(Problem::not_found(format!("{verb:?} is no command"))),
+    }
+    see_other(&format!("/releases/{id}?done={verb}"))
+}
+
+/// The state of a release that a list shows.
+pub(super) fn version(release: &Release) -> Markup {
+    layout::short(&release.origin.new_version)
+}

@@ -1,0 +1,182 @@
+//! Who is signed in: a signed, expiring cookie; and what a form carries, so that only a page of this dashboard can have
+//! made it. Nothing is stored: whoever changes `HMD_API_TOKEN` or the signing key signs everybody out.
+
+use ::http::{HeaderMap, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::pipeline::config::Config;
+use crate::time::UnixMs;
+use crate::webhook::{Keyring, Purpose};
+
+/// How long somebody stays signed in.
+pub(super) const SESSION_MS: i64 = 12 * 3_600_000;
+/// How long a sign-in page can be left open.
+pub(super) const GUEST_MS: i64 = 3_600_000;
+/// How long a one-time link works.
+const LINK_MS: i64 = 15 * 60_000;
+/// Longest cookie or token that is looked at.
+const MAX_BYTES: usize = 512;
+/// Over HTTPS the browser itself holds the cookie to this host, path and scheme.
+const SECURE_COOKIE: &str = "__Host-hmd";
+const COOKIE: &str = "hmd";
+
+/// What a session cookie says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Session {
+    /// Until when it is valid.
+    #[serde(rename = "x")]
+    pub expires_at: UnixMs,
+    /// Fresh and random, so that no two sessions have the same form tokens.
+    #[serde(rename = "n")]
+    nonce: String,
+    /// Which `HMD_API_TOKEN` was shown; `None`: nobody is signed in yet, and the cookie only holds the sign-in form.
+    #[serde(rename = "t")]
+    token: Option<String>,
+}
+
+/// What a one-time link says.
+#[derive(Serialize, Deserialize)]
+pub(super) struct SignInLink {
+    /// Until when it is valid.
+    #[serde(rename = "x")]
+    pub expires_at: UnixMs,
+    /// What tells two links apart.
+    #[serde(rename = "n")]
+    pub nonce: String,
+}
+
+/// Claims, the key's id and the signature, as one text.
+fn sign(keys: &Keyring, purpose: Purpose, claims: &impl Serialize) -> String {
+    let payload = URL_SAFE_NO_PAD.encode(serde_json::json!(claims).to_string());
+    let signed = format!("{payload}.{}", keys.key_id());
+    let mac = keys.mac(purpose, signed.as_bytes());
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(mac))
+}
+
+fn verify<T: DeserializeOwned>(keys: &Keyring, purpose: Purpose, text: &str) -> Option<T> {
+    if text.len() > MAX_BYTES {
+        return None;
+    }
+    let (signed, mac) = text.rsplit_once('.')?;
+    let (payload, key_id) = signed.split_once('.')?;
+    let mac = URL_SAFE_NO_PAD.decode(mac).ok()?;
+    if !keys.verifies(purpose, key_id, signed.as_bytes(), &mac) {
+        return None;
+    }
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
+}
+
+/// Names the API token without giving it away.
+fn token_tag(config: &Config) -> String {
+    let named = format!("api-token\n{}", config.hmd_api_token.expose());
+    let mac = config.keys.mac(Purpose::Session, named.as_bytes());
+    URL_SAFE_NO_PAD.encode(&mac[..12])
+}
+
+/// A browser that was given a cookie here.
+#[derive(Clone, Debug)]
+pub(super) struct Visitor {
+    /// The cookie's text: what form tokens are bound to.
+    pub cookie: String,
+    /// Whether it has shown the API token.
+    pub signed_in: bool,
+}
+
+impl Visitor {
+    /// A new cookie. `nonce` must be fresh and random.
+    pub fn new(config: &Config, now: UnixMs, nonce: [u8; 32], signed_in: bool) -> Self {
+        let session = Session {
+            expires_at: now + if signed_in { SESSION_MS } else { GUEST_MS },
+            nonce: URL_SAFE_NO_PAD.encode(&nonce[..16]),
+            token: signed_in.then(|| token_tag(config)),
+        };
+        let cookie = sign(&config.keys, Purpose::Session, &session);
+        Self { cookie, signed_in }
+    }
+
+    /// Whoever sends these headers, if they hold a valid cookie.
+    pub fn of(headers: &HeaderMap, config: &Config, now: UnixMs, secure: bool) -> Option<Self> {
+        let wanted = if secure { SECURE_COOKIE } else { COOKIE };
+        let cookies = headers.get_all(header::COOKIE);
+        let texts = cookies.iter().filter_map(|value| value.to_str().ok());
+        texts
+            .flat_map(|text| text.split(';'))
+            .filter_map(|pair| pair.trim().split_once('='))
+            .filter(|(name, _)| *name == wanted)
+            .find_map(|(_, cookie)| {
+                let session: Session = verify(&config.keys, Purpose::Session, cookie)?;
+                let tag = session.token.as_deref();
+                let fits = tag.is_none_or(|tag| tag == token_tag(config));
+                (fits && now < session.expires_at).then(|| Self {
+                    cookie: cookie.to_owned(),
+                    signed_in: tag.is_some(),
+                })
+            })
+    }
+
+    /// The header that gives the browser its cookie.
+    pub fn set_cookie(&self, secure: bool) -> String {
+        let ms = if self.signed_in { SESSION_MS } else { GUEST_MS };
+        set_cookie(&self.cookie, ms / 1_000, secure)
+    }
+
+    /// What the forms of this browser carry.
+    pub fn form_token(&self, keys: &Keyring) -> String {
+        let mac = keys.mac(Purpose::Form, self.cookie.as_bytes());
+        format!("{}.{}", keys.key_id(), URL_SAFE_NO_PAD.encode(mac))
+    }
+
+    /// Whether a form came from a page that this browser was given.
+    pub fn owns_form(&self, keys: &Keyring, token: &str) -> bool {
+        let Some((key_id, mac)) = token.split_once('.') else {
+            return false;
+        };
+        let mac = URL_SAFE_NO_PAD.decode(mac).unwrap_or_default();
+        keys.verifies(Purpose::Form, key_id, self.cookie.as_bytes(), &mac)
+    }
+}
+
+fn set_cookie(value: &str, max_age_s: i64, secure: bool) -> String {
+    let (name, flag) = if secure {
+        (SECURE_COOKIE, "; Secure")
+    } else {
+        (COOKIE, "")
+    };
+    format!("{name}={value}; Path=/; Max-Age={max_age_s}; HttpOnly; SameSite=Strict{flag}")
+}
+
+/// The header that takes the cookie away.
+pub(super) fn clear_cookie(secure: bool) -> String {
+    set_cookie("", 0, secure)
+}
+
+/// The path of a link that signs in to the dashboard once, within a quarter of an hour. `nonce` must be fresh and random.
+#[must_use]
+pub fn sign_in_path(keys: &Keyring, now: UnixMs, nonce: [u8; 32]) -> String {
+    let link = SignInLink {
+        expires_at: now + LINK_MS,
+        nonce: URL_SAFE_NO_PAD.encode(&nonce[..16]),
+    };
+    format!("/sign-in/{}", sign(keys, Purpose::SignIn, &link))
+}
+
+/// What a link says, if it is one of this installation's and still valid.
+pub(super) fn read_link(keys: &Keyring, token: &str, now: UnixMs) -> Option<SignInLink> {
+    let link: SignInLink = verify(keys, Purpose::SignIn, token)?;
+    (now < link.expires_at).then_some(link)
+}
+
+/// Names a browser's address, for counting its tries, without keeping the address. An IPv6 network counts as one.
+pub(super) fn client_tag(headers: &HeaderMap, keys: &Keyring) -> String {
+    let address = headers.get("cf-connecting-ip");
+    let address = address.and_then(|value| value.to_str().ok()).unwrap_or("");
+    let network = match address.parse() {
+        Ok(std::net::IpAddr::V6(address)) => format!("{:x?}", &address.segments()[..4]),
+        _ => address.to_owned(),
+    };
+    let mac = keys.mac(Purpose::SignIn, format!("client\n{network}").as_bytes());
+    URL_SAFE_NO_PAD.encode(&mac[..12])
+}

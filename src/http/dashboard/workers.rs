@@ -1,0 +1,131 @@
+//! `/`: all Workers with the state of their releases.
+
+use maud::{Markup, html};
+
+use super::super::Answer;
+use super::layout::{self, short, split, state, time};
+use super::{Desk, Nav, not_modified};
+use crate::pipeline::ports::Ports;
+use crate::release::{Percent, Release, Status};
+use crate::store::{self, Known};
+
+/// Cards on a page.
+const LIMIT: i64 = 48;
+
+/// The new version's share that is in force, as far as HMD has set it.
+pub(super) fn share(release: &Release) -> Percent {
+    let status = &release.progress.status;
+    let of = |stage: usize| release.origin.plan.stages.get(stage).map(|it| it.percent);
+    match status {
+        Status::Succeeded => Percent::FULL,
+        Status::RollingOut { .. } | Status::Paused { .. } if status.soak().is_none() => {
+            // Deploying: the stage before is in force until Cloudflare has taken the next one.
+            let before = release.progress.stage.checked_sub(1);
+            before.and_then(of).unwrap_or(Percent::ZERO)
+        }
+        _ => status.soak().map_or(Percent::ZERO, |soak| soak.percent),
+    }
+}
+
+/// `GET /`.
+pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>) -> Answer {
+    let ports = desk.pipeline.ports;
+    let tag = if desk.request.headers().contains_key(super::FRAGMENT) {
+        let tag = desk.tag(&store::fleet_tag(ports).await?);
+        if desk.has(&tag) {
+            return not_modified(&tag);
+        }
+        tag
+    } else {
+        // The page's first look is taken as new, so that it needs no second read.
+        "\"first\"".to_owned()
+    };
+    let query = desk.query();
+    let page: i64 = query.get("page").parse().unwrap_or(1).clamp(1, 10_000);
+    let search = query.get("search");
+    let bounds = (LIMIT, (page - 1) * LIMIT);
+    let (workers, more) = store::known_workers(ports, search, bounds).await?;
+    let active = workers
+        .iter()
+        .filter(|known| known.active.is_some())
+        .count();
+    let waiting = workers.iter().filter_map(|known| known.active.as_ref());
+    let waiting = waiting
+        .filter(|it| matches!(it.progress.status, Status::AwaitingApproval { .. }))
+        .count();
+    let title = match (waiting, active) {
+        (0, 0) => "Workers".to_owned(),
+        (0, active) => format!("▶ {active} running · Workers"),
+        (waiting, _) => format!("✋ {waiting} waiting for approval · Workers"),
+    };
+    let still = html! {
+        div.head {
+            h1 { "Workers" }
+            form.filter method="get" action="/" role="search" {
+                label for="search" { "Name" }
+                input #search name="search" type="search" value=(search);
+                button type="submit" { "Search" }
+            }
+        }
+        (layout::done(Some(query.get("done"))))
+    };
+    let live = html! {
+        @if workers.is_empty() { (empty(search)) }
+        ul.grid { @for known in &workers { li { (card(known)) } } }
+        @if page > 1 || more {
+            nav.pages aria-label="Pages" {
+                @if page > 1 { a href=(link(search, page - 1)) { "Previous" } }
+                @if more { a href=(link(search, page + 1)) { "Next" } }
+            }
+        }
+    };
+    desk.live(Nav::Workers, &title, &tag, (&still, &live))
+}
+
+fn link(search: &str, page: i64) -> String {
+    let query: String = form_urlencoded::Serializer::new(String::new())
+        .append_pair("search", search)
+        .append_pair("page", &page.to_string())
+        .finish();
+    format!("/?{query}")
+}
+
+fn empty(search: &str) -> Markup {
+    html! {
+        section.card.empty {
+            @if search.is_empty() {
+                h2 { "No Worker yet" }
+                p { "A Worker appears here as soon as a release plan names it: which stages a new version goes through, and what health means." }
+                p { a.button.primary href="/plans" { "Make a plan" } }
+            } @else {
+                h2 { "No Worker of that name" }
+                p { a href="/" { "All Workers" } }
+            }
+        }
+    }
+}
+
+fn card(known: &Known) -> Markup {
+    let plan = known.plans.first();
+    html! {
+        article.card {
+            h2 { (known.worker.script_name) }
+            @if let Some(release) = &known.active {
+                p { (state(release.progress.status.name())) " stage " (release.progress.stage + 1) " of " (release.origin.plan.stages.len()) }
+                (split("new version", share(release)))
+                p { a href=(format!("/releases/{}", release.id())) aria-label=(format!("Release of {}", known.worker.script_name)) { "Open release" }
+                    " " (short(&release.origin.new_version)) }
+            } @else {
+                p.quiet { "No release is running." }
+                @if let Some(plan) = plan {
+                    p { a href=(format!("/new?plan={plan}")) aria-label=(format!("New release of {}", known.worker.script_name)) { "New release" }
+                        " · " a href=(format!("/plans/{plan}")) aria-label=(format!("Plan {plan}")) { "Plan" } }
+                } @else { p.quiet { "It has no plan any more." } }
+            }
+            @if known.queued > 0 { p { (known.queued) " waiting in line" } }
+            @if let Some((id, ended, at)) = &known.last {
+                p.quiet { "Last: " a href=(format!("/releases/{id}")) { (state(ended)) } " " (time(*at)) }
+            }
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! What the pages of the dashboard read, one batch for each, and who has tried to sign in.
+
+use serde_json::Value;
+
+use super::deliveries::{Delivery, DeliveryFilter, PageEnd, delivery_page, list_statement};
+use super::plans::{self, StoredPlan};
+use super::releases::{self, StoredEvent};
+use super::row::{StoreError, json, number, text};
+use super::subscribers;
+use crate::pipeline::ports::{Row, Sql, Statement};
+use crate::release::{Judged, Release, WorkerRef};
+use crate::time::UnixMs;
+use crate::webhook::Subscriber;
+
+// All Workers that a plan or a release names, those with an active release first. The partial index finds the active ones.
+const WORKERS: &str = "SELECT k.account_id, k.script_name, k.plans, a.origin, a.progress, l.id AS last_id,
+        l.state AS last_state, l.ended_at AS last_ended_at,
+        (SELECT count(*) FROM releases q WHERE q.state = 'queued' AND q.account_id = k.account_id
+            AND q.script_name = k.script_name) AS queued
+    FROM (SELECT account_id, script_name, group_concat(plan, ' ') AS plans FROM (
+            SELECT body->>'$.worker.account_id' AS account_id, body->>'$.worker.script_name' AS script_name, name AS plan FROM plans
+            UNION ALL SELECT DISTINCT account_id, script_name, NULL FROM releases)
+        GROUP BY account_id, script_name) k
+    LEFT JOIN releases a ON a.account_id = k.account_id AND a.script_name = k.script_name
+        AND a.state IN ('rolling_out', 'paused', 'awaiting_approval', 'reverting')
+    LEFT JOIN (SELECT account_id, script_name, id, state, max(ended_at) AS ended_at FROM releases
+        WHERE ended_at IS NOT NULL GROUP BY account_id, script_name) l
+        ON l.account_id = k.account_id AND l.script_name = k.script_name
+    WHERE ?1 = '' OR instr(lower(k.script_name), lower(?1)) > 0
+    ORDER BY a.id IS NULL, k.script_name, k.account_id LIMIT ?2 OFFSET ?3";
+// What the grid shows changes only with one of these: an active or queued release, the newest release, the plans.
+const FLEET: &str = "SELECT
+        (SELECT group_concat(id || seq) FROM releases WHERE state IN ('rolling_out', 'paused', 'awaiting_approval', 'reverting')) AS active,
+        (SELECT id || seq FROM releases ORDER BY created_at DESC, id DESC LIMIT 1) AS newest,
+        (SELECT count(*) || ' ' || coalesce(max(updated_at), 0) FROM plans) AS plans";
+const SEQ: &str = "SELECT seq FROM releases WHERE id = ?1";
+const NEWEST_WINDOWS: &str =
+    "SELECT body FROM (SELECT window_index, body FROM windows WHERE release = ?1
+    ORDER BY window_index DESC LIMIT ?2) ORDER BY window_index";
+const NEWEST_EVENTS: &str =
+    "SELECT body FROM events WHERE release = ?1 ORDER BY sequence DESC LIMIT ?2";
+const FORGET_ATTEMPTS: &str = "DELETE FROM sign_in_attempts WHERE since <= ?1";
+const ATTEMPT: &str = "INSERT INTO sign_in_attempts (client, count, since) VALUES (?1, 1, ?2)
+    ON CONFLICT (client) DO UPDATE SET count = count + 1 RETURNING count, since";
+const SUCCESS: &str = "DELETE FROM sign_in_attempts WHERE client = ?1";
+const FORGET_LINKS: &str = "DELETE FROM sign_in_links WHERE expires_at <= ?1";
+const USE_LINK: &str = "INSERT INTO sign_in_links (nonce, expires_at) VALUES (?1, ?2)
+    ON CONFLICT (nonce) DO NOTHING RETURNING nonce";
+
+/// A Worker that a plan or a release names.
+#[derive(Debug)]
+pub struct Known {
+    /// The Worker.
+    pub worker: WorkerRef,
+    /// The plans for it, by name.
+    pub plans: Vec<String>,
+    /// The release that holds it.
+    pub active: Option<Release>,
+    /// How many wait for it.
+    pub queued: i64,
+    /// Its last release that has ended: id, state, when.
+    pub last: Option<(String, String, UnixMs)>,
+}
+
+/// Workers whose name holds a text, those with an active release first, and whether there are more.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn known_workers(
+    sql: &impl Sql,
+    search: &str,
+    (limit, offset): (i64, i64),
+) -> Result<(Vec<Known>, bool), StoreError> {
+    let params = vec![search.into(), (limit + 1).into(), offset.into()];
+    let rows = sql.batch(vec![Statement::new(WORKERS, params)]).await?;
+    let mut known = rows
+        .iter()
+        .flatten()
+        .map(known)
+        .collect::<Result<Vec<_>, _>>()?;
+    let wanted = usize::try_from(limit).unwrap_or(0);
+    let more = known.len() > wanted;
+    known.truncate(wanted);
+    Ok((known, more))
+}
+
+fn known(row: &Row) -> Result<Known, StoreError> {
+    let optional = |column: &str| row.get(column).and_then(Value::as_str);
+    let last = match (optional("last_id"), optional("last_state")) {
+        (Some(id), Some(state)) => {
+            let at = number(row, "last_ended_at").unwrap_or(0);
+            Some((id.to_owned(), state.to_owned(), at))
+        }
+        _ => None,
+    };
+    let plans = optional("plans").unwrap_or_default().split_whitespace();
+    Ok(Known {
+        worker: WorkerRef {
+            account_id: text(row, "account_id")?.to_owned(),
+            script_name: text(row, "script_name")?.to_owned(),
+        },
+        plans: plans.map(str::to_owned).collect(),
+        // One bad row (of a newer HMD, say) must not take the page away.
+        active: optional("origin").and_then(|_| releases::release(row).ok()),
+        queued: number(row, "queued").unwrap_or(0),
+        last,
+    })
+}
+
+/// What changes whenever the list of Workers does.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn fleet_tag(sql: &impl Sql) -> Result<String, StoreError> {
+    let rows = sql.batch(vec![Statement::new(FLEET, Vec::new())]).await?;
+    let row = rows.iter().flatten().next();
+    Ok(row
+        .map(|row| serde_json::json!(row).to_string())
+        .unwrap_or_default())
+}
+
+/// The revision of a release: one indexed read.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn revision(sql: &impl Sql, id: &str) -> Result<Option<i64>, StoreError> {
+    let rows = sql
+        .batch(vec![Statement::new(SEQ, vec![id.into()])])
+        .await?;
+    Ok(rows
+        .iter()
+        .flatten()
+        .next()
+        .and_then(|row| number(row, "seq")))
+}
+
+/// A release with its newest windows (oldest first) and its newest events (newest first).
+#[derive(Debug)]
+pub struct Story {
+    /// The release.
+    pub release: Release,
+    /// Judged windows, oldest first.
+    pub windows: Vec<Judged>,
+    /// Events, newest first.
+    pub events: Vec<StoredEvent>,
+}
+
+/// A release with so many of its newest windows and events.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn story(
+    sql: &impl Sql,
+    id: &str,
+    (windows, events): (i64, i64),
+) -> Result<Option<Story>, StoreError> {
+    let rows = sql
+        .batch(vec![
+            releases::load_one(id),
+            Statement::new(NEWEST_WINDOWS, vec![id.into(), windows.into()]),
+            Statement::new(NEWEST_EVENTS, vec![id.into(), events.into()]),
+        ])
+        .await?;
+    let of = |i: usize| rows.get(i).map_or(&[][..], Vec::as_slice);
+    let Some(row) = of(0).first() else {
+        return Ok(None);
+    };
+    Ok(Some(Story {
+        release: releases::release(row)?,
+        windows: of(1)
+            .iter()
+            .map(|row| json(row, "body"))
+            .collect::<Result<_, _>>()?,
+        events: of(2)
+            .iter()
+            .map(|row| json(row, "body"))
+            .collect::<Result<_, _>>()?,
+    }))
+}
+
+/// All plans, and the release that holds the Worker of one of them.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn plan_and_holder(
+    sql: &impl Sql,
+    plan: &str,
+) -> Result<Option<(StoredPlan, Option<String>)>, StoreError> {
+    const HOLDER: &str = "SELECT r.id FROM plans p JOIN releases r ON r.account_id = p.body->>'$.worker.account_id'
+        AND r.script_name = p.body->>'$.worker.script_name'
+        AND r.state IN ('rolling_out', 'paused', 'awaiting_approval', 'reverting') WHERE p.name = ?1";
+    let rows = sql
+        .batch(vec![
+            plans::get_statement(plan),
+            Statement::new(HOLDER, vec![plan.into()]),
+        ])
+        .await?;
+    let first = |i: usize| rows.get(i).and_then(|rows| rows.first());
+    let Some(row) = first(0) else {
+        return Ok(None);
+    };
+    let holder = first(1).map(|row| text(row, "id").map(str::to_owned));
+    Ok(Some((plans::stored(row)?, holder.transpose()?)))
+}
+
+/// A subscriber with a page of its deliveries, newest first, and where the next page begins.
+pub type SubscriberPage = (Subscriber, Vec<Delivery>, Option<PageEnd>);
+
+/// A subscriber with a page of its deliveries.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn subscriber_page(
+    sql: &impl Sql,
+    id: &str,
+    filter: &DeliveryFilter,
+) -> Result<Option<SubscriberPage>, StoreError> {
+    let statements = vec![subscribers::get_statement(id), list_statement(id, filter)];
+    let rows = sql.batch(statements).await?;
+    let Some(row) = rows.first().and_then(|rows| rows.first()) else {
+        return Ok(None);
+    };
+    let (deliveries, next) = delivery_page(rows.get(1).map_or(&[][..], Vec::as_slice), filter)?;
+    Ok(Some((subscribers::subscriber(row)?, deliveries, next)))
+}
+
+/// Counts a try to sign in, before it is known whether it succeeds, so that tries at once are all counted. Answers how many there have been
+/// since when, this one included; older ones than `forget` are forgotten.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn count_sign_in(
+    sql: &impl Sql,
+    client: &str,
+    now: UnixMs,
+    forget: UnixMs,
+) -> Result<(i64, UnixMs), StoreError> {
+    let rows = sql
+        .batch(vec![
+            Statement::new(FORGET_ATTEMPTS, vec![forget.into()]),
+            Statement::new(ATTEMPT, vec![client.into(), now.into()]),
+        ])
+        .await?;
+    let row = rows.get(1).and_then(|rows| rows.first());
+    let column = |name| row.and_then(|row| number(row, name));
+    match (column("count"), column("since")) {
+        (Some(count), Some(since)) => Ok((count, since)),
+        _ => Err(StoreError::Row("a counted try has no count".to_owned())),
+    }
+}
+
+/// Forgets the tries of somebody who has signed in.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn signed_in(sql: &impl Sql, client: &str) -> Result<(), StoreError> {
+    sql.batch(vec![Statement::new(SUCCESS, vec![client.into()])])
+        .await?;
+    Ok(())
+}
+
+/// Uses a one-time link; false if it has been used.
+///
+/// # Errors
+/// [`StoreError`]; then it may have been used.
+pub async fn use_sign_in_link(
+    sql: &impl Sql,
+    nonce: &str,
+    expires_at: UnixMs,
+    now: UnixMs,
+) -> Result<bool, StoreError> {
+    let rows = sql
+        .batch(vec![
+            Statement::new(FORGET_LINKS, vec![now.into()]),
+            Statement::new(USE_LINK, vec![nonce.into(), expires_at.into()]),
+        ])
+        .await?;
+    Ok(rows.get(1).is_some_and(|rows| !rows.is_empty()))
+}

@@ -1,0 +1,338 @@
+// The dashboard in a real Chromium: a newcomer's whole path, people's decisions, keys alone, a small screen, no JavaScript,
+// and axe-core on every page in both themes. Run by `cargo test --test browser`, which starts HMD and a simulated Cloudflare.
+import assert from 'node:assert/strict';
+import { mkdirSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import puppeteer from 'puppeteer-core';
+
+const { HMD_URL, HMD_TOKEN, SIGN_IN_LINK, SIM_URL, CHROMIUM, SHOTS } = process.env;
+const ACCOUNT = '0123456789abcdef0123456789abcdef';
+const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+mkdirSync(SHOTS, { recursive: true });
+
+let passed = 0;
+const said = [];
+const say = (line) => process.stdout.write(`browser: ${line}\n`);
+
+async function sim(method, path, body) {
+  const response = await fetch(`${SIM_URL}/sim${path}`, {
+    method, headers: { 'content-type': 'application/json' }, body: JSON.stringify(body),
+  });
+  assert.ok(response.ok, `${method} ${path}: ${response.status} ${await response.clone().text()}`);
+  return response.status === 204 ? null : response.json().catch(() => null);
+}
+
+async function api(method, path, body) {
+  const headers = { authorization: `Bearer ${HMD_TOKEN}`, 'content-type': 'application/json' };
+  const response = await fetch(`${HMD_URL}${path}`, { method, headers, body: body && JSON.stringify(body) });
+  const text = await response.text();
+  assert.ok(response.ok, `${method} ${path}: ${response.status} ${text}`);
+  return text ? JSON.parse(text) : null;
+}
+
+const behavior = (error_rate) => ({
+  error_rate, exception_rate: 0, wall_ms: { median: 40, p99: 180 }, cpu_ms: { median: 3, p99: 12 },
+});
+
+const worker = (script, newErrors) => sim('PUT', `/workers/${ACCOUNT}/${script}`, {
+  requests_per_second: 120,
+  versions: [{ tag: 'v1', message: 'the one before', behavior: behavior(0) }, { tag: 'v2', message: 'Checkout in one step', behavior: behavior(newErrors) }],
+});
+
+const plan = (script, manual) => ({
+  worker: { account_id: ACCOUNT, script_name: script }, check_interval: '1s',
+  stages: [{ percent: 25, soak: '4s', advance: manual ? 'manual' : 'auto', description: 'look at the funnel' }, { percent: 100, soak: '3s' }],
+  slos: [{ name: 'errors', sli: { kind: 'error_rate' }, objective: { max: 0.05 }, min_requests: 40 }],
+});
+
+const browser = await puppeteer.launch({
+  executablePath: CHROMIUM, headless: true,
+  args: ['--no-sandbox', '--disable-dev-shm-usage', '--disable-gpu', '--lang=en-GB'],
+});
+say(`${await browser.version()} at ${CHROMIUM}`);
+
+// A tab of its own context, whose console must stay quiet.
+async function open({ width = 1280, scripts = true, theme = 'light' } = {}) {
+  const context = await browser.createBrowserContext();
+  const page = await context.newPage();
+  await page.setViewport({ width, height: 900 });
+  await page.setJavaScriptEnabled(scripts);
+  await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: theme }]);
+  page.setDefaultTimeout(20_000);
+  page.on('console', (message) => {
+    if (['error', 'warn'].includes(message.type())) said.push(`${page.url()}: ${message.text()}`);
+  });
+  page.on('pageerror', (error) => said.push(`${page.url()}: ${error.message}`));
+  return page;
+}
+
+// Does something that leads to another page.
+async function go(page, act) {
+  await Promise.all([page.waitForNavigation({ waitUntil: 'load' }), act()]);
+}
+
+const press = (page, text, within = 'body') =>
+  go(page, async () => (await page.waitForSelector(`${within} ::-p-text(${text})`)).click());
+
+async function submit(page, selector) {
+  await go(page, () => page.click(selector));
+}
+
+async function signIn(page) {
+  await page.goto(`${HMD_URL}/`);
+  await page.type('#token', HMD_TOKEN);
+  await submit(page, 'form[action="/sign-in"] button');
+}
+
+// A command behind its confirm step. A live region may be swapped in between, so it is tried again.
+async function command(page, verb) {
+  for (let tries = 0; ; tries += 1) {
+    try {
+      await page.click(`form[action$="/${verb}"]`, { count: 0 }).catch(() => {});
+      await page.evaluate((wanted) => {
+        document.querySelector(`form[action$="/${wanted}"]`).closest('details').querySelector('summary').click();
+      }, verb);
+      await submit(page, `form[action$="/${verb}"] button`);
+      return;
+    } catch (error) {
+      if (tries === 3) throw error;
+    }
+  }
+}
+
+const until = (page, text) => page.waitForFunction((wanted) => document.title.includes(wanted), { timeout: 60_000 }, text);
+
+async function test(name, run) {
+  const begun = Date.now();
+  try {
+    await run();
+    passed += 1;
+    say(`${name} ... ok in ${((Date.now() - begun) / 1000).toFixed(1)} s`);
+  } catch (error) {
+    say(`${name} ... FAILED: ${error.stack}`);
+    process.exitCode = 1;
+  }
+}
+
+async function shot(page, name) {
+  await page.screenshot({ path: join(SHOTS, `${name}.png`), fullPage: true });
+}
+
+await test('a newcomer gets from nothing to a successful release', async () => {
+  await worker('shop', 0.001);
+  const page = await open();
+  await page.goto(`${HMD_URL}/`);
+  assert.match(page.url(), /\/sign-in\?next=/);
+  await page.type('#token', 'not the token');
+  await submit(page, 'form[action="/sign-in"] button');
+  assert.match(await page.$eval('#token-error', (it) => it.textContent), /not the installation/);
+  said.length = 0; // Chromium itself reports the 403.
+  await page.type('#token', HMD_TOKEN);
+  await submit(page, 'form[action="/sign-in"] button');
+  await page.waitForSelector('::-p-text(No Worker yet)');
+  await press(page, 'Make a plan', 'main');
+  await page.type('#name', 'shop');
+  await submit(page, 'main form button');
+  await submit(page, 'form#plan .commands button');
+  assert.equal(await page.$eval('#account_id', (it) => it.getAttribute('aria-invalid')), 'true');
+  said.length = 0; // The 422.
+  const fill = async (selector, text) => {
+    await page.$eval(selector, (it) => { it.value = ''; });
+    await page.type(selector, text);
+  };
+  await fill('#account_id', ACCOUNT);
+  await fill('#check_interval', '1s');
+  for (const i of [0, 1, 2]) await fill(`#stages-${i}-soak`, '3s');
+  await fill('#slos-0-limit', '0.05');
+  await submit(page, 'form#plan .commands button');
+  await page.waitForSelector('::-p-text(Saved.)');
+  await press(page, 'New release by this plan');
+  await submit(page, 'button[value=check]');
+  await page.waitForSelector('::-p-text(Ready to be released)');
+  await submit(page, 'button[value=start]');
+  assert.match(page.url(), /\/releases\/rel_.*done=created/);
+  await until(page, 'rolling out · shop');
+  await page.waitForSelector('#live svg.chart');
+  await shot(page, 'release');
+  await until(page, 'succeeded · shop');
+  await page.waitForSelector('::-p-text(All stages passed)');
+});
+
+await test('a bad version is reverted, and the page says why', async () => {
+  await worker('checkout', 0.4);
+  await api('PUT', '/v1/plans/checkout', plan('checkout', false));
+  const page = await open();
+  await signIn(page);
+  await page.goto(`${HMD_URL}/new?plan=checkout`);
+  await submit(page, 'button[value=start]');
+  await until(page, 'reverted · checkout');
+  const why = await page.$eval('.report', (it) => it.textContent);
+  assert.match(why, /Slo violation/);
+  await page.waitForSelector('.dot.harm');
+  await shot(page, 'reverted');
+});
+
+await test('a person approves, another denies', async () => {
+  for (const [script, verb, end] of [['search', 'approve', 'succeeded'], ['mail', 'deny', 'reverted']]) {
+    await worker(script, 0.001);
+    await api('PUT', `/v1/plans/${script}`, plan(script, true));
+    const { id } = await api('POST', '/v1/releases', { plan: script, new_version: 'latest' });
+    const page = await open();
+    await signIn(page);
+    await page.goto(`${HMD_URL}/releases/${id}`);
+    await until(page, `awaiting approval · ${script}`);
+    if (verb === 'approve') await shot(page, 'approval');
+    await command(page, verb);
+    await until(page, `${end} · ${script}`);
+    const { items } = await api('GET', `/v1/releases/${id}/events`);
+    assert.ok(items.some((it) => it.actor === 'dashboard'), JSON.stringify(items));
+  }
+});
+
+await test('stages are moved by keys alone', async () => {
+  const page = await open();
+  await signIn(page);
+  await page.goto(`${HMD_URL}/plans/shop`);
+  await page.focus('#down-stages-0');
+  await go(page, () => page.keyboard.press('Enter'));
+  const percents = () => page.$$eval('[id$="-percent"]', (all) => all.map((it) => it.value));
+  assert.deepEqual(await percents(), ['50', '10', '100']);
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'up-stages-1');
+  await go(page, () => page.keyboard.press('Enter'));
+  assert.deepEqual(await percents(), ['10', '50', '100']);
+  await shot(page, 'plan');
+});
+
+await test('a plan is changed as JSON', async () => {
+  const page = await open();
+  await signIn(page);
+  await page.goto(`${HMD_URL}/plans/shop`);
+  await page.$eval('#json', (it) => {
+    it.closest('details').open = true;
+    const changed = JSON.parse(it.value);
+    changed.stages[0].description = 'changed as JSON';
+    it.value = JSON.stringify(changed);
+  });
+  await submit(page, 'button[value=json]');
+  assert.equal(await page.$eval('#stages-0-description', (it) => it.value), 'changed as JSON');
+});
+
+await test('history is filtered, compared and run again', async () => {
+  const page = await open();
+  await signIn(page);
+  await page.goto(`${HMD_URL}/releases`);
+  await shot(page, 'history');
+  const marks = await page.$$('input[name=id]');
+  await marks[0].click();
+  await marks[1].click();
+  await press(page, 'Compare the two');
+  await page.waitForSelector('table');
+  await page.goto(`${HMD_URL}/releases`);
+  await page.select('#state', 'reverted');
+  await submit(page, '.filter button');
+  const states = await page.$$eval('main .list .state', (all) => all.map((it) => it.textContent));
+  assert.ok(states.length >= 2 && states.every((it) => it.includes('reverted')), states.join());
+  await press(page, 'Run again', 'main');
+  assert.match(page.url(), /\/new\?plan=.*&version=/);
+});
+
+await test('a subscriber is added, tested, told again, and gets a new secret', async () => {
+  const page = await open();
+  await signIn(page);
+  await page.goto(`${HMD_URL}/webhooks`);
+  await page.type('#url', `${SIM_URL}/sim/nobody`);
+  await page.type('#events', '*');
+  await page.type('#description', 'A bot');
+  await submit(page, 'form[action="/webhooks"] button');
+  assert.match(await page.$eval('code.block', (it) => it.textContent), /^whsec_/);
+  await press(page, 'I have kept it');
+  await command(page, 'test');
+  await press(page, 'webhook.test');
+  await page.waitForSelector('::-p-text(Attempts)');
+  await command(page, 'replay');
+  await press(page, 'sub_', 'main dl');
+  await shot(page, 'webhook');
+  await command(page, 'rotate-secret');
+  assert.match(await page.$eval('code.block', (it) => it.textContent), /^whsec_/);
+});
+
+await test('everything works without JavaScript, too', async () => {
+  await worker('plain', 0.001);
+  const page = await open({ scripts: false });
+  await page.goto(`${HMD_URL}/`);
+  await page.type('#token', HMD_TOKEN);
+  await submit(page, 'form[action="/sign-in"] button');
+  await page.goto(`${HMD_URL}/plans/plain`);
+  await page.type('#account_id', ACCOUNT);
+  await page.click('#check_interval', { count: 3 });
+  await page.type('#check_interval', '1s');
+  await submit(page, '#remove-stages-0');
+  await submit(page, 'form#plan .commands button');
+  await page.waitForSelector('::-p-text(Saved.)');
+  await page.goto(`${HMD_URL}/new?plan=plain`);
+  await submit(page, 'button[value=start]');
+  assert.match(page.url(), /\/releases\/rel_/);
+  for (const verb of ['pause', 'resume', 'stop']) {
+    const summary = await page.waitForSelector(`details:has(form[action$="/${verb}"]) > summary`);
+    await summary.click();
+    await submit(page, `form[action$="/${verb}"] button`);
+  }
+  assert.match(await page.title(), /reverting|reverted/);
+});
+
+await test('a one-time link opens the dashboard, once', async () => {
+  const page = await open();
+  await page.goto(SIGN_IN_LINK);
+  await page.waitForFunction(() => document.title.includes('Workers'));
+  const again = await open();
+  const response = await again.goto(SIGN_IN_LINK);
+  assert.equal(response.status(), 403);
+  said.length = 0; // That 403.
+});
+
+await test('axe finds nothing on any page, in both themes, wide and narrow', async () => {
+  const { items: releases } = await api('GET', '/v1/releases');
+  const { items: subscribers } = await api('GET', '/v1/subscribers');
+  const subscriber = `/webhooks/${subscribers[0].id}`;
+  const { items: deliveries } = await api('GET', `/v1/subscribers/${subscribers[0].id}/deliveries`);
+  // One that is running, for its commands.
+  await worker('narrow', 0.001);
+  await api('PUT', '/v1/plans/narrow', plan('narrow', true));
+  const running = await api('POST', '/v1/releases', { plan: 'narrow', new_version: 'latest' });
+  const pages = {
+    workers: '/', new: '/new', 'new-release': '/new?plan=shop', plans: '/plans', plan: '/plans/shop', 'plan-fresh': '/plans/fresh', history: '/releases',
+    none: '/releases?worker=none', compare: `/compare?id=${releases[0].id}&id=${releases[1].id}`, webhooks: '/webhooks', subscriber,
+    delivery: `${subscriber}/deliveries/${deliveries[0].id}`, running: `/releases/${running.id}`, missing: '/releases/rel_none',
+    ...Object.fromEntries(releases.slice(0, 2).map((it, i) => [`release-${i}`, `/releases/${it.id}`])),
+  };
+  const found = [];
+  for (const [theme, width] of [['light', 1600], ['dark', 360]]) {
+    const signedOut = await open({ theme, width });
+    await signedOut.goto(`${HMD_URL}/sign-in`);
+    const page = await open({ theme, width });
+    await signIn(page);
+    const check = async (tab, name) => {
+      // Open everything: what is hidden is not looked at. The policy forbids injected scripts, but not the debugger's.
+      await tab.evaluate(() => { for (const it of document.querySelectorAll('details')) it.open = true; });
+      await tab.evaluate(AXE);
+      const { violations } = await tab.evaluate(() => globalThis.axe.run(document, { resultTypes: ['violations'] }));
+      for (const it of violations) found.push(`${name} ${theme} ${it.id}: ${it.nodes.map((node) => node.html).slice(0, 3).join(' | ')}`);
+      const overflow = await tab.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+      if (overflow > 0) found.push(`${name} is ${overflow} px wider than ${width}`);
+      await shot(tab, `${name}-${theme}-${width}`);
+    };
+    await check(signedOut, 'sign-in');
+    for (const [name, path] of Object.entries(pages)) {
+      await page.goto(`${HMD_URL}${path}`);
+      await check(page, name);
+    }
+  }
+  said.splice(0, said.length, ...said.filter((line) => !line.includes('rel_none')));
+  assert.deepEqual(found, []);
+});
+
+await test('nothing was said on any console', async () => assert.deepEqual(said, []));
+
+await browser.close();
+say(`${passed} passed`);
