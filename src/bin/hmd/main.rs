@@ -20,6 +20,7 @@ mod setup;
 mod signals;
 mod sim;
 mod steps;
+mod study;
 mod worker_build;
 
 use std::io::Write;
@@ -55,6 +56,8 @@ enum Command {
     Sim(sim::SimArgs),
     /// Install the tools and build the Worker, and nothing else
     Setup,
+    /// Measure the evidence rule: false aborts and detection times, beside what others do, from seeds
+    Study(study::StudyArgs),
     /// Write schemas/: the OpenAPI document, the JSON Schemas and the API page, from the Rust types
     Schemas,
 }
@@ -88,6 +91,7 @@ async fn run(command: &Command) -> Result<()> {
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Dev(arguments) => dev::run(arguments).await,
         Command::Sim(arguments) => sim::run(arguments).await,
+        Command::Study(arguments) => study::run(arguments),
         Command::Schemas => schemas::run(),
         Command::Setup => {
             worker_build::run(&project::Project::find()?).await?;
