@@ -184,12 +184,12 @@ fn shown(
     };
     let stretches: Vec<&Stretch> = sums.stretches.iter().filter(usable).collect();
     let first = if verdict == Verdict::Harm {
-        let mut products = HARM.map(|alternative| libm::log(alternative.weight));
+        let mut products = HARM.map(|alternative| alternative.ln_weight);
         let mut best = (f64::NEG_INFINITY, stretches.len().checked_sub(1)?);
         for (i, stretch) in stretches.iter().enumerate().rev() {
             if let Some(flips) = question.flips(stretch.counts, 1.0, of.overdispersion) {
                 for (product, alternative) in products.iter_mut().zip(&HARM) {
-                    *product += flips.ln_ratio(alternative.ratio);
+                    *product += flips.ln_ratio(alternative);
                 }
             }
             let ln_e = stretch.weight.nats() + ln_sum(products.into_iter());

@@ -59,39 +59,101 @@ impl NanoNats {
     }
 }
 
-/// An alternative: odds `ratio` times the null's, believed in with `weight`.
+/// An alternative: odds `ratio` times the null's, believed in with `weight`. Their logarithms are written out, so that no
+/// check computes them again.
 #[derive(Clone, Copy, Debug)]
 pub struct Alternative {
     /// How many times the null's odds.
     pub ratio: f64,
+    /// Its natural logarithm.
+    pub ln_ratio: f64,
     /// Share of the mixture.
     pub weight: f64,
+    /// Its natural logarithm.
+    pub ln_weight: f64,
 }
 
-const fn alternative(ratio: f64, weight: f64) -> Alternative {
-    Alternative { ratio, weight }
+impl Alternative {
+    /// As far from the null on the other side.
+    #[must_use]
+    pub fn mirrored(self) -> Self {
+        Self {
+            ratio: 1.0 / self.ratio,
+            ln_ratio: -self.ln_ratio,
+            ..self
+        }
+    }
+}
+
+/// From `(ratio, its logarithm)` and `(weight, its logarithm)`.
+pub(super) const fn alternative(ratio: (f64, f64), weight: (f64, f64)) -> Alternative {
+    Alternative {
+        ratio: ratio.0,
+        ln_ratio: ratio.1,
+        weight: weight.0,
+        ln_weight: weight.1,
+    }
 }
 
 /// What harm may look like. The weights add up to 1; they were chosen with `hmd study`, so that no ratio from 1.5 to 50
 /// takes much longer than if it had been known.
 pub const HARM: [Alternative; 8] = [
-    alternative(1.25, 0.04),
-    alternative(1.5, 0.10),
-    alternative(2.0, 0.24),
-    alternative(3.0, 0.26),
-    alternative(5.0, 0.18),
-    alternative(10.0, 0.10),
-    alternative(20.0, 0.05),
-    alternative(50.0, 0.03),
+    alternative(
+        (1.25, 0.223_143_551_314_209_76),
+        (0.03, -3.506_557_897_319_982),
+    ),
+    alternative(
+        (1.5, 0.405_465_108_108_164_4),
+        (0.09, -2.407_945_608_651_872_2),
+    ),
+    alternative(
+        (2.0, 0.693_147_180_559_945_3),
+        (0.27, -1.309_333_319_983_762_2),
+    ),
+    alternative(
+        (3.0, 1.098_612_288_668_109_8),
+        (0.26, -1.347_073_647_966_609_2),
+    ),
+    alternative(
+        (5.0, 1.609_437_912_434_100_3),
+        (0.18, -1.714_798_428_091_926_6),
+    ),
+    alternative(
+        (10.0, 2.302_585_092_994_046),
+        (0.1, -2.302_585_092_994_045_5),
+    ),
+    alternative(
+        (20.0, 2.995_732_273_553_991),
+        (0.04, -3.218_875_824_868_200_6),
+    ),
+    alternative(
+        (50.0, 3.912_023_005_428_146),
+        (0.03, -3.506_557_897_319_982),
+    ),
 ];
 
 /// What safety may look like: how much less than the harm that must not be shipped.
 pub const SAFE: [Alternative; 5] = [
-    alternative(0.125, 0.15),
-    alternative(0.25, 0.2),
-    alternative(0.4, 0.3),
-    alternative(0.55, 0.2),
-    alternative(0.7, 0.15),
+    alternative(
+        (0.125, -2.079_441_541_679_835_7),
+        (0.15, -1.897_119_984_885_881_3),
+    ),
+    alternative(
+        (0.25, -1.386_294_361_119_890_6),
+        (0.2, -1.609_437_912_434_100_3),
+    ),
+    alternative(
+        (0.4, -0.916_290_731_874_155),
+        (0.3, -1.203_972_804_325_936_1),
+    ),
+    alternative(
+        (0.55, -0.597_837_000_755_620_4),
+        (0.2, -1.609_437_912_434_100_3),
+    ),
+    alternative(
+        (0.7, -0.356_674_943_938_732_45),
+        (0.15, -1.897_119_984_885_881_3),
+    ),
 ];
 
 /// Coin flips of one window: `successes` of `trials`, each with probability `chance` under the null.
@@ -106,15 +168,15 @@ pub struct Flips {
 }
 
 impl Flips {
-    /// Log of the likelihood ratio against odds `ratio` times the null's. Against a null of no chance at all one success
-    /// is proof.
+    /// Log of the likelihood ratio against an alternative. Against a null of no chance at all one success is proof.
     #[must_use]
-    pub fn ln_ratio(&self, ratio: f64) -> f64 {
+    pub fn ln_ratio(&self, against: &Alternative) -> f64 {
         if self.chance <= 0.0 {
-            let proof = ratio > 1.0 && self.successes > 0.0;
+            let proof = against.ratio > 1.0 && self.successes > 0.0;
             return if proof { MOST_NATS } else { 0.0 };
         }
-        self.successes * libm::log(ratio) - self.trials * libm::log1p((ratio - 1.0) * self.chance)
+        self.successes * against.ln_ratio
+            - self.trials * libm::log1p((against.ratio - 1.0) * self.chance)
     }
 }
 
@@ -142,8 +204,9 @@ impl Mixture {
 
     /// Puts `weight` of the mixture on a product that begins with the next window.
     pub fn start(&mut self, alternatives: &[Alternative], weight: f64) {
+        let ln_weight = libm::log(weight);
         for (term, alternative) in self.0.iter_mut().zip(alternatives) {
-            let stake = libm::log(alternative.weight * weight);
+            let stake = alternative.ln_weight + ln_weight;
             *term = NanoNats::down(ln_sum([term.nats(), stake].into_iter()));
         }
     }
@@ -151,7 +214,7 @@ impl Mixture {
     /// Takes in a window.
     pub fn multiply(&mut self, alternatives: &[Alternative], flips: Flips) {
         for (term, alternative) in self.0.iter_mut().zip(alternatives) {
-            *term = NanoNats::down(term.nats() + flips.ln_ratio(alternative.ratio));
+            *term = NanoNats::down(term.nats() + flips.ln_ratio(alternative));
         }
     }
 
@@ -168,10 +231,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn weights_add_up_to_one() {
+    fn weights_add_up_to_one_and_logarithms_are_right() {
         for grid in [&HARM[..], &SAFE[..]] {
             let sum: f64 = grid.iter().map(|a| a.weight).sum();
             assert!((sum - 1.0).abs() < 1e-12, "{sum}");
+            for a in grid {
+                assert!((a.ln_ratio - a.ratio.ln()).abs() < 1e-15, "{a:?}");
+                assert!((a.ln_weight - a.weight.ln()).abs() < 1e-15, "{a:?}");
+            }
         }
     }
 
@@ -185,8 +252,9 @@ mod tests {
                 chance,
             };
             let long = 7.0 * (theta / chance).ln() + 12.0 * ((1.0 - theta) / (1.0 - chance)).ln();
+            let against = alternative((ratio, ratio.ln()), (1.0, 0.0));
             assert!(
-                (flips.ln_ratio(ratio) - long).abs() < 1e-6,
+                (flips.ln_ratio(&against) - long).abs() < 1e-6,
                 "{ratio} {chance}"
             );
         }
@@ -210,7 +278,7 @@ mod tests {
                 for alternative in &HARM {
                     let product: f64 = windows[i..]
                         .iter()
-                        .map(|flips| flips.ln_ratio(alternative.ratio))
+                        .map(|flips| flips.ln_ratio(alternative))
                         .sum();
                     each.push((alternative.weight * weight(i)).ln() + product);
                 }

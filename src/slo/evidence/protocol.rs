@@ -9,7 +9,7 @@ use crate::slo::{Objective, SliKind, Slo, Tolerance, VersionCounts};
 /// A product of likelihood ratios starts with each stage, and this often within one.
 pub const START_EVERY_MS: i64 = 5 * 60_000;
 /// Weight of the release's first start: most faults are there from the first request.
-const FIRST_START: f64 = 0.38;
+const FIRST_START: f64 = 0.42;
 /// A later stage's start weighs so many times a start within a stage: more traffic is what brings faults out.
 const STAGE_OVER_WITHIN: f64 = 3.0;
 /// Weight kept for starts that the plan does not foresee (a stage that holds, waits or is paused).

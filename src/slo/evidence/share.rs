@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::mixture::{Alternative, Flips, ln_sum};
+use super::mixture::{Alternative, Flips, alternative, ln_sum};
 use super::protocol::float;
 
 /// Chance of a false alert per stage.
@@ -11,24 +11,20 @@ const ALPHA: f64 = 0.001;
 /// A share that is off by less than a tenth of the smaller side troubles nobody, however certain it is.
 const NEGLIGIBLE: f64 = 0.1;
 
-const fn odds(ratio: f64) -> Alternative {
-    Alternative {
-        ratio,
-        weight: 0.125,
-    }
-}
-
-/// What a wrong split may look like: odds as multiples of the configured ones.
-const WRONG: [Alternative; 8] = [
-    odds(0.05),
-    odds(0.4),
-    odds(0.7),
-    odds(0.87),
-    odds(1.15),
-    odds(1.4),
-    odds(2.5),
-    odds(20.0),
-];
+/// What a wrong split may look like: odds as multiples of the configured ones, with their logarithms and equal weights.
+const WRONG: [Alternative; 8] = {
+    const EQUAL: (f64, f64) = (0.125, -2.079_441_541_679_835_7);
+    [
+        alternative((0.05, -2.995_732_273_553_991), EQUAL),
+        alternative((0.4, -0.916_290_731_874_155), EQUAL),
+        alternative((0.7, -0.356_674_943_938_732_45), EQUAL),
+        alternative((0.87, -0.139_262_067_333_507_66), EQUAL),
+        alternative((1.15, 0.139_761_942_375_158_63), EQUAL),
+        alternative((1.4, 0.336_472_236_621_212_9), EQUAL),
+        alternative((2.5, 0.916_290_731_874_155_1), EQUAL),
+        alternative((20.0, 2.995_732_273_553_991), EQUAL),
+    ]
+};
 
 /// Requests of the present stage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,7 +77,7 @@ impl ShareSums {
         ln_sum(
             WRONG
                 .iter()
-                .map(|wrong| libm::log(wrong.weight) + flips.ln_ratio(wrong.ratio)),
+                .map(|wrong| wrong.ln_weight + flips.ln_ratio(wrong)),
         )
     }
 

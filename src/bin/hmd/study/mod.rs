@@ -1,76 +1,323 @@
-//! `hmd study`: how HMD's evidence rule behaves, from seeds.
+//! `hmd study`: how the evidence rule behaves, reproduced from seeds: false aborts of healthy releases, times to detect bad
+//! ones, what each addition costs, and the same for what others do on the same telemetry. docs/evidence.md explains it.
 
+mod cost;
+mod figures;
+mod plot;
 mod rules;
 mod run;
+#[cfg(test)]
+mod tests;
 mod traffic;
 
-use anyhow::Result;
-use rules::{BARE, DEFAULTS, GrowthBook, Hmd, MannWhitney, NaiveZ, Setup, Single, Threshold};
-use run::{Maker, Outcome, run as simulate};
-use traffic::Scenario;
+use std::path::{Path, PathBuf};
 
+use anyhow::{Context, Result};
+use rand::SeedableRng;
+
+use self::figures::{Figure, HMD, HMD_DEFAULTS, LEVELS, ORACLE, RATIOS, Safe};
+use self::plot::Axis;
+use self::rules::{BARE, Hmd};
+use self::traffic::{History, Scenario};
+use super::say;
+
+/// Options of `hmd study`.
 #[derive(Debug, clap::Args)]
 pub struct StudyArgs {
+    /// A tenth of the releases: rough figures in seconds
     #[arg(long)]
-    pub short: bool,
+    short: bool,
+    /// Every figure follows from it
     #[arg(long, default_value_t = 1)]
-    pub seed: u64,
-    #[arg(long, default_value_t = 2000)]
-    pub runs: u32,
+    seed: u64,
+    /// Where the pictures go
+    #[arg(long, default_value = "docs/study")]
+    out: PathBuf,
 }
 
-fn hmd<'a>(name: &'a str, setup: Setup) -> Maker<'a> {
-    (
-        name,
-        Box::new(move |history| Box::new(Hmd::new(&setup, history))),
+/// Runs everything, prints the tables and writes the pictures.
+///
+/// # Errors
+/// If a picture can't be written.
+pub fn run(arguments: &StudyArgs) -> Result<()> {
+    let runs = if arguments.short { 400 } else { 4_000 };
+    let seed = arguments.seed;
+    say(&format!(
+        "{runs} releases a figure, seed {seed}; plan 5 / 25 / 50 %, 10 min each, a look every 30 s (60 looks); alpha 0.01"
+    ));
+    let healthy = figures::healthy(runs, seed);
+    print_healthy(&healthy);
+    let detection = figures::detection(runs, seed + 1);
+    print_detection(&detection, &healthy);
+    print_additions(&figures::additions(runs, seed + 2));
+    print_safe(&figures::safe(runs / 2, seed + 3));
+    print_cost();
+    draw(&arguments.out, &healthy, &detection, seed)
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
+fn level_name(level: usize) -> String {
+    let (rps, base) = LEVELS[level];
+    format!("{rps} rps, {} % bad", base * 100.0)
+}
+
+fn seconds(value: Option<f64>) -> String {
+    value.map_or("-".to_owned(), |seconds| format!("{seconds:.0} s"))
+}
+
+/// Names of the rules in a figure.
+fn names(figures: &[Figure]) -> Vec<&str> {
+    let outcomes = figures.first().map_or(&[][..], |figure| &figure.outcomes);
+    outcomes
+        .iter()
+        .map(|outcome| outcome.rule.as_str())
+        .collect()
+}
+
+fn print_healthy(figures: &[Figure]) {
+    say("\n## Healthy version: share of releases aborted wrongly\n");
+    for level in 0..LEVELS.len() {
+        let of: Vec<&Figure> = figures.iter().filter(|f| f.level == level).collect();
+        say(&format!(
+            "| {} | {} |",
+            level_name(level),
+            of.iter()
+                .map(|f| f.scenario)
+                .collect::<Vec<_>>()
+                .join(" | ")
+        ));
+        say(&format!("|---|{}", "---|".repeat(of.len())));
+        for rule in names(figures) {
+            let shares = of.iter().filter_map(|f| f.of(rule));
+            let shares: Vec<String> = shares.map(|o| percent(o.share())).collect();
+            say(&format!("| {rule} | {} |", shares.join(" | ")));
+        }
+        say("");
+    }
+}
+
+/// The most wrong aborts of a rule over the scenarios at a level.
+fn worst(healthy: &[Figure], level: usize, rule: &str) -> f64 {
+    let of = healthy.iter().filter(|f| f.level == level);
+    of.filter_map(|f| f.of(rule))
+        .map(run::Outcome::share)
+        .fold(0.0, f64::max)
+}
+
+fn print_detection(figures: &[Figure], healthy: &[Figure]) {
+    say(
+        "\n## Bad version: aborted, median (mean) time from the onset to the abort, median of bad responses on the new version\n",
+    );
+    for figure in figures {
+        say(&format!(
+            "{}, {}x {}:",
+            level_name(figure.level),
+            figure.ratio,
+            figure.scenario
+        ));
+        let oracle = figure.of(ORACLE);
+        for outcome in &figure.outcomes {
+            let false_aborts = worst(healthy, figure.level, &outcome.rule);
+            // A rule that aborts anything anyway is fast; its times mean nothing.
+            if false_aborts > 0.05 {
+                continue;
+            }
+            let ratio = match (
+                outcome.mean_s(figure.onset_s),
+                oracle.and_then(|o| o.mean_s(figure.onset_s)),
+            ) {
+                (Some(mean), Some(oracle)) if outcome.rule == HMD && figure.onset_s == 0 => {
+                    format!(", {:.2}x the oracle's mean time", mean / oracle)
+                }
+                _ => String::new(),
+            };
+            say(&format!(
+                "  {:32} {:>7}  {:>6} ({:>6})  {:>4.0} hurt{}{ratio}",
+                outcome.rule,
+                percent(outcome.share() - outcome.share_before(figure.onset_s)),
+                seconds(outcome.median_s(figure.onset_s)),
+                seconds(outcome.mean_s(figure.onset_s)),
+                outcome.median_hurt(),
+                if false_aborts > 0.01 {
+                    format!(" (false aborts up to {})", percent(false_aborts))
+                } else {
+                    String::new()
+                },
+            ));
+        }
+    }
+}
+
+fn print_additions(figures: &[Figure]) {
+    say("\n## What each addition costs (50 rps, 0.5 % bad)\n");
+    for figure in figures {
+        say(&format!("{}:", figure.scenario));
+        for outcome in &figure.outcomes {
+            say(&format!(
+                "  {:32} {:>7}  {:>6} ({:>6})  {:>4.0} hurt",
+                outcome.rule,
+                percent(outcome.share() - outcome.share_before(figure.onset_s)),
+                seconds(outcome.median_s(figure.onset_s)),
+                seconds(outcome.mean_s(figure.onset_s)),
+                outcome.median_hurt()
+            ));
+        }
+    }
+}
+
+fn print_safe(figures: &[Safe]) {
+    say("\n## Stages called safe (less than 2x, tolerance 1) before their end, and when\n");
+    for figure in figures {
+        let stages: Vec<String> = figure
+            .stages
+            .iter()
+            .zip(&figure.median_s)
+            .map(|(share, median)| format!("{} in {}", percent(*share), seconds(*median)))
+            .collect();
+        say(&format!(
+            "  {:22} truth {}x: {}",
+            level_name(figure.level),
+            figure.ratio,
+            stages.join(", ")
+        ));
+    }
+}
+
+fn print_cost() {
+    let (first, thousandth) = (cost::check_ns(1, 2_000), cost::check_ns(1_000, 2_000));
+    say(&format!(
+        "\n## One check: a window taken in and {} SLOs judged\n\n  second window {:.1} us, thousandth {:.1} us",
+        cost::SLOS,
+        micro(first),
+        micro(thousandth)
+    ));
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nanoseconds of one check")]
+fn micro(nanoseconds: u128) -> f64 {
+    nanoseconds as f64 / 1_000.0
+}
+
+fn draw(out: &Path, healthy: &[Figure], detection: &[Figure], seed: u64) -> Result<()> {
+    std::fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
+    let write = |name: &str, svg: String| {
+        let path = out.join(name);
+        std::fs::write(&path, svg).with_context(|| format!("writing {}", path.display()))?;
+        say(&format!("wrote {}", path.display()));
+        Ok::<(), anyhow::Error>(())
+    };
+    say("");
+    let rows: Vec<(String, Vec<f64>)> = names(healthy)
+        .into_iter()
+        .map(|rule| {
+            let of = |scenario: usize| {
+                let figures = healthy.iter().filter(|f| f.level == 1);
+                figures
+                    .map(|f| f.of(rule).map_or(0.0, run::Outcome::share))
+                    .nth(scenario)
+                    .unwrap_or(0.0)
+            };
+            (rule.to_owned(), vec![of(0), of(1), worst(healthy, 1, rule)])
+        })
+        .collect();
+    write(
+        "false-aborts.svg",
+        plot::bars(
+            "Healthy releases aborted wrongly (50 requests a second, 60 looks)",
+            &[
+                "nothing happens",
+                "outage hits both",
+                "worst of 7 scenarios",
+            ],
+            &rows,
+            0.01,
+        ),
+    )?;
+    let times = |rule: &str| {
+        let from_start = detection.iter().filter(|f| f.level == 1 && f.onset_s == 0);
+        from_start
+            .filter_map(|f| Some((f.ratio, f.of(rule)?.mean_s(0)?)))
+            .collect::<Vec<_>>()
+    };
+    let rules = [
+        HMD,
+        ORACLE,
+        HMD_DEFAULTS,
+        "GrowthBook, alpha 0.05 (theirs)",
+        "GrowthBook, alpha 0.01",
+    ];
+    let curves: Vec<plot::Curve> = rules.iter().map(|rule| (*rule, times(rule))).collect();
+    write(
+        "detection.svg",
+        plot::curves(
+            "Time to abort a bad version (50 requests a second, 0.5 % bad before)",
+            &Axis {
+                label: "how many times the old version's errors",
+                ticks: &RATIOS,
+                log: true,
+            },
+            &Axis {
+                label: "mean seconds from the start",
+                ticks: &[30.0, 60.0, 120.0, 300.0, 600.0, 1_200.0, 1_800.0],
+                log: true,
+            },
+            &curves,
+            None,
+        ),
+    )?;
+    write("evidence.svg", evidence_over_time(seed))
+}
+
+/// The evidence in three releases.
+fn evidence_over_time(seed: u64) -> String {
+    let release = |scenario: Scenario| {
+        let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        let history = History::draw(&scenario, &mut random);
+        let mut rule = Hmd::new(&BARE, &history);
+        let mut points = Vec::new();
+        for look in &history.looks {
+            let place = rule.place(look);
+            rule.step(place, &look.window);
+            let ln_e = rule.judge(place).ln_e;
+            points.push((f64::from(look.at_s) / 60.0, ln_e / std::f64::consts::LN_10));
+            if ln_e > 7.0 {
+                break;
+            }
+        }
+        points
+    };
+    plot::curves(
+        "Evidence of harm over three releases (50 requests a second)",
+        &Axis {
+            label: "minutes (stages of 5, 25 and 50 %)",
+            ticks: &[0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0],
+            log: false,
+        },
+        &Axis {
+            label: "log10 of E; 2 is harm at alpha 0.01",
+            ticks: &[-2.0, -1.0, 0.0, 1.0, 2.0, 3.0],
+            log: false,
+        },
+        &[
+            (
+                "healthy, with an outage upstream from minute 15 to 18",
+                release(Scenario {
+                    outage: Some((900, 1_080, 20.0)),
+                    ..Scenario::healthy(LEVELS[1])
+                }),
+            ),
+            (
+                "3x the errors from the start",
+                release(Scenario::worse(LEVELS[1], 3.0, 0)),
+            ),
+            (
+                "3x the errors from minute 25",
+                release(Scenario::worse(LEVELS[1], 3.0, 1_500)),
+            ),
+        ],
+        Some(2.0),
     )
-}
-
-const LEVELS: [(f64, f64); 3] = [(5.0, 0.01), (50.0, 0.005), (500.0, 0.001)];
-
-pub fn run(args: &StudyArgs) -> Result<()> {
-    for (name, sc) in [
-        ("late RR3 start", Scenario::worse(LEVELS[1], 3.0, 0)),
-        ("late RR2 stage3", Scenario::worse(LEVELS[1], 2.0, 1200)),
-        ("late RR3 mid st3", Scenario::worse(LEVELS[1], 3.0, 1500)),
-    ] {
-        let makers: Vec<Maker> = vec![
-            hmd("hmd", BARE),
-            ("single", Box::new(|_| Box::new(Single::mixture()))),
-        ];
-        for o in simulate(&sc, args.runs, args.seed, &makers) {
-            println!(
-                "{name:20} {:10} {:.3} {:?} {:?} hurt {}",
-                o.rule,
-                o.share(),
-                o.median_s(sc.onset_s),
-                o.mean_s(sc.onset_s),
-                o.median_hurt()
-            );
-        }
-    }
-    for level in LEVELS {
-        for ratio in [1.0, 1.5, 2.0, 3.0, 5.0, 10.0] {
-            let sc = Scenario::worse(level, ratio, 0);
-            let mut makers: Vec<Maker> = vec![
-                hmd("hmd", BARE),
-                hmd("defaults", DEFAULTS),
-                ("single", Box::new(|_| Box::new(Single::mixture()))),
-            ];
-            if ratio > 1.0 {
-                makers.push(("oracle", Box::new(move |_| Box::new(Single::oracle(ratio)))));
-            }
-            for o in simulate(&sc, args.runs, args.seed, &makers) {
-                println!(
-                    "{level:?} {ratio:5} {:10} {:.3} {:?} {:?} hurt {}",
-                    o.rule,
-                    o.share(),
-                    o.median_s(0),
-                    o.mean_s(0),
-                    o.median_hurt()
-                );
-            }
-        }
-    }
-    Ok(())
 }

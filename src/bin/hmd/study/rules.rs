@@ -1,9 +1,9 @@
 //! The rules that are compared on the same telemetry: HMD's, the oracle that knows the truth, and what others do.
 
 use hmd::slo::evidence::{
-    Before, Evidence, HARM, Place, Protocol, StagePlan, Terms, overdispersion,
+    Before, Evidence, HARM, Judgement, Place, Protocol, StagePlan, Terms, overdispersion,
 };
-use hmd::slo::{Ground, Slo, Verdict};
+use hmd::slo::{Ground, Slo, Verdict, Window};
 
 use super::traffic::{History, Look, SHARES, SOAK_S, Scenario, WINDOW_S};
 
@@ -26,6 +26,8 @@ pub struct Setup {
     pub warm_up: bool,
     /// Whether the overdispersion factor is estimated from before the release.
     pub factor: bool,
+    /// Whether it is fed Cloudflare's weighted counts as if each were an event: a mistake, kept to show what it costs.
+    pub weighted: bool,
 }
 
 /// One SLO, no margin, no warm-up: the test alone, as the figures in the literature are given.
@@ -35,6 +37,14 @@ pub const BARE: Setup = Setup {
     slos: 1,
     warm_up: false,
     factor: false,
+    weighted: false,
+};
+
+/// The test alone with the protections that a release always has.
+pub const ONE_SLO: Setup = Setup {
+    warm_up: true,
+    factor: true,
+    ..BARE
 };
 
 /// As a release with three SLOs runs it by default.
@@ -44,6 +54,7 @@ pub const DEFAULTS: Setup = Setup {
     slos: 3,
     warm_up: true,
     factor: true,
+    weighted: false,
 };
 
 /// HMD.
@@ -52,6 +63,7 @@ pub struct Hmd {
     protocol: Protocol,
     evidence: Evidence,
     warm_up_s: u32,
+    weighted: bool,
 }
 
 impl Hmd {
@@ -85,22 +97,49 @@ impl Hmd {
             protocol,
             evidence: Evidence::default(),
             warm_up_s: if setup.warm_up { 60 } else { 0 },
+            weighted: setup.weighted,
         }
     }
 }
 
 impl Rule for Hmd {
     fn aborts(&mut self, look: &Look) -> bool {
-        let place = Place {
+        let place = self.place(look);
+        let window = if self.weighted {
+            &look.weighted
+        } else {
+            &look.window
+        };
+        self.step(place, window);
+        self.verdict(place) == Verdict::Harm
+    }
+}
+
+impl Hmd {
+    /// Takes in a window.
+    pub fn step(&mut self, place: Place, window: &Window) {
+        self.evidence = std::mem::take(&mut self.evidence).step(&self.protocol, place, window);
+    }
+
+    /// What it says now.
+    pub fn verdict(&self, place: Place) -> Verdict {
+        self.evidence
+            .verdict(&self.protocol, place, (&self.slo, 0), Ground::Firm)
+    }
+
+    /// The whole judgement.
+    pub fn judge(&self, place: Place) -> Judgement {
+        self.evidence
+            .judge(&self.protocol, place, (&self.slo, 0), Ground::Firm)
+    }
+
+    /// Where a look lies.
+    pub fn place(&self, look: &Look) -> Place {
+        Place {
             stage: look.stage,
             share: SHARES[look.stage],
             warming_up: look.into_stage_s < self.warm_up_s,
-        };
-        self.evidence =
-            std::mem::take(&mut self.evidence).step(&self.protocol, place, &look.window);
-        self.evidence
-            .verdict(&self.protocol, place, (&self.slo, 0), Ground::Firm)
-            == Verdict::Harm
+        }
     }
 }
 

@@ -35,8 +35,17 @@ pub struct Scenario {
     pub outage: Option<(u32, u32, f64)>,
     /// Cold starts: the new version's bad requests for the first seconds of each stage, as a multiple.
     pub cold: Option<(u32, f64)>,
-    /// Mean length of a burst of failures that stays with one version: affinity and retries.
-    pub burst: Option<f64>,
+    /// Failures come in bursts: a user tries again.
+    pub bursts: Option<Bursts>,
+}
+
+/// How users try again when a request fails.
+#[derive(Clone, Copy, Debug)]
+pub struct Bursts {
+    /// Mean number of failures in a row.
+    pub mean: f64,
+    /// Whether version affinity sends all of them to the same version; else each request is routed anew.
+    pub affinity: bool,
 }
 
 impl Scenario {
@@ -51,7 +60,7 @@ impl Scenario {
             sample_interval: 1,
             outage: None,
             cold: None,
-            burst: None,
+            bursts: None,
         }
     }
 
@@ -92,57 +101,93 @@ pub struct History {
 impl History {
     /// Draws one.
     pub fn draw(scenario: &Scenario, random: &mut ChaCha8Rng) -> Self {
-        let seconds = f64::from(WINDOW_S);
-        let mut side = |requests: f64, rate: f64| {
-            let requests = poisson(random, requests * seconds);
-            let (requests, bad) = failures(random, requests, rate, scenario.burst);
-            let interval = scenario.sample_interval;
-            let stored_bad = thin(random, bad, interval);
-            let stored = stored_bad + thin(random, requests - bad, interval);
-            (stored, stored_bad, bad)
-        };
         let before = (0..WINDOWS_BEFORE)
-            .map(|_| side(scenario.rps, scenario.base))
-            .map(|(requests, bad, _)| (requests, bad))
+            .map(|_| {
+                let drawn = draw(random, scenario, 0.0, (0.0, scenario.base));
+                (drawn.old.0, drawn.old.1)
+            })
             .collect();
         let looks = (0..u32::try_from(SHARES.len()).unwrap_or(0) * STAGE_WINDOWS)
-            .map(|i| {
-                let (stage, within) = (i / STAGE_WINDOWS, i % STAGE_WINDOWS);
-                let from_s = i * WINDOW_S;
-                let share = SHARES[stage as usize] * scenario.share_factor;
-                let upstream = match scenario.outage {
-                    Some((from, to, factor)) if (from..to).contains(&from_s) => factor,
-                    _ => 1.0,
-                };
-                let cold = match scenario.cold {
-                    Some((until, factor)) if within * WINDOW_S < until => factor,
-                    _ => 1.0,
-                };
-                let ratio = if from_s >= scenario.onset_s {
-                    scenario.ratio
-                } else {
-                    1.0
-                };
-                let rate = scenario.base * upstream;
-                let new = side(scenario.rps * share, (rate * ratio * cold).min(1.0));
-                let old = side(scenario.rps * (1.0 - share), rate.min(1.0));
-                let weight = u64::from(scenario.sample_interval);
-                Look {
-                    stage: stage as usize,
-                    into_stage_s: within * WINDOW_S,
-                    at_s: from_s + WINDOW_S,
-                    window: window(i, (new.0, new.1), (old.0, old.1)),
-                    weighted: window(
-                        i,
-                        (new.0 * weight, new.1 * weight),
-                        (old.0 * weight, old.1 * weight),
-                    ),
-                    hurt: new.2,
-                }
-            })
+            .map(|i| look(scenario, i, random))
             .collect();
         Self { before, looks }
     }
+}
+
+fn look(scenario: &Scenario, i: u32, random: &mut ChaCha8Rng) -> Look {
+    let (stage, within) = (i / STAGE_WINDOWS, i % STAGE_WINDOWS);
+    let from_s = i * WINDOW_S;
+    let share = SHARES[stage as usize] * scenario.share_factor;
+    let upstream = match scenario.outage {
+        Some((from, to, factor)) if (from..to).contains(&from_s) => factor,
+        _ => 1.0,
+    };
+    let cold = match scenario.cold {
+        Some((until, factor)) if within * WINDOW_S < until => factor,
+        _ => 1.0,
+    };
+    let ratio = if from_s >= scenario.onset_s {
+        scenario.ratio
+    } else {
+        1.0
+    };
+    let old_rate = (scenario.base * upstream).min(1.0);
+    let rates = ((old_rate * ratio * cold).min(1.0), old_rate);
+    let drawn = draw(random, scenario, share, rates);
+    let weight = u64::from(scenario.sample_interval);
+    let weighted = |(requests, bad): (u64, u64)| (requests * weight, bad * weight);
+    Look {
+        stage: stage as usize,
+        into_stage_s: within * WINDOW_S,
+        at_s: from_s + WINDOW_S,
+        window: window(i, drawn.new, drawn.old),
+        weighted: window(i, weighted(drawn.new), weighted(drawn.old)),
+        hurt: drawn.hurt,
+    }
+}
+
+/// Stored requests and bad ones of both versions, and how many users of the new one really got a bad response.
+struct Drawn {
+    new: (u64, u64),
+    old: (u64, u64),
+    hurt: u64,
+}
+
+fn draw(random: &mut ChaCha8Rng, scenario: &Scenario, share: f64, rates: (f64, f64)) -> Drawn {
+    let requests = scenario.rps * f64::from(WINDOW_S);
+    let n1 = poisson(random, requests * share);
+    let n0 = poisson(random, requests * (1.0 - share));
+    let (mut new, mut old) = match scenario.bursts {
+        None => (
+            (n1, binomial(random, n1, rates.0)),
+            (n0, binomial(random, n0, rates.1)),
+        ),
+        Some(Bursts {
+            mean,
+            affinity: true,
+        }) => (
+            in_bursts(random, n1, rates.0, mean),
+            in_bursts(random, n0, rates.1, mean),
+        ),
+        // Each request of a burst goes wherever chance sends it. Only drawn for versions that are alike.
+        Some(Bursts { mean, .. }) => {
+            let (all, bad) = in_bursts(random, n1 + n0, rates.1, mean);
+            let (good1, bad1) = (
+                binomial(random, all - bad, share),
+                binomial(random, bad, share),
+            );
+            ((good1 + bad1, bad1), (all - good1 - bad1, bad - bad1))
+        }
+    };
+    let hurt = new.1;
+    if scenario.sample_interval > 1 {
+        for side in [&mut new, &mut old] {
+            let chance = 1.0 / f64::from(scenario.sample_interval);
+            let bad = binomial(random, side.1, chance);
+            *side = (bad + binomial(random, side.0 - side.1, chance), bad);
+        }
+    }
+    Drawn { new, old, hurt }
 }
 
 /// A window with one SLO.
@@ -180,20 +225,11 @@ fn binomial(random: &mut ChaCha8Rng, trials: u64, chance: f64) -> u64 {
     Binomial::new(trials, chance.clamp(0.0, 1.0)).map_or(0, |binomial| binomial.sample(random))
 }
 
-fn thin(random: &mut ChaCha8Rng, count: u64, interval: u32) -> u64 {
-    if interval == 1 {
-        return count;
-    }
-    binomial(random, count, 1.0 / f64::from(interval))
-}
-
-/// Requests and bad ones. In bursts, a request that fails is sent again with a chance that makes bursts of the mean length.
+/// Requests and bad ones. A request that fails is sent again, with a chance that makes bursts of the mean length; the others
+/// are good.
 #[expect(clippy::cast_precision_loss, reason = "a drawn count")]
-fn failures(random: &mut ChaCha8Rng, requests: u64, rate: f64, burst: Option<f64>) -> (u64, u64) {
-    let Some(mean) = burst else {
-        return (requests, binomial(random, requests, rate));
-    };
-    let bursts = poisson(random, requests as f64 * rate / mean);
+fn in_bursts(random: &mut ChaCha8Rng, requests: u64, rate: f64, mean: f64) -> (u64, u64) {
+    let bursts = poisson(random, requests as f64 * rate / mean).min(requests);
     let again = 1.0 - 1.0 / mean;
     let mut bad = bursts;
     for _ in 0..bursts {
@@ -201,5 +237,5 @@ fn failures(random: &mut ChaCha8Rng, requests: u64, rate: f64, burst: Option<f64
             bad += 1;
         }
     }
-    (requests.max(bad) + bad - bursts, bad)
+    (requests + bad - bursts, bad)
 }
