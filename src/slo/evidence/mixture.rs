@@ -187,7 +187,9 @@ pub fn ln_sum(terms: impl Iterator<Item = f64> + Clone) -> f64 {
     if most == f64::NEG_INFINITY {
         return most;
     }
-    most + libm::log(terms.map(|term| libm::exp(term - most)).sum::<f64>())
+    // Terms this far down do not change the last digit.
+    let near = terms.map(|term| term - most).filter(|term| *term > -40.0);
+    most + libm::log(near.map(libm::exp).sum::<f64>())
 }
 
 /// A mixture over alternatives and start times: for each alternative the log of its part, over all starts so far.

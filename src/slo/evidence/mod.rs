@@ -22,3 +22,8 @@ pub use protocol::{
 };
 pub use share::{ShareMismatch, ShareSums};
 pub use sums::{Evidence, Place, SCHEMA, SloSums, Stretch};
+
+#[cfg(test)]
+mod validity_tests;
+#[cfg(test)]
+mod verdict_tests;

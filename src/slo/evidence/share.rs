@@ -124,10 +124,10 @@ mod tests {
 
     #[test]
     fn a_wrong_share_is_said_and_a_right_one_is_not() {
-        let wrong = sums(140, 860).mismatch(0.10).unwrap();
+        let wrong = sums(280, 1_720).mismatch(0.10).unwrap();
         assert!((wrong.observed - 0.14).abs() < 1e-12);
         assert!(wrong.to_string().starts_with(
-            "the new version gets 14.0 % of the requests instead of 10.0 % (140 of 1000)"
+            "the new version gets 14.0 % of the requests instead of 10.0 % (280 of 2000)"
         ));
         assert_eq!(sums(110, 890).mismatch(0.10), None, "chance explains it");
         assert_eq!(
