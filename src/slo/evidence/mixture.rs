@@ -20,6 +20,8 @@
 //! weight of starts that are yet to come waits as cash: `E = sum A_j + 1 - sum of pi_k so far`. So any number of start times
 //! costs as much as one, in the row and in the thousandth window.
 
+use std::f64::consts::{LN_2, LN_10};
+
 use serde::{Deserialize, Serialize};
 
 /// A natural logarithm in billionths: whole numbers come back from JSON as they were written, on every platform.
@@ -106,10 +108,7 @@ pub const HARM: [Alternative; 8] = [
         (1.5, 0.405_465_108_108_164_4),
         (0.09, -2.407_945_608_651_872_2),
     ),
-    alternative(
-        (2.0, 0.693_147_180_559_945_3),
-        (0.27, -1.309_333_319_983_762_2),
-    ),
+    alternative((2.0, LN_2), (0.27, -1.309_333_319_983_762_2)),
     alternative(
         (3.0, 1.098_612_288_668_109_8),
         (0.26, -1.347_073_647_966_609_2),
@@ -118,10 +117,7 @@ pub const HARM: [Alternative; 8] = [
         (5.0, 1.609_437_912_434_100_3),
         (0.18, -1.714_798_428_091_926_6),
     ),
-    alternative(
-        (10.0, 2.302_585_092_994_046),
-        (0.1, -2.302_585_092_994_045_5),
-    ),
+    alternative((10.0, LN_10), (0.1, -2.302_585_092_994_045_5)),
     alternative(
         (20.0, 2.995_732_273_553_991),
         (0.04, -3.218_875_824_868_200_6),

@@ -448,7 +448,7 @@ mod tests {
                     StartKind::Within => so_far.within += 1,
                 }
             }
-            assert_eq!(of.start_weight(so_far, StartKind::Stage), 0.0);
+            assert!(of.start_weight(so_far, StartKind::Stage) <= 0.0);
             assert!(spent < 1.0);
         }
     }

@@ -160,7 +160,9 @@ fn nothing_but_data_of_both_versions_is_ever_safe() {
         windows
     };
     let mut stale = many(&|_| ());
-    stale.iter_mut().for_each(|window| window.index = 0);
+    for window in &mut stale {
+        window.index = 0;
+    }
     let cases: [(&str, Vec<Window>, Verdict); 9] = [
         (
             "nothing was asked yet, failed, truncated or clamped",
@@ -351,7 +353,8 @@ fn a_split_that_is_not_the_stages_is_told() {
     let mut judge = Judge::new(RELATIVE);
     judge.run(0..10, counts(140, 1, 860, 9));
     let mismatch = judge.evidence.share_mismatch(place(9)).unwrap();
-    assert!((mismatch.observed - 0.14).abs() < 1e-12 && mismatch.configured == STAGES[0].share);
+    assert!((mismatch.observed - 0.14).abs() < 1e-12);
+    assert!((mismatch.configured - STAGES[0].share).abs() < 1e-12);
     // The next stage has not shown anything yet.
     assert_eq!(judge.evidence.share_mismatch(place(20)), None);
 }

@@ -41,7 +41,7 @@ impl Figure {
     }
 }
 
-fn engine<'a>(name: &'a str, setup: Setup) -> Maker<'a> {
+fn engine(name: &str, setup: Setup) -> Maker<'_> {
     (
         name,
         Box::new(move |history| Box::new(Hmd::new(&setup, history))),

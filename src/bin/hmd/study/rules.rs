@@ -312,7 +312,7 @@ impl Rule for MannWhitney {
     }
 }
 
-/// GrowthBook's safe rollouts: an asymptotic confidence sequence of the difference of rates, one-sided, tuned at 5,000.
+/// The safe rollouts of `GrowthBook`: an asymptotic confidence sequence of the difference of rates, one-sided, tuned at 5,000.
 pub struct GrowthBook {
     alpha: f64,
     total: (f64, f64, f64, f64),
