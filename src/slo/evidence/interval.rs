@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::mixture::{HARM, ln_sum};
-use super::protocol::{Counts, Question, float};
+use super::question::{Counts, Question, float};
 
 /// A confidence sequence's interval at this moment.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

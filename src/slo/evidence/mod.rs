@@ -9,6 +9,7 @@ mod judgement;
 mod mixture;
 mod overdispersion;
 mod protocol;
+mod question;
 mod share;
 mod sums;
 
@@ -17,9 +18,9 @@ pub use judgement::Judgement;
 pub use mixture::{Alternative, Flips, HARM, Mixture, NanoNats, SAFE};
 pub use overdispersion::overdispersion;
 pub use protocol::{
-    BETA, Before, Counts, Protocol, Question, REFUSED_OVER_TOLERANCE, START_EVERY_MS, SloProtocol,
-    StagePlan, StartKind, Starts, Terms, Test,
+    BETA, Before, Protocol, START_EVERY_MS, SloProtocol, StagePlan, StartKind, Starts, Terms, Test,
 };
+pub use question::{Counts, Question, REFUSED_OVER_TOLERANCE};
 pub use share::{ShareMismatch, ShareSums};
 pub use sums::{Evidence, Place, SCHEMA, SloSums, Stretch};
 

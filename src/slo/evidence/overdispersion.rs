@@ -3,7 +3,7 @@
 //! independent then sees evidence where there is none. Dividing the counts by the factor `phi` undoes that (a heuristic of
 //! quasi-likelihood: Wedderburn 1974; it holds its level in `hmd study`).
 
-use super::protocol::float;
+use super::question::float;
 
 /// Fewer pairs of neighbouring windows than this say nothing about a variance.
 const FEWEST_PAIRS: usize = 8;

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::mixture::{Alternative, Flips, alternative, ln_sum};
-use super::protocol::float;
+use super::question::float;
 
 /// Chance of a false alert per stage.
 const ALPHA: f64 = 0.001;

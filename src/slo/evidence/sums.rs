@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::mixture::{HARM, Mixture, NanoNats, SAFE};
-use super::protocol::{Counts, Protocol, SloProtocol, StartKind, Starts};
+use super::protocol::{Protocol, SloProtocol, StartKind, Starts};
+use super::question::{Counts, Question};
 use super::share::{ShareMismatch, ShareSums};
 use crate::slo::Window;
 
@@ -97,7 +98,7 @@ impl SloSums {
         let Some(question) = of.question(place.share) else {
             return;
         };
-        let relative = matches!(question, super::Question::Relative { .. });
+        let relative = matches!(question, Question::Relative { .. });
         if relative && place.warming_up {
             return;
         }
@@ -157,6 +158,12 @@ impl SloSums {
             let later = self.stretches.remove(at + 1);
             self.stretches[at].counts.add(later.counts);
         }
+    }
+
+    /// Drops the evidence of harm; the next window is a start.
+    fn forget(&mut self) {
+        self.harm = Mixture::new(&HARM);
+        self.windows_since_start = u32::MAX;
     }
 
     pub(super) fn ln_e(&self, of: &SloProtocol) -> f64 {
@@ -224,6 +231,17 @@ impl Evidence {
         }
         self.share
             .add(place.stage, window.new.requests, window.old.requests);
+        self
+    }
+
+    /// A person has taken note of an SLO's harm and lets the release go on: what was shown so far is dropped, and new harm
+    /// must be shown by new windows, with the weight that the mixture has left. Throwing evidence away never makes a false
+    /// abort likelier.
+    #[must_use]
+    pub fn forget(mut self, index: usize) -> Self {
+        if let Some(sums) = self.slos.get_mut(index) {
+            sums.forget();
+        }
         self
     }
 

@@ -71,7 +71,7 @@ pub(super) fn protocol(slo: &Slo, terms: Terms, before: Before) -> Protocol {
 
 fn binomial(n: u64, p: f64, x: u64) -> f64 {
     let choose = (0..x).fold(1.0, |product, i| {
-        product * protocol::float(n - i) / protocol::float(i + 1)
+        product * question::float(n - i) / question::float(i + 1)
     });
     let (x, rest) = (i32::try_from(x).unwrap(), i32::try_from(n - x).unwrap());
     choose * p.powi(x) * (1.0 - p).powi(rest)
@@ -233,7 +233,7 @@ fn any_counts() -> impl Strategy<Value = Counts> {
             clippy::cast_sign_loss,
             reason = "a share of a count"
         )]
-        let of = |n: u64, p: f64| (protocol::float(n) * p) as u64;
+        let of = |n: u64, p: f64| (question::float(n) * p) as u64;
         counts(new, of(new, p1).min(new), old, of(old, p0).min(old))
     })
 }

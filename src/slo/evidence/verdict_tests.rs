@@ -349,6 +349,23 @@ fn a_replay_of_the_stored_windows_gives_the_same_judgements() {
 }
 
 #[test]
+fn harm_that_was_waived_is_forgotten_and_new_harm_is_seen() {
+    let mut judge = Judge::new(RELATIVE);
+    judge.run(0..6, counts(100, 20, 900, 9));
+    assert_eq!(judge.verdict(5), Verdict::Harm);
+    judge.evidence = std::mem::take(&mut judge.evidence).forget(0);
+    assert_ne!(judge.verdict(5), Verdict::Harm);
+    judge.run(6..7, counts(100, 1, 900, 9));
+    assert_ne!(judge.verdict(6), Verdict::Harm);
+    judge.run(7..12, counts(100, 20, 900, 9));
+    let judged = judge.judged(11);
+    assert_eq!(
+        (judged.verdict, judged.since_window),
+        (Verdict::Harm, Some(6))
+    );
+}
+
+#[test]
 fn a_split_that_is_not_the_stages_is_told() {
     let mut judge = Judge::new(RELATIVE);
     judge.run(0..10, counts(140, 1, 860, 9));
