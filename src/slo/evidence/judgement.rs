@@ -188,6 +188,9 @@ fn shown(
         let mut products = HARM.map(|alternative| alternative.ln_weight);
         let mut best = (f64::NEG_INFINITY, stretches.len().checked_sub(1)?);
         for (i, stretch) in stretches.iter().enumerate().rev() {
+            if Some(stretch.from_window) <= sums.forgotten {
+                break;
+            }
             if let Some(flips) = question.flips(stretch.counts, 1.0, of.overdispersion) {
                 for (product, alternative) in products.iter_mut().zip(&HARM) {
                     *product += flips.ln_ratio(alternative);

@@ -54,6 +54,9 @@ pub struct SloSums {
     pub(super) sampled: bool,
     peak: NanoNats,
     pub(super) stretches: Vec<Stretch>,
+    /// Up to this window, evidence of harm was dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) forgotten: Option<i64>,
 }
 
 impl Default for SloSums {
@@ -68,6 +71,7 @@ impl Default for SloSums {
             sampled: false,
             peak: NanoNats::down(0.0),
             stretches: Vec::new(),
+            forgotten: None,
         }
     }
 }
@@ -161,7 +165,8 @@ impl SloSums {
     }
 
     /// Drops the evidence of harm; the next window is a start.
-    fn forget(&mut self) {
+    fn forget(&mut self, until: Option<i64>) {
+        self.forgotten = until;
         self.harm = Mixture::new(&HARM);
         self.windows_since_start = u32::MAX;
     }
@@ -240,7 +245,7 @@ impl Evidence {
     #[must_use]
     pub fn forget(mut self, index: usize) -> Self {
         if let Some(sums) = self.slos.get_mut(index) {
-            sums.forget();
+            sums.forget(self.newest);
         }
         self
     }
