@@ -162,8 +162,8 @@ impl Axis<'_> {
 pub fn curves(title: &str, x: &Axis, y: &Axis, curves: &[Curve], limit: Option<f64>) -> String {
     const LEFT: f64 = 70.0;
     const RIGHT: f64 = 20.0;
-    const TOP: f64 = 40.0;
-    const BOTTOM: f64 = 380.0;
+    const TOP: f64 = 64.0;
+    const BOTTOM: f64 = 404.0;
     let legend_height = 18.0 * index(curves.len());
     let mut svg = Svg::new(BOTTOM + 60.0 + legend_height, title);
     let at_x = |value: f64| LEFT + x.along(value) * (WIDTH - LEFT - RIGHT);

@@ -191,6 +191,29 @@ fn mistake_one_start_for_the_whole_release() {
     assert!(right > 0.93 && wrong < 0.75, "{right} {wrong}");
 }
 
+/// The hardest null: exactly as bad as is tolerated.
+#[test]
+fn what_is_tolerated_is_not_harm() {
+    let makers: Vec<Maker> = vec![(
+        "tolerance 1.25",
+        Box::new(|history| {
+            let setup = Setup {
+                tolerance: 1.25,
+                ..BARE
+            };
+            Box::new(Hmd::new(&setup, history))
+        }),
+    )];
+    for level in LEVELS {
+        let outcomes = run(&Scenario::worse(level, 1.25, 0), 300, 42, &makers);
+        assert!(
+            outcomes[0].share() <= 0.01,
+            "{level:?}: {}",
+            outcomes[0].share()
+        );
+    }
+}
+
 #[test]
 fn the_short_study_keeps_its_promises() {
     for figure in figures::healthy(60, 7) {
