@@ -22,3 +22,4 @@ pub mod simulator;
 pub mod slo;
 pub mod store;
 pub mod time;
+pub mod webhook;

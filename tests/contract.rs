@@ -7,6 +7,7 @@ mod support;
 
 use hmd::openapi::{Operation, operations};
 use hmd::pipeline::config::Config;
+use hmd::webhook::{ApprovalToken, WebhookSecret, sign};
 use serde_json::{Value, json};
 use support::{ACCOUNT, Call, Fault, TOKEN, World, healthy};
 
@@ -15,6 +16,8 @@ struct Attempt {
     path: String,
     headers: Vec<(&'static str, String)>,
     body: Vec<u8>,
+    /// What the message is signed with, if it is one.
+    secret: Option<WebhookSecret>,
 }
 
 impl Attempt {
@@ -45,6 +48,10 @@ struct Stage {
     world: std::rc::Rc<World>,
     versions: Vec<String>,
     id: String,
+    subscriber: String,
+    delivery: String,
+    /// Of a link that approves the first stage, once it waits.
+    token: String,
 }
 
 fn stage() -> Stage {
@@ -57,10 +64,29 @@ fn stage() -> Stage {
     let (status, release) = world.api("POST", "/v1/releases", &body);
     assert_eq!(status, 201, "{release}");
     let id = release["id"].as_str().unwrap().to_owned();
+    let body = json!({"url": "https://hooks.example.com/a", "approvals": true});
+    let (status, subscriber) = world.api("POST", "/v1/subscribers", &body);
+    assert_eq!(status, 201, "{subscriber}");
+    let subscriber = subscriber["id"].as_str().unwrap().to_owned();
+    let path = format!("/v1/subscribers/{subscriber}/test");
+    let (status, delivery) = world.api("POST", &path, &Value::Null);
+    assert_eq!(status, 202, "{delivery}");
+    let token = ApprovalToken {
+        release: id.clone(),
+        stage: 1,
+        approve: true,
+        version: 1,
+        subscriber: subscriber.clone(),
+        expires_at: world.now.get() + 60_000,
+    };
+    let token = token.sign(&world.config.as_ref().unwrap().keys);
     Stage {
         world,
         versions,
         id,
+        delivery: delivery["id"].as_str().unwrap().to_owned(),
+        subscriber,
+        token,
     }
 }
 
@@ -71,12 +97,16 @@ fn valid(operation: &Operation, stage: &Stage) -> Attempt {
         .replace("{name}", "shop")
         .replace("{id}", &stage.id)
         .replace("{n}", "1")
+        .replace("{subscriber}", &stage.subscriber)
+        .replace("{delivery}", &stage.delivery)
+        .replace("{token}", &stage.token)
         .replace("{account_id}", ACCOUNT)
         .replace("{script_name}", "shop");
     let attempt = Attempt {
         path,
         headers: Vec::new(),
         body: Vec::new(),
+        secret: None,
     };
     let attempt = attempt.header("authorization", &format!("Bearer {TOKEN}"));
     match operation.id {
@@ -86,11 +116,45 @@ fn valid(operation: &Operation, stage: &Stage) -> Attempt {
                 .header("content-type", "application/json")
                 .body(&plan)
         }
-        "createRelease" => attempt
+        "createRelease" | "preflightRelease" => attempt
             .header("content-type", "application/json")
             .body(&json!({"plan": "shop", "new_version": stage.versions[1]})),
+        "receiveHook" => {
+            let path = "/v1/plans/shop/hook-secret";
+            let (_, made) = stage.world.api("POST", path, &Value::Null);
+            let mut attempt = attempt
+                .header("content-type", "application/json")
+                .body(&json!({"new_version": stage.versions[1]}));
+            attempt.headers.retain(|(name, _)| *name != "authorization");
+            attempt.secret = Some(made["secret"].as_str().unwrap().parse().unwrap());
+            attempt
+        }
+        "createSubscriber" => attempt
+            .header("content-type", "application/json")
+            .body(&json!({"url": "https://hooks.example.com/b"})),
+        "changeSubscriber" => attempt
+            .header("content-type", "application/json")
+            .body(&json!({"events": ["stage.*"]})),
+        "replayFailed" => attempt
+            .header("content-type", "application/json")
+            .body(&json!({"since": "2026-10-01T09:00:00Z"})),
         _ => attempt,
     }
+}
+
+/// The stage's token with a change.
+fn other_token(stage: &Stage, change: impl Fn(&mut ApprovalToken)) -> String {
+    let keys = &stage.world.config.as_ref().unwrap().keys;
+    let mut token = ApprovalToken::verify(&stage.token, keys, 0).unwrap();
+    change(&mut token);
+    format!("/approvals/{}", token.sign(keys))
+}
+
+fn subscriber_is(stage: &Stage, state: &str) {
+    let id = &stage.subscriber;
+    stage.world.execute(&format!(
+        "UPDATE subscribers SET state = '{state}' WHERE id = '{id}'"
+    ));
 }
 
 fn command(stage: &Stage, verb: &str) {
@@ -104,6 +168,21 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
     let attempt = valid(operation, stage);
     let world = &stage.world;
     Some(match (operation.id, status) {
+        ("receiveHook", 401) => {
+            let mut attempt = attempt;
+            attempt.secret = Some(WebhookSecret::from_random([7; 32]));
+            attempt
+        }
+        ("showApproval" | "decideByLink", 400 | 403 | 404 | 409 | 410) => {
+            let path = match status {
+                400 => format!("/approvals/{}x", stage.token),
+                403 => other_token(stage, |token| token.subscriber = "sub_gone".to_owned()),
+                404 => other_token(stage, |token| token.release = "rel_none".to_owned()),
+                409 => other_token(stage, |token| token.version = 99),
+                _ => other_token(stage, |token| token.expires_at = 1),
+            };
+            attempt.header("accept", "application/json").path(&path)
+        }
         (_, 401) => attempt.header("authorization", "Bearer wrong"),
         (_, 413) => attempt.header("content-type", "application/json").raw(vec![
             b' ';
@@ -117,7 +196,7 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
             .header("content-type", "application/json")
             .body(&json!({"no_such_field": 1})),
         ("deletePlan", 400) => attempt.header("if-match", "yesterday's"),
-        ("listReleases" | "listEvidence", 400) => {
+        ("listReleases" | "listEvidence" | "listDeliveries", 400) => {
             let path = format!("{}?limit=0", attempt.path);
             attempt.path(&path)
         }
@@ -125,17 +204,33 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
             .header("content-type", "application/json")
             .raw(b"{".to_vec()),
         ("putPlan", 404) => attempt.path("/v1/plans/a.b"),
+        ("makeHookSecret", 404) => attempt.path("/v1/plans/none/hook-secret"),
         ("getPlan" | "deletePlan", 404) => attempt.path("/v1/plans/none"),
         ("listVersions" | "listDeployments", 404) => {
             let path = attempt.path.replace("/shop/", "/none/");
             attempt.path(&path)
+        }
+        (_, 404) if attempt.path.contains(&stage.subscriber) => {
+            let path = attempt.path.replace(&stage.subscriber, "sub_none");
+            attempt.path(&path)
+        }
+        ("pauseSubscriber", 409) => {
+            subscriber_is(stage, "disabled");
+            attempt
+        }
+        ("testSubscriber" | "replayFailed" | "replayDelivery", 409) => {
+            subscriber_is(stage, "paused");
+            attempt
+        }
+        ("preflightRelease", 404) => {
+            attempt.body(&json!({"plan": "none", "new_version": "latest"}))
         }
         (_, 404) if attempt.path.contains(&stage.id) => {
             let path = attempt.path.replace(&stage.id, "rel_none");
             attempt.path(&path)
         }
         ("putPlan" | "deletePlan", 412) => attempt.header("if-match", "\"99\""),
-        ("createRelease" | "startRelease" | "deleteRelease", 409) => {
+        ("createRelease" | "receiveHook" | "startRelease" | "deleteRelease", 409) => {
             command(stage, "start");
             attempt
         }
@@ -143,8 +238,10 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
             command(stage, "stop");
             attempt
         }
-        // A staged release is none that any of these fits; an installation is unconfigured by its caller.
-        (
+        // A staged release is none that any of these fits, its plan's hook has no secret, and an installation is
+        // unconfigured by its caller.
+        ("revokeHookSecret", 404)
+        | (
             "pauseRelease" | "resumeRelease" | "promoteRelease" | "abandonRelease" | "approveStage"
             | "denyStage",
             409,
@@ -164,6 +261,15 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
 
 fn send(operation: &Operation, attempt: Attempt, stage: &Stage) -> ::http::Response<Vec<u8>> {
     let world = &stage.world;
+    let mut attempt = attempt;
+    if let Some(secret) = attempt.secret.take() {
+        let now_s = world.now.get() / 1_000;
+        let signature = sign(&secret, "msg_1", now_s, &attempt.body);
+        attempt = attempt
+            .header("webhook-id", "msg_1")
+            .header("webhook-timestamp", &now_s.to_string())
+            .header("webhook-signature", &signature);
+    }
     let headers: Vec<(&str, &str)> = attempt
         .headers
         .iter()
@@ -230,9 +336,11 @@ fn the_other_causes_of_an_error_are_reachable_too() {
             .world
             .set_rule(|call| matches!(call, Call::Http(_)).then_some(Fault::Refused));
     };
-    for id in ["createRelease", "startRelease"] {
+    for id in ["createRelease", "preflightRelease", "startRelease"] {
         assert_eq!(answered(id, &no_cloudflare, &as_is), 503, "{id}");
     }
+    let unobserved = |stage: &Stage| stage.world.observability(false);
+    assert_eq!(answered("createRelease", &unobserved, &as_is), 422);
     let conditions = [
         ("if-none-match", "\"1\"", 400),
         ("if-none-match", "*", 412),
@@ -332,7 +440,7 @@ fn what_no_operation_takes_is_refused() {
     for operation in operations() {
         let path = valid(&operation, &stage).path;
         let headers = [("authorization", token.as_str())];
-        let response = stage.world.call("PATCH", &path, &headers, Vec::new());
+        let response = stage.world.call("TRACE", &path, &headers, Vec::new());
         assert_eq!(response.status(), 405, "{path}");
         let allowed = response.headers()["allow"].to_str().unwrap();
         assert!(

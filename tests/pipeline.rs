@@ -7,7 +7,7 @@ mod support;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use hmd::simulator::{HandDeployment, VersionShare, WorkerPatch};
+use hmd::simulator::{HandDeployment, VersionShare};
 use serde_json::{Value, json};
 use support::{ACCOUNT, World, failing, healthy};
 
@@ -167,22 +167,16 @@ fn no_data_never_passes() {
     ] {
         let world = World::new();
         world.worker("shop", &[healthy(), healthy()]);
-        let off = WorkerPatch {
-            observability: Some(false),
-            ..WorkerPatch::default()
-        };
-        world
-            .cloudflare
-            .lock()
-            .unwrap()
-            .patch_worker(world.now.get(), ACCOUNT, "shop", off)
-            .unwrap();
+        world.observability(false);
         world.plan("shop", |plan| {
             for slo in plan["slos"].as_array_mut().unwrap() {
                 slo["on_no_data"] = json!(policy);
             }
         });
-        let id = world.release("shop");
+        let body = json!({"plan": "shop", "new_version": "latest", "accept": ["observability"]});
+        let (status, release) = world.api("POST", "/v1/releases", &body);
+        assert_eq!(status, 201, "{release}");
+        let id = release["id"].as_str().unwrap().to_owned();
         // It holds beyond its soak, and says so.
         world.run_for(150_000);
         let held = world.get(&id);
@@ -282,7 +276,26 @@ fn a_persons_deployment_is_never_overwritten() {
         assert_eq!(posts(&world), written, "nothing is written over it");
         assert_eq!(world.split("shop"), [(versions[1].clone(), 100.0)].into());
         let ended = world.events(&id).pop().unwrap();
-        assert_eq!(ended["data"]["deployment"]["id"], json!(theirs.id));
+        let theirs_said = &ended["data"]["deployment"];
+        assert_eq!(theirs_said["id"], json!(theirs.id));
+        assert_eq!(
+            (
+                &theirs_said["author_email"],
+                &theirs_said["source"],
+                &theirs_said["message"]
+            ),
+            (
+                &json!("dev@example.com"),
+                &json!("wrangler"),
+                &json!("hotfix")
+            )
+        );
+        assert!(
+            theirs_said["created_on"]
+                .as_str()
+                .unwrap()
+                .starts_with("2026-")
+        );
         // Telemetry shows the third version in the first settled window, long before the routine look.
         assert!(world.now.get() - deployed_at < 60_000);
     }
@@ -454,6 +467,8 @@ fn questions_grow_with_accounts_and_not_with_releases() {
             });
             ids.push(world.release(&script));
         }
+        // The preflight of each asked about its own Worker.
+        world.requests.borrow_mut().clear();
         world.run_for(400_000);
         for id in &ids {
             assert_eq!(state(&world.get(id)).0, "succeeded");

@@ -1,12 +1,17 @@
-//! Calls to Cloudflare's API: envelope, errors that say what to do, timeouts, and at most six at once.
+//! Calls to Cloudflare's API: envelope, errors that say what to do, timeouts, the call budget, and at most six at once.
+//!
+//! Nothing is sent twice from here. Reads and telemetry questions are repeated by whoever asked, with back-off and
+//! `Retry-After`, and a deployment only after a look has shown that the last one was not carried out.
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::budget::{Budget, Correction};
 use super::in_flight::InFlight;
 use crate::pipeline::config::{Config, Secret};
-use crate::pipeline::ports::{Clock, HttpError, HttpOut, HttpRequest};
+use crate::pipeline::ports::{HttpError, HttpRequest, Ports};
+use crate::store;
 use crate::time::UnixMs;
 
 /// When a call is given up, in milliseconds.
@@ -33,6 +38,11 @@ pub enum ErrorKind {
     },
     /// The lease or the time left did not allow the call: it was not sent.
     NotSent,
+    /// The call budget does not allow it now: not sent, no failure of anybody's, try again after so many milliseconds.
+    PutOff {
+        /// When its turn comes.
+        retry_after_ms: i64,
+    },
 }
 
 /// A failed call.
@@ -53,11 +63,13 @@ impl ApiError {
         }
     }
 
-    /// How long Cloudflare asks to be left alone, in milliseconds.
+    /// How long Cloudflare asks to be left alone, or the call budget to wait, in milliseconds.
     #[must_use]
     pub fn retry_after_ms(&self) -> i64 {
         match self.kind {
-            ErrorKind::Throttled { retry_after_ms } => retry_after_ms,
+            ErrorKind::Throttled { retry_after_ms } | ErrorKind::PutOff { retry_after_ms } => {
+                retry_after_ms
+            }
             _ => 0,
         }
     }
@@ -72,13 +84,19 @@ impl ApiError {
     }
 }
 
-/// Which calls go first.
+/// Which calls go first, and which the call budget puts off last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
-    /// The way back to the old version.
+    /// The way back to the old version: never put off.
     Revert,
-    /// Everything else.
+    /// Part of something whose calls have been admitted together.
+    Admitted,
+    /// What a stage or a person waits for.
     Normal,
+    /// Telemetry.
+    Check,
+    /// The routine look at what is deployed.
+    Look,
 }
 
 /// Cloudflare's API, for the length of one invocation.
@@ -88,16 +106,23 @@ pub struct Cloudflare<'a, P> {
     base_url: &'a str,
     token: &'a Secret,
     in_flight: InFlight,
+    budget: Budget,
 }
 
+/// A success. Read in one go with what it holds: telemetry's answers are large.
+#[derive(Deserialize)]
+struct Success<T> {
+    success: bool,
+    result: T,
+}
+
+/// Any answer, whatever it holds.
 #[derive(Deserialize)]
 struct Envelope {
     #[serde(default)]
     success: bool,
     #[serde(default)]
     errors: Option<Vec<EnvelopeError>>,
-    #[serde(default)]
-    result: Value,
 }
 
 #[derive(Deserialize)]
@@ -110,7 +135,7 @@ struct EnvelopeError {
     detail: Option<String>,
 }
 
-impl<'a, P: HttpOut + Clock> Cloudflare<'a, P> {
+impl<'a, P: Ports> Cloudflare<'a, P> {
     /// A client with the installation's address and token.
     #[must_use]
     pub fn new(ports: &'a P, config: &'a Config) -> Self {
@@ -119,7 +144,55 @@ impl<'a, P: HttpOut + Clock> Cloudflare<'a, P> {
             base_url: &config.cloudflare_api_base_url,
             token: &config.cloudflare_api_token,
             in_flight: InFlight::new(IN_FLIGHT),
+            budget: Budget::new(config.cloudflare_calls_per_5min),
         }
+    }
+
+    /// The call budget as this invocation knows it.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Admits so many calls together, which are then made as [`Urgency::Admitted`]: it makes no sense to begin something
+    /// that can't be finished.
+    ///
+    /// # Errors
+    /// [`ErrorKind::PutOff`], or [`ErrorKind::NotSent`] if the budget can't be read.
+    pub async fn admit(&self, what: &str, urgency: Urgency, calls: u32) -> Result<(), ApiError> {
+        // The way back does not wait for the database; what it costs is charged with the next commit.
+        if !self.budget.is_known() && urgency != Urgency::Revert {
+            // A crash after this claim leaves a few calls charged that were not made; they are paid off in seconds.
+            let claim = self.budget.cost_us(urgency, calls);
+            let claimed = store::claim(self.ports, self.ports.now(), claim).await;
+            let accounts = claimed.map_err(|error| ApiError {
+                kind: ErrorKind::NotSent,
+                detail: format!("{what}: the call budget can't be read: {error}"),
+            })?;
+            self.budget.claimed(claim, accounts);
+        }
+        let admitted = self.budget.admit(urgency, calls, self.ports.now());
+        admitted.map_err(|retry_after_ms| ApiError {
+            kind: ErrorKind::PutOff { retry_after_ms },
+            detail: format!(
+                "{what}: put off by {} s to stay below Cloudflare's limit of calls; a reserve is kept for reverts",
+                retry_after_ms / 1_000 + 1
+            ),
+        })
+    }
+
+    /// Tells the database what was spent, if a commit has not done so already.
+    pub async fn report_spending(&self) {
+        if let Some(correction) = self.budget.take_correction()
+            && store::correct(self.ports, correction).await.is_err()
+        {
+            // What is lost here is some seconds of budget, which the reserve makes up for.
+            self.budget.give_back(correction);
+        }
+    }
+
+    /// What the next commit is to tell the database.
+    pub(crate) fn take_correction(&self) -> Option<Correction> {
+        self.budget.take_correction()
     }
 
     /// One call. `what` names it in errors; `until` is the moment by which its answer must be in, for callers that hold a
@@ -132,6 +205,9 @@ impl<'a, P: HttpOut + Clock> Cloudflare<'a, P> {
         body: Option<&Value>,
         (urgency, until): (Urgency, Option<UnixMs>),
     ) -> Result<T, ApiError> {
+        if urgency != Urgency::Admitted {
+            self.admit(what, urgency, 1).await?;
+        }
         let _place = self.in_flight.enter(urgency == Urgency::Revert).await;
         // Asked only now: waiting for a place may have used the lease up.
         if until.is_some_and(|until| self.ports.now() + i64::from(CALL_TIMEOUT_MS) > until) {
@@ -157,20 +233,27 @@ impl<'a, P: HttpOut + Clock> Cloudflare<'a, P> {
                 detail: format!("{what}: {error}; it {happened}"),
             }
         })?;
-        let envelope: Result<Envelope, _> = serde_json::from_str(&response.body);
-        match envelope {
-            Ok(envelope) if envelope.success && response.status < 300 => {
-                serde_json::from_value(envelope.result)
-                    .map_err(|error| ApiError::unreadable(what, error))
+        let unreadable = match serde_json::from_str::<Success<T>>(&response.body) {
+            Ok(answer) if answer.success && response.status < 300 => return Ok(answer.result),
+            Ok(_) => None,
+            Err(error) => Some(error),
+        };
+        match (serde_json::from_str::<Envelope>(&response.body), unreadable) {
+            (Ok(envelope), Some(error)) if envelope.success && response.status < 300 => {
+                Err(ApiError::unreadable(what, error))
             }
-            other => {
-                let errors = other.ok().and_then(|e| e.errors).unwrap_or_default();
-                Err(refusal(
+            (envelope, _) => {
+                let errors = envelope.ok().and_then(|e| e.errors).unwrap_or_default();
+                let error = refusal(
                     what,
-                    response.status,
-                    response.retry_after_s,
+                    path,
+                    (response.status, response.retry_after_s),
                     &errors,
-                ))
+                );
+                if let ErrorKind::Throttled { retry_after_ms } = error.kind {
+                    self.budget.blocked(self.ports.now(), retry_after_ms);
+                }
+                Err(error)
             }
         }
     }
@@ -178,8 +261,8 @@ impl<'a, P: HttpOut + Clock> Cloudflare<'a, P> {
 
 fn refusal(
     what: &str,
-    status: u16,
-    retry_after_s: Option<i64>,
+    path: &str,
+    (status, retry_after_s): (u16, Option<i64>),
     errors: &[EnvelopeError],
 ) -> ApiError {
     let code = errors.iter().find_map(|error| error.code).unwrap_or(0);
@@ -195,12 +278,20 @@ fn refusal(
     };
     let advice = match (status, code) {
         (401 | 403, _) | (_, 10_000) => {
-            "; check that CLOUDFLARE_API_TOKEN is valid and has Workers Scripts Write (deployments) and Workers Observability Write (telemetry)"
+            let permission = if path.contains("/observability/") {
+                "Workers Observability Write (reading telemetry needs it)"
+            } else {
+                "Workers Scripts Write"
+            };
+            format!(
+                "; check that CLOUDFLARE_API_TOKEN is valid and has the permission {permission} in this account"
+            )
         }
-        (_, 10_007) => "; no Worker of this name exists in the account",
-        (_, 100_146) => "; the version does not exist or can't be deployed any more",
-        (429, _) => "; the limit is 1,200 calls per 5 minutes for the whole token",
-        _ => "",
+        (_, 10_007) => "; no Worker of this name exists in the account".to_owned(),
+        (_, 100_146) => "; the version does not exist or can't be deployed any more".to_owned(),
+        (429, _) => "; somebody else uses the same token or user: 1,200 calls in 5 minutes are all they have together"
+            .to_owned(),
+        _ => String::new(),
     };
     let kind = match status {
         429 => ErrorKind::Throttled {

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::client::{ApiError, Cloudflare, Urgency};
-use crate::pipeline::ports::{Clock, HttpOut};
+use crate::pipeline::ports::Ports;
 use crate::release::{Deployment, Percent, WorkerRef};
 use crate::time::UnixMs;
 
@@ -91,14 +91,14 @@ impl From<WireDeployment> for Deployment {
     }
 }
 
-fn path(worker: &WorkerRef, rest: &str) -> String {
+pub(super) fn path(worker: &WorkerRef, rest: &str) -> String {
     format!(
         "/accounts/{}/workers/scripts/{}/{rest}",
         worker.account_id, worker.script_name
     )
 }
 
-impl<P: HttpOut + Clock> Cloudflare<'_, P> {
+impl<P: Ports> Cloudflare<'_, P> {
     /// The versions that can be deployed, newest first.
     ///
     /// # Errors
@@ -173,7 +173,8 @@ impl<P: HttpOut + Clock> Cloudflare<'_, P> {
         } else {
             "deployments"
         };
-        let made: Value = self
+        // Null, too, is an answer: it was made.
+        let made: Option<Value> = self
             .call(
                 &what,
                 "POST",
@@ -182,6 +183,7 @@ impl<P: HttpOut + Clock> Cloudflare<'_, P> {
                 (urgency, Some(until)),
             )
             .await?;
+        let made = made.unwrap_or_default();
         Ok(made["id"].as_str().map(str::to_owned))
     }
 }

@@ -1,10 +1,16 @@
 //! The part of Cloudflare's API that HMD uses: versions, deployments and telemetry. Lenient in reading, strict in writing.
 
+mod budget;
 mod client;
 mod deployments;
 mod in_flight;
+mod settings;
 mod telemetry;
+mod versions;
 
+pub use budget::{Accounts, Budget, Correction};
 pub use client::{ApiError, CALL_TIMEOUT_MS, Cloudflare, ErrorKind, Urgency};
 pub use deployments::Version;
-pub use telemetry::{ScriptCounts, Target, measure, reference_percentiles, targets_window};
+pub use telemetry::{
+    ScriptCounts, Target, measure, reference_percentiles, stored_requests, targets_window,
+};

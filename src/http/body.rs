@@ -15,6 +15,18 @@ pub fn json_body<T: DeserializeOwned>(
     request: &Request<Vec<u8>>,
     read_only: &[&str],
 ) -> Result<T, Problem> {
+    let mut value = json_value(request)?;
+    if let Value::Object(fields) = &mut value {
+        fields.retain(|name, _| !read_only.contains(&name.as_str()));
+    }
+    parse(value).map_err(Problem::invalid)
+}
+
+/// The JSON of a body, whatever it is.
+///
+/// # Errors
+/// 415 for another content type, 400 for what is not JSON.
+pub fn json_value(request: &Request<Vec<u8>>) -> Result<Value, Problem> {
     let content_type = request
         .headers()
         .get(header::CONTENT_TYPE)
@@ -25,15 +37,15 @@ pub fn json_body<T: DeserializeOwned>(
         let detail = format!("the body must be application/json, not {content_type:?}");
         return Err(Problem::new(415, "Unsupported media type", detail));
     }
-    let mut value: Value = serde_json::from_slice(request.body())
-        .map_err(|error| Problem::new(400, "Not JSON", format!("the body is not JSON: {error}")))?;
-    if let Value::Object(fields) = &mut value {
-        fields.retain(|name, _| !read_only.contains(&name.as_str()));
-    }
-    parse(value).map_err(Problem::invalid)
+    serde_json::from_slice(request.body())
+        .map_err(|error| Problem::new(400, "Not JSON", format!("the body is not JSON: {error}")))
 }
 
-fn parse<T: DeserializeOwned>(value: Value) -> Result<T, Vec<FieldError>> {
+/// Reads JSON strictly.
+///
+/// # Errors
+/// Each field that is unknown, and the first that is wrong or missing.
+pub fn parse<T: DeserializeOwned>(value: Value) -> Result<T, Vec<FieldError>> {
     let mut unknown = Vec::new();
     let mut note = |path: serde_ignored::Path<'_>| unknown.push(ignored_pointer(&path));
     let read = serde_path_to_error::deserialize(serde_ignored::Deserializer::new(value, &mut note));

@@ -1,12 +1,16 @@
 //! The HTTP API: routes, bearer authentication, problem details. Knows requests and answers as values only; the runtime
 //! ring carries them.
 
+pub(crate) mod approvals;
 mod body;
 mod conditional;
+pub(crate) mod deliveries;
+pub(crate) mod hooks;
 pub(crate) mod plans;
 mod problem;
 pub(crate) mod releases;
 pub(crate) mod route;
+pub(crate) mod subscribers;
 pub(crate) mod workers;
 
 use ::http::{Method, Request, Response, StatusCode, header};
@@ -58,12 +62,22 @@ pub async fn handle<P: Ports>(
                 "Not found",
                 format!("there is nothing at {}", request.uri().path()),
             )),
-            (Ok(()), Some(route)) => answer(&Pipeline::new(ports, config), route, request).await,
+            (Ok(()), Some(route)) => {
+                let pipeline = Pipeline::new(ports, config);
+                let answer = answer(&pipeline, route, request).await;
+                pipeline.cloudflare.report_spending().await;
+                answer
+            }
         },
     };
     let response = answer.unwrap_or_else(|problem| {
         if problem.status >= 500 {
-            ports.log(&json!({"log": "alert", "path": request.uri().path(), "status": problem.status, "detail": problem.detail}));
+            // A token in a path decides something: it must not stand in a log.
+            let path = match Route::of(request.uri().path()) {
+                Some(Route::Approval(_)) => "/approvals/…",
+                _ => request.uri().path(),
+            };
+            ports.log(&json!({"log": "alert", "path": path, "status": problem.status, "detail": problem.detail}));
         }
         problem.response()
     });
@@ -96,8 +110,12 @@ async fn answer<P: Ports>(
         Route::Plan(name) if put_or_post => plans::put(pipeline, name, request).await,
         Route::Plan(name) if delete => plans::delete(pipeline, name, request).await,
         Route::Plan(name) => plans::get(pipeline, name, request).await,
+        Route::HookSecret(name) if delete => hooks::revoke(pipeline, name).await,
+        Route::HookSecret(name) => hooks::make_secret(pipeline, name, request).await,
+        Route::Hook(plan) => hooks::receive(pipeline, plan, request).await,
         Route::Releases if put_or_post => releases::create(pipeline, request).await,
         Route::Releases => releases::list(pipeline, request).await,
+        Route::Preflight => releases::preflight(pipeline, request).await,
         Route::Release(id) if delete => releases::delete(pipeline, id).await,
         Route::Release(id) => releases::get(pipeline, id, request).await,
         Route::Events(id) => releases::events(pipeline, id).await,
@@ -106,6 +124,21 @@ async fn answer<P: Ports>(
         Route::Decide(id, stage, approve) => {
             releases::decide(pipeline, id, (stage, approve), request).await
         }
+        Route::Approval(token) if put_or_post => approvals::decide(pipeline, token, request).await,
+        Route::Approval(token) => approvals::show(pipeline, token, request).await,
+        Route::Subscribers if put_or_post => subscribers::create(pipeline, request).await,
+        Route::Subscribers => subscribers::list(pipeline).await,
+        Route::Subscriber(id) if delete => subscribers::delete(pipeline, id).await,
+        Route::Subscriber(id) if request.method() == Method::PATCH => {
+            subscribers::patch(pipeline, id, request).await
+        }
+        Route::Subscriber(id) => subscribers::get(pipeline, id, request).await,
+        Route::SubscriberCommand(id, verb) => {
+            subscribers::command(pipeline, id, verb, request).await
+        }
+        Route::Deliveries(id) => deliveries::list(pipeline, id, request).await,
+        Route::Delivery(id, delivery) => deliveries::get(pipeline, id, delivery).await,
+        Route::Replay(id, delivery) => deliveries::replay(pipeline, id, delivery).await,
         Route::Versions(account, script) => workers::versions(pipeline, (account, script)).await,
         Route::Deployments(account, script) => {
             workers::deployments(pipeline, (account, script)).await
@@ -129,13 +162,17 @@ fn only(request: &Request<Vec<u8>>, methods: &[Method]) -> Result<(), Problem> {
     Err(Problem::new(405, "Method not allowed", detail).header(header::ALLOW, &allowed))
 }
 
-/// Lets in whoever shows the API token. The two pages for people take it as a password, too, since browsers can ask for
+/// Lets in whoever shows the API token; a hook looks at signatures itself. The two pages for people take it as a password, too, since browsers can ask for
 /// one; nothing that changes anything does, for browsers also send it along by themselves.
 fn authorized(
     request: &Request<Vec<u8>>,
     config: &Config,
     route: Option<Route<'_>>,
 ) -> Result<(), Problem> {
+    // A signature over the message, or the token in the path, is what lets in.
+    if matches!(route, Some(Route::Approval(_) | Route::Hook(_))) {
+        return Ok(());
+    }
     let page = matches!(route, Some(Route::Docs | Route::OpenApi));
     let header = request.headers().get(header::AUTHORIZATION);
     let (scheme, credential) = header

@@ -55,7 +55,7 @@ fn view(stored: &StoredPlan, warnings: Option<Vec<FieldError>>) -> PlanView<'_> 
     }
 }
 
-fn checked_name(name: &str) -> Result<&str, Problem> {
+pub(super) fn checked_name(name: &str) -> Result<&str, Problem> {
     let fits = (1..=64).contains(&name.len())
         && name
             .bytes()

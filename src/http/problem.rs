@@ -5,7 +5,7 @@ use std::fmt::Display;
 use ::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
-use crate::release::FieldError;
+use crate::release::{Check, FieldError};
 use crate::store::StoreError;
 
 /// Why a request was refused (RFC 9457): what happened, to whom, and what to do.
@@ -22,6 +22,9 @@ pub struct Problem {
     /// What is wrong with the body, field by field.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
+    /// The checks of a preflight that failed.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub checks: Box<[Check]>,
     #[serde(skip)]
     headers: Vec<(HeaderName, String)>,
 }
@@ -34,6 +37,7 @@ impl Problem {
             status,
             detail: detail.into(),
             errors: Vec::new(),
+            checks: Box::default(),
             headers: Vec::new(),
         }
     }
@@ -57,6 +61,26 @@ impl Problem {
             pointer: pointer.to_owned(),
             detail: detail.into(),
         }])
+    }
+
+    /// A release that can't be expected to go well: these checks failed.
+    #[must_use]
+    pub fn preflight(checks: Vec<Check>) -> Self {
+        let said: Vec<String> = checks
+            .iter()
+            .map(|check| {
+                let action = check.action.as_deref().unwrap_or_default();
+                format!("{}: {} ({action})", check.name, check.detail)
+            })
+            .collect();
+        let detail = format!(
+            "nothing was created. {}. To release all the same, name the checks in `accept`",
+            said.join("; ")
+        );
+        Self {
+            checks: checks.into_boxed_slice(),
+            ..Self::new(422, "Preflight failed", detail)
+        }
     }
 
     /// There is nothing of that name.

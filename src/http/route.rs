@@ -13,6 +13,16 @@ pub enum Verb {
     Abandon,
 }
 
+/// A command of `POST /v1/subscribers/{id}/…`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubscriberVerb {
+    Pause,
+    Resume,
+    RotateSecret,
+    Test,
+    Replay,
+}
+
 /// A path of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route<'a> {
@@ -21,13 +31,27 @@ pub enum Route<'a> {
     Docs,
     Plans,
     Plan(&'a str),
+    /// The secret of a plan's hook.
+    HookSecret(&'a str),
+    /// The inbound hook of a plan.
+    Hook(&'a str),
     Releases,
+    Preflight,
     Release(&'a str),
     Events(&'a str),
     Evidence(&'a str),
     Command(&'a str, Verb),
     /// Approve or deny a stage, counted from 1.
     Decide(&'a str, usize, bool),
+    /// What an approval link's token stands for.
+    Approval(&'a str),
+    Subscribers,
+    Subscriber(&'a str),
+    SubscriberCommand(&'a str, SubscriberVerb),
+    Deliveries(&'a str),
+    /// Subscriber and delivery.
+    Delivery(&'a str, &'a str),
+    Replay(&'a str, &'a str),
     /// Versions of a Worker: account id and script name.
     Versions(&'a str, &'a str),
     /// Deployments of a Worker.
@@ -44,12 +68,34 @@ impl<'a> Route<'a> {
             ["docs"] => Self::Docs,
             ["v1", "plans"] => Self::Plans,
             ["v1", "plans", name] => Self::Plan(name),
+            ["v1", "plans", name, "hook-secret"] => Self::HookSecret(name),
+            ["hooks", plan] => Self::Hook(plan),
             ["v1", "releases"] => Self::Releases,
+            ["v1", "releases", "preflight"] => Self::Preflight,
             ["v1", "releases", id] => Self::Release(id),
             ["v1", "releases", id, "events"] => Self::Events(id),
             ["v1", "releases", id, "evidence"] => Self::Evidence(id),
             ["v1", "workers", account, script, "versions"] => Self::Versions(account, script),
             ["v1", "workers", account, script, "deployments"] => Self::Deployments(account, script),
+            ["approvals", token] => Self::Approval(token),
+            ["v1", "subscribers"] => Self::Subscribers,
+            ["v1", "subscribers", id] => Self::Subscriber(id),
+            ["v1", "subscribers", id, "deliveries"] => Self::Deliveries(id),
+            ["v1", "subscribers", id, "deliveries", delivery] => Self::Delivery(id, delivery),
+            ["v1", "subscribers", id, "deliveries", delivery, "replay"] => {
+                Self::Replay(id, delivery)
+            }
+            ["v1", "subscribers", id, verb] => Self::SubscriberCommand(
+                id,
+                match verb {
+                    "pause" => SubscriberVerb::Pause,
+                    "resume" => SubscriberVerb::Resume,
+                    "rotate-secret" => SubscriberVerb::RotateSecret,
+                    "test" => SubscriberVerb::Test,
+                    "replay" => SubscriberVerb::Replay,
+                    _ => return None,
+                },
+            ),
             ["v1", "releases", id, verb] => Self::Command(
                 id,
                 match verb {
@@ -81,12 +127,21 @@ impl<'a> Route<'a> {
             | Self::Plans
             | Self::Events(_)
             | Self::Evidence(_)
+            | Self::Deliveries(_)
+            | Self::Delivery(..)
             | Self::Versions(..)
             | Self::Deployments(..) => &[Method::GET],
             Self::Release(_) => &[Method::GET, Method::DELETE],
             Self::Plan(_) => &[Method::GET, Method::PUT, Method::DELETE],
-            Self::Releases => &[Method::GET, Method::POST],
-            Self::Command(..) | Self::Decide(..) => &[Method::POST],
+            Self::Releases | Self::Subscribers | Self::Approval(_) => &[Method::GET, Method::POST],
+            Self::Subscriber(_) => &[Method::GET, Method::PATCH, Method::DELETE],
+            Self::HookSecret(_) => &[Method::POST, Method::DELETE],
+            Self::Preflight
+            | Self::Command(..)
+            | Self::Decide(..)
+            | Self::Hook(_)
+            | Self::SubscriberCommand(..)
+            | Self::Replay(..) => &[Method::POST],
         }
     }
 }

@@ -116,7 +116,7 @@ fn worker((account, script): (&str, &str)) -> Result<WorkerRef, Problem> {
 pub(super) fn unreadable(error: &ApiError) -> Problem {
     match error.kind {
         ErrorKind::Refused { code: 10_007, .. } => Problem::not_found(error.detail.clone()),
-        ErrorKind::Throttled { retry_after_ms } => {
+        ErrorKind::Throttled { retry_after_ms } | ErrorKind::PutOff { retry_after_ms } => {
             Problem::unavailable(error.detail.clone(), retry_after_ms / 1_000)
         }
         _ => Problem::unavailable(error.detail.clone(), 5),

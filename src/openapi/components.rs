@@ -59,7 +59,9 @@ impl Generators {
                 self.exemplify(&schema, body.example);
             }
             for answer in &operation.answers {
-                if let Content::Json(schema, example) = answer.content {
+                if let Content::Json(schema, example) | Content::Page(schema, example) =
+                    answer.content
+                {
                     let schema = self.answer(schema);
                     self.exemplify(&schema, example);
                 }

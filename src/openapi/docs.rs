@@ -13,7 +13,7 @@ use super::{operations::TAGS, reference};
 pub const CONVENTIONS: [(&str, &str); 7] = [
     (
         "Who gets in",
-        "Send the installation's `HMD_API_TOKEN` as `Authorization: Bearer …`; only `/healthz` answers without. A browser may show it as a password for `/docs` and `/openapi.json`.",
+        "Send the installation's `HMD_API_TOKEN` as `Authorization: Bearer …`; only `/healthz` and approval links answer without. A browser may show it as a password for `/docs` and `/openapi.json`.",
     ),
     (
         "Bodies",
@@ -187,7 +187,7 @@ fn one(operation: &Operation) -> String {
         .answers
         .iter()
         .find_map(|answer| match answer.content {
-            Content::Json(_, example) => Some(example()),
+            Content::Json(_, example) | Content::Page(_, example) => Some(example()),
             _ => None,
         })
     {
@@ -207,6 +207,8 @@ fn answered(answer: &Answer, generators: &mut Generators) -> String {
         Content::AnyJson => "JSON".to_owned(),
         Content::Problem => type_text(&reference("Problem")),
         Content::Html => "HTML".to_owned(),
+        Content::Page(schema, _) => format!("HTML, or {}", type_text(&generators.answer(schema))),
+        Content::ProblemPage => format!("HTML, or {}", type_text(&reference("Problem"))),
     };
     let class = if answer.status >= 400 {
         " class=\"error\""
@@ -235,11 +237,18 @@ fn curl(operation: &Operation) -> String {
         .replace("{name}", "shop")
         .replace("{id}", "$RELEASE")
         .replace("{n}", "2")
+        .replace("{subscriber}", "$SUBSCRIBER")
+        .replace("{delivery}", "$DELIVERY")
+        .replace("{token}", "$TOKEN")
         .replace("{account_id}", "$ACCOUNT")
         .replace("{script_name}", "shop");
     let mut out = format!("curl{method} \"$HMD{path}\"");
-    if operation.access != Access::Everyone {
-        out += " -H \"Authorization: Bearer $HMD_API_TOKEN\"";
+    match operation.access {
+        Access::Everyone => (),
+        Access::Signature => {
+            out += " -H \"webhook-id: $ID\" -H \"webhook-timestamp: $NOW\" -H \"webhook-signature: $SIGNATURE\"";
+        }
+        Access::Token | Access::Page => out += " -H \"Authorization: Bearer $HMD_API_TOKEN\"",
     }
     let example = operation.body.as_ref().map(|body| (body.example)());
     if let Some(example) =

@@ -64,6 +64,7 @@ pub fn document<'a>(operations: &'a [Operation], components: &Map<String, Value>
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer", "description": "The installation's `HMD_API_TOKEN`."},
                 "password": {"type": "http", "scheme": "basic", "description": "For browsers, on the two pages for people only: any name, and `HMD_API_TOKEN` as the password."},
+                "signature": {"type": "apiKey", "in": "header", "name": "webhook-signature", "description": "Standard Webhooks v1: `v1,` and the base64 of the HMAC-SHA256 of `id.timestamp.body` with the plan's hook secret."},
             },
         }),
     }
@@ -86,7 +87,7 @@ pub const HEADERS: [(&str, &str, &str); 4] = [
         "Seconds to wait before trying again; absent if waiting does not help.",
         "5",
     ),
-    ("WWW-Authenticate", "How to show the token.", "Bearer"),
+    ("WWW-Authenticate", "How to show who one is.", "Bearer"),
 ];
 
 fn headers() -> Value {
@@ -103,6 +104,12 @@ fn problem(when: &str, headers: &[&str]) -> Value {
         json!({"description": when, "content": {"application/problem+json": {"schema": reference("Problem")}}}),
         headers,
     )
+}
+
+/// The same answer for people.
+fn page(mut response: Value) -> Value {
+    response["content"]["text/html"] = json!({"schema": {"type": "string"}});
+    response
 }
 
 fn with_headers(mut response: Value, headers: &[&str]) -> Value {
@@ -161,6 +168,8 @@ fn object<'a>(operation: &'a Operation, generators: &mut Generators) -> Operatio
                 json!({"description": answer.when, "content": {"application/json": {"schema": {"type": "object"}}}})
             }
             Content::Json(schema, _) => json(generators.answer(schema)),
+            Content::Page(schema, _) => page(json(generators.answer(schema))),
+            Content::ProblemPage => page(problem(answer.when, &[])),
         };
         responses.insert(
             answer.status.to_string(),
@@ -179,6 +188,7 @@ fn object<'a>(operation: &'a Operation, generators: &mut Generators) -> Operatio
         security: match operation.access {
             Access::Token => None,
             Access::Page => Some(json!([{"token": []}, {"password": []}])),
+            Access::Signature => Some(json!([{"signature": []}])),
             Access::Everyone => Some(json!([])),
         },
         parameters: operation
@@ -187,10 +197,12 @@ fn object<'a>(operation: &'a Operation, generators: &mut Generators) -> Operatio
             .map(|p| parameter(p, generators))
             .collect(),
         request_body: operation.body.as_ref().map(|body| {
-            json!({
-                "required": body.required,
-                "content": {"application/json": {"schema": generators.request(body.schema)}},
-            })
+            let schema = generators.request(body.schema);
+            let mut content = json!({"application/json": {"schema": schema}});
+            if body.form {
+                content["application/x-www-form-urlencoded"] = json!({"schema": schema});
+            }
+            json!({"required": body.required, "content": content})
         }),
         responses,
     }

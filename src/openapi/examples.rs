@@ -62,6 +62,33 @@ pub fn new_release() -> Value {
     json!({"plan": "shop", "new_version": "latest", "on_conflict": "queue", "note": "new cart", "url": "https://ci.example/runs/7"})
 }
 
+pub fn hook_release() -> Value {
+    json!({"new_version": "latest", "note": "new cart", "url": "https://ci.example/runs/7"})
+}
+
+pub fn hook_secret() -> Value {
+    json!({"secret": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD", "previous_valid_until": "2026-10-02T09:00:00.000Z"})
+}
+
+fn uneasy() -> Value {
+    json!({
+        "name": "sampling", "status": "warning",
+        "detail": "telemetry stored 1200 requests of the last 10 minutes, which would be too few: errors expects about 120 of 500 requests in stage 1",
+        "action": "soak longer, begin with a larger percent, or lower min_requests; without data each stage holds up to its max_soak and then does what on_no_data says",
+    })
+}
+
+pub fn preflight() -> Value {
+    json!({
+        "ok": true, "plan": "shop", "worker": worker(), "old_version": OLD, "new_version": NEW,
+        "checks": [
+            {"name": "new_version", "status": "passed", "detail": format!("latest is version 42 ({NEW}, tag v42); it can be deployed"), "action": null},
+            {"name": "serving", "status": "passed", "detail": format!("version {OLD} serves 100 %"), "action": null},
+            uneasy(),
+        ],
+    })
+}
+
 pub fn release() -> Value {
     json!({
         "id": ID, "plan": "shop", "worker": worker(), "state": "rolling_out", "reason": null, "detail": null,
@@ -77,7 +104,7 @@ pub fn release() -> Value {
             "old": {"requests": 530, "bad": 0, "value": 0.0},
             "sentence": "errors: error rate 0.2 % of 512 requests (<= 1 %), old 0 %",
         }],
-        "note": "new cart", "url": "https://ci.example/runs/7",
+        "note": "new cart", "url": "https://ci.example/runs/7", "preflight": [uneasy()],
         "created_at": "2026-10-01T09:00:00.000Z", "started_at": "2026-10-01T09:00:00.000Z", "ended_at": null,
     })
 }
@@ -113,6 +140,71 @@ pub fn nothing() -> Value {
 
 pub fn decision() -> Value {
     json!({"by": "dana", "comment": "the funnel looks fine"})
+}
+
+pub fn new_subscriber() -> Value {
+    json!({"url": "https://hooks.example.com/hmd", "events": ["approval.*", "release.*"], "approvals": true, "description": "release channel"})
+}
+
+pub fn subscriber_patch() -> Value {
+    json!({"events": ["*"], "plan": "shop"})
+}
+
+pub fn subscriber() -> Value {
+    json!({
+        "id": "sub_0192f0c1d2e37abc8def0123456789ab", "url": "https://hooks.example.com/hmd",
+        "events": ["approval.*", "release.*"], "format": "standard", "approvals": true, "plan": null, "worker": null,
+        "description": "release channel", "state": "active", "slow": false, "failing_since": null, "disabled_reason": null,
+        "disabled_at": null, "previous_secret_until": null, "revision": 1,
+        "created_at": "2026-10-01T08:00:00.000Z", "updated_at": "2026-10-01T08:00:00.000Z",
+    })
+}
+
+pub fn subscriber_with_secret() -> Value {
+    let mut subscriber = subscriber();
+    subscriber["secret"] = json!("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    subscriber
+}
+
+pub fn subscribers() -> Value {
+    json!({"items": [subscriber()], "next_cursor": null})
+}
+
+pub fn since() -> Value {
+    json!({"since": "2026-10-01T09:00:00Z"})
+}
+
+pub fn replayed() -> Value {
+    json!({"replayed": 12})
+}
+
+pub fn delivery() -> Value {
+    json!({
+        "id": "msg_0192f0c1d2e37abc8def0123456789ab_4", "type": "approval.requested", "release": ID, "sequence": 4,
+        "state": "pending", "attempts": 1, "in_flight": false, "next_attempt_at": "2026-10-01T09:12:05.000Z",
+        "created_at": "2026-10-01T09:12:00.000Z", "finished_at": null,
+    })
+}
+
+pub fn deliveries() -> Value {
+    json!({"items": [delivery()], "next_cursor": null})
+}
+
+pub fn delivery_log() -> Value {
+    let mut delivery = delivery();
+    delivery["log"] = json!([{
+        "attempt": 1, "at": "2026-10-01T09:12:00.100Z", "duration_ms": 41, "status": 502, "error": "it answered 502",
+        "response": "bad gateway",
+    }]);
+    delivery
+}
+
+pub fn approval() -> Value {
+    json!({
+        "action": "approve", "stage": 2, "percent": 50, "next_percent": 100, "expires_at": "2026-10-02T09:22:01.000Z",
+        "decided": null, "waiting_since": "2026-10-01T09:22:01.000Z", "denied_at": "2026-10-02T09:22:01.000Z", "lacking": [],
+        "asked_by": "api", "release": release(),
+    })
 }
 
 pub fn versions() -> Value {

@@ -95,7 +95,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::http::route::{Route, Verb};
+    use crate::http::route::{Route, SubscriberVerb, Verb};
 
     /// The path of a route: the compiler asks for a new one here.
     fn path(route: Route<'_>) -> &'static str {
@@ -105,7 +105,10 @@ mod tests {
             Route::Docs => "/docs",
             Route::Plans => "/v1/plans",
             Route::Plan(_) => "/v1/plans/{name}",
+            Route::HookSecret(_) => "/v1/plans/{name}/hook-secret",
+            Route::Hook(_) => "/hooks/{name}",
             Route::Releases => "/v1/releases",
+            Route::Preflight => "/v1/releases/preflight",
             Route::Release(_) => "/v1/releases/{id}",
             Route::Events(_) => "/v1/releases/{id}/events",
             Route::Evidence(_) => "/v1/releases/{id}/evidence",
@@ -117,19 +120,43 @@ mod tests {
             Route::Command(_, Verb::Abandon) => "/v1/releases/{id}/abandon",
             Route::Decide(_, _, true) => "/v1/releases/{id}/stages/{n}/approve",
             Route::Decide(_, _, false) => "/v1/releases/{id}/stages/{n}/deny",
+            Route::Approval(_) => "/approvals/{token}",
+            Route::Subscribers => "/v1/subscribers",
+            Route::Subscriber(_) => "/v1/subscribers/{subscriber}",
+            Route::SubscriberCommand(_, SubscriberVerb::Pause) => {
+                "/v1/subscribers/{subscriber}/pause"
+            }
+            Route::SubscriberCommand(_, SubscriberVerb::Resume) => {
+                "/v1/subscribers/{subscriber}/resume"
+            }
+            Route::SubscriberCommand(_, SubscriberVerb::RotateSecret) => {
+                "/v1/subscribers/{subscriber}/rotate-secret"
+            }
+            Route::SubscriberCommand(_, SubscriberVerb::Test) => {
+                "/v1/subscribers/{subscriber}/test"
+            }
+            Route::SubscriberCommand(_, SubscriberVerb::Replay) => {
+                "/v1/subscribers/{subscriber}/replay"
+            }
+            Route::Deliveries(_) => "/v1/subscribers/{subscriber}/deliveries",
+            Route::Delivery(..) => "/v1/subscribers/{subscriber}/deliveries/{delivery}",
+            Route::Replay(..) => "/v1/subscribers/{subscriber}/deliveries/{delivery}/replay",
             Route::Versions(..) => "/v1/workers/{account_id}/{script_name}/versions",
             Route::Deployments(..) => "/v1/workers/{account_id}/{script_name}/deployments",
         }
     }
 
     /// One of each, in the order of the match above.
-    const ROUTES: [Route<'_>; 19] = [
+    const ROUTES: [Route<'_>; 33] = [
         Route::Health,
         Route::OpenApi,
         Route::Docs,
         Route::Plans,
         Route::Plan("x"),
+        Route::HookSecret("x"),
+        Route::Hook("x"),
         Route::Releases,
+        Route::Preflight,
         Route::Release("x"),
         Route::Events("x"),
         Route::Evidence("x"),
@@ -141,6 +168,17 @@ mod tests {
         Route::Command("x", Verb::Abandon),
         Route::Decide("x", 1, true),
         Route::Decide("x", 1, false),
+        Route::Approval("x"),
+        Route::Subscribers,
+        Route::Subscriber("x"),
+        Route::SubscriberCommand("x", SubscriberVerb::Pause),
+        Route::SubscriberCommand("x", SubscriberVerb::Resume),
+        Route::SubscriberCommand("x", SubscriberVerb::RotateSecret),
+        Route::SubscriberCommand("x", SubscriberVerb::Test),
+        Route::SubscriberCommand("x", SubscriberVerb::Replay),
+        Route::Deliveries("x"),
+        Route::Delivery("x", "x"),
+        Route::Replay("x", "x"),
         Route::Versions("x", "x"),
         Route::Deployments("x", "x"),
     ];

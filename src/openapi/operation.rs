@@ -39,6 +39,8 @@ pub enum Access {
     Token,
     /// The same; a browser may show it as a password.
     Page,
+    /// Whoever can sign for the plan's hook.
+    Signature,
     /// Everyone.
     Everyone,
 }
@@ -65,6 +67,8 @@ pub enum Place {
     Query,
     /// In a header.
     Header,
+    /// In a header that can't be left out.
+    SignedHeader,
 }
 
 impl Place {
@@ -74,14 +78,14 @@ impl Place {
         match self {
             Self::Path => "path",
             Self::Query => "query",
-            Self::Header => "header",
+            Self::Header | Self::SignedHeader => "header",
         }
     }
 
-    /// Only what stands in the path can't be left out.
+    /// What stands in the path can't be left out, nor can a part of a signature.
     #[must_use]
     pub fn is_required(self) -> bool {
-        self == Self::Path
+        matches!(self, Self::Path | Self::SignedHeader)
     }
 }
 
@@ -90,6 +94,8 @@ impl Place {
 pub struct Body {
     /// Whether it can't be left out.
     pub required: bool,
+    /// A form is taken, too.
+    pub form: bool,
     /// Its type.
     pub schema: SchemaOf,
     /// An example.
@@ -122,6 +128,10 @@ pub enum Content {
     Problem,
     /// `text/html`
     Html,
+    /// A page for people, or `application/json` of a type for who accepts that.
+    Page(SchemaOf, fn() -> Value),
+    /// The same with a problem.
+    ProblemPage,
 }
 
 /// The schema of a type, as a plain function.
@@ -177,6 +187,7 @@ impl Operation {
     pub fn body<T: JsonSchema>(mut self, required: bool, example: fn() -> Value) -> Self {
         self.body = Some(Body {
             required,
+            form: false,
             schema: schema::<T>,
             example,
         });
@@ -188,6 +199,22 @@ impl Operation {
                 "A field is unknown, missing or wrong: `errors` points at each.",
                 &[],
             )
+    }
+
+    /// It is made for browsers, too: its answers are pages unless JSON is asked for, and its body may be a form.
+    #[must_use]
+    pub fn for_browsers(mut self) -> Self {
+        for answer in &mut self.answers {
+            answer.content = match answer.content {
+                Content::Json(schema, example) => Content::Page(schema, example),
+                Content::Problem => Content::ProblemPage,
+                other => other,
+            };
+        }
+        if let Some(body) = &mut self.body {
+            body.form = true;
+        }
+        self
     }
 
     /// It answers so.

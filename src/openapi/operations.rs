@@ -4,15 +4,23 @@ use ::http::Method;
 
 use super::examples;
 use super::operation::{Access, Content, Operation, schema};
-use super::parameters::{CURSOR, FILTERS, IDEMPOTENCY_KEY, IF_MATCH, IF_NEW, WINDOWS};
+use super::parameters::{
+    CURSOR, DELIVERY_FILTERS, FILTERS, IDEMPOTENCY_KEY, IF_MATCH, IF_NEW, SIGNED, WINDOWS,
+};
+use crate::http::approvals::{ApprovalBody, ApprovalView};
+use crate::http::deliveries::{DeliveryLog, DeliveryView, Replayed, Since};
+use crate::http::hooks::HookSecret;
 use crate::http::plans::PlanView;
-use crate::http::releases::{EventView, NewRelease, Nothing, StageDecisionBody, WindowView};
+use crate::http::releases::{
+    EventView, HookRelease, NewRelease, Nothing, PreflightView, StageDecisionBody, WindowView,
+};
+use crate::http::subscribers::{NewSubscriber, SubscriberPatch, SubscriberView, WithSecret};
 use crate::http::workers::{DeploymentView, VersionView};
 use crate::http::{Health, List};
 use crate::release::{Plan, ReleaseView};
 
 /// Groups of operations.
-pub const TAGS: [(&str, &str); 5] = [
+pub const TAGS: [(&str, &str); 7] = [
     (
         "Plans",
         "What is rolled out in which stages, and what health means. A release takes a snapshot of its plan: editing a plan never changes a running release.",
@@ -29,6 +37,14 @@ pub const TAGS: [(&str, &str); 5] = [
         "Workers",
         "What Cloudflare says of a Worker, for those who choose a version.",
     ),
+    (
+        "Webhooks",
+        "Who is told what happens, as it happens. Requests are signed by the Standard Webhooks scheme (`webhook-id`, `webhook-timestamp`, `webhook-signature`) and hold `{\"type\", \"timestamp\", \"data\"}`; `data` has the release as it was then, the event's `sequence`, and its `stage`, `slo`, `actor`, `reason` and `detail` where it has them. What is not answered with 2xx within 15 s is sent again, with the same `webhook-id`: after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h and 10 h.",
+    ),
+    (
+        "Approvals",
+        "Links that show what a decision would do, and decide it, once. They come with `approval.requested` to subscribers that may have them, and need no token.",
+    ),
     ("Installation", "About this installation of HMD."),
 ];
 
@@ -39,6 +55,9 @@ pub fn operations() -> Vec<Operation> {
     all.extend(releases());
     all.extend(commands());
     all.extend(decisions());
+    all.extend(subscribers());
+    all.extend(deliveries());
+    all.extend(approvals());
     all.extend(workers());
     all.extend(installation());
     all
@@ -52,6 +71,7 @@ const TAG: &str = "A condition is not an ETag of HMD's.";
 fn plans() -> Vec<Operation> {
     let list = (Method::GET, "/v1/plans");
     let one = |method| (method, "/v1/plans/{name}");
+    let secret = |method| (method, "/v1/plans/{name}/hook-secret");
     vec![
         Operation::new(list, ("listPlans", "Plans"), ("List plans", "All plans, by name."))
             .ok::<List<PlanView<'static>>>("The plans.", examples::plans),
@@ -73,6 +93,14 @@ fn plans() -> Vec<Operation> {
             .problem(400, TAG, &[])
             .problem(404, NO_PLAN, &[])
             .problem(412, UNMET, &[]),
+        Operation::new(secret(Method::POST), ("makeHookSecret", "Plans"), ("Make or rotate the secret of a plan's hook", "The secret is shown this once. One that it replaces is taken for another 24 hours."))
+            .body::<Nothing>(false, examples::nothing)
+            .answer(201, "The secret.", Content::Json(schema::<HookSecret>, examples::hook_secret), &[])
+            .problem(404, NO_PLAN, &[])
+            .problem(422, "The body has a field.", &[]),
+        Operation::new(secret(Method::DELETE), ("revokeHookSecret", "Plans"), ("Revoke the secrets of a plan's hook", "At once: nothing that was signed with any of them is taken any more."))
+            .answer(204, "There is no secret any more.", Content::None, &[])
+            .problem(404, "There is no plan of this name, or its hook has no secret.", &[]),
     ]
 }
 
@@ -91,8 +119,22 @@ fn releases() -> Vec<Operation> {
             .answer(201, "The release was created, or has been before with the same `Idempotency-Key`.", Content::Json(schema::<ReleaseView<'static>>, examples::release), &["Location"])
             .problem(400, "The body is not JSON, or the `Idempotency-Key` is empty or too long.", &[])
             .problem(409, "The Worker has an active release and `on_conflict` is `reject`; its traffic is split already; it is not served by `old_version`; or the `Idempotency-Key` was used with another body.", &[])
-            .problem(422, "A field is unknown, missing or wrong; there is no such plan or Worker; or the version can't be deployed or serves already. `errors` points at it.", &[])
+            .problem(422, "A field is unknown, missing or wrong; there is no such plan or Worker; or the version can't be deployed or serves already. `errors` points at it. Or a check of the preflight failed that `accept` does not name: `checks` holds it.", &[])
             .problem(503, "Cloudflare or the database does not answer, or HMD is not configured: nothing was created.", &["Retry-After"]),
+        Operation::new((Method::POST, "/hooks/{name}"), ("receiveHook", "Releases"), ("Create a release by a signed message", "For CI systems that do not have the token. The body is that of `POST /v1/releases` but for the plan, which the address names; it is signed by the Standard Webhooks scheme with the secret of the plan's hook. The actor of the release's events is `hook:<plan>`."))
+            .access(Access::Signature)
+            .parameters(&SIGNED)
+            .body::<HookRelease>(true, examples::hook_release)
+            .answer(201, "The release was created, or has been before by the same message.", Content::Json(schema::<ReleaseView<'static>>, examples::release), &["Location"])
+            .problem(401, "The message is not signed, or not with a secret of this plan's hook, or too long ago. A plan that does not exist answers the same.", &["WWW-Authenticate"])
+            .problem(409, "The Worker has an active release and `on_conflict` is `reject`; its traffic is split already; it is not served by `old_version`; or the `webhook-id` was used with another body.", &[])
+            .problem(422, "A field is unknown, missing or wrong; there is no such Worker; or the version can't be deployed or serves already. `errors` points at it.", &[])
+            .problem(503, "Cloudflare or the database does not answer, or HMD is not configured: nothing was created.", &["Retry-After"]),
+        Operation::new((Method::POST, "/v1/releases/preflight"), ("preflightRelease", "Releases"), ("Check what stands before a release", "Takes the body of `POST /v1/releases` and changes nothing. `POST /v1/releases` makes the same checks: one that failed stops it unless `accept` names it; warnings are kept with the release."))
+            .body::<NewRelease>(true, examples::new_release)
+            .ok::<PreflightView<'static>>("The checks.", examples::preflight)
+            .problem(404, NO_PLAN, &[])
+            .problem(503, "Cloudflare or the database does not answer, or HMD is not configured.", &["Retry-After"]),
         Operation::new(one(Method::GET), ("getRelease", "Releases"), ("Read a release", "Where it stands, with the newest value of each SLI."))
             .tagged::<ReleaseView<'static>>("The release.", examples::release)
             .problem(404, NO_RELEASE, &[]),
@@ -169,6 +211,149 @@ fn decisions() -> Vec<Operation> {
                 "The release goes back to the old version and ends `reverted` for `denied`.",
             ),
         ),
+    ]
+}
+
+const NO_SUBSCRIBER: &str = "There is no such subscriber.";
+
+fn subscribers() -> Vec<Operation> {
+    let all = |method| (method, "/v1/subscribers");
+    let one = |method| (method, "/v1/subscribers/{subscriber}");
+    let command = |path, id, texts| {
+        Operation::new((Method::POST, path), (id, "Webhooks"), texts)
+            .body::<Nothing>(false, examples::nothing)
+            .problem(404, NO_SUBSCRIBER, &[])
+            .problem(422, "The body has a field.", &[])
+    };
+    vec![
+        Operation::new(all(Method::GET), ("listSubscribers", "Webhooks"), ("List subscribers", "All of them, the oldest first."))
+            .ok::<List<SubscriberView<'static>>>("The subscribers.", examples::subscribers),
+        Operation::new(all(Method::POST), ("createSubscriber", "Webhooks"), ("Subscribe", "It is told what happens from now on. The answer holds the secret that its requests are signed with, this once."))
+            .body::<NewSubscriber>(true, examples::new_subscriber)
+            .answer(201, "The subscriber, with its secret.", Content::Json(schema::<WithSecret<'static>>, examples::subscriber_with_secret), &["Location"])
+            .problem(422, "A field is unknown, missing or wrong, or webhooks may not go to the address: `errors` points at it.", &[]),
+        Operation::new(one(Method::GET), ("getSubscriber", "Webhooks"), ("Read a subscriber", "Without its secret."))
+            .tagged::<SubscriberView<'static>>("The subscriber.", examples::subscriber)
+            .problem(404, NO_SUBSCRIBER, &[]),
+        Operation::new(one(Method::PATCH), ("changeSubscriber", "Webhooks"), ("Change a subscriber", "What is absent stays as it is."))
+            .body::<SubscriberPatch>(true, examples::subscriber_patch)
+            .answer(200, "The subscriber as it is now.", Content::Json(schema::<SubscriberView<'static>>, examples::subscriber), &["ETag"])
+            .problem(404, NO_SUBSCRIBER, &[]),
+        Operation::new(one(Method::DELETE), ("deleteSubscriber", "Webhooks"), ("Delete a subscriber", "With its deliveries; its approval links decide nothing any more."))
+            .answer(204, "The subscriber is gone.", Content::None, &[])
+            .problem(404, NO_SUBSCRIBER, &[]),
+        command("/v1/subscribers/{subscriber}/pause", "pauseSubscriber", ("Pause a subscriber", "What happens meanwhile is kept for it."))
+            .answer(200, "The subscriber as it is now.", Content::Json(schema::<SubscriberView<'static>>, examples::subscriber), &["ETag"])
+            .problem(409, "It is `disabled`.", &[]),
+        command("/v1/subscribers/{subscriber}/resume", "resumeSubscriber", ("Resume a subscriber", "One that was paused gets what was kept for it; for one that was disabled, replay what failed."))
+            .answer(200, "The subscriber as it is now.", Content::Json(schema::<SubscriberView<'static>>, examples::subscriber), &["ETag"]),
+        command("/v1/subscribers/{subscriber}/rotate-secret", "rotateSubscriberSecret", ("Rotate a subscriber's secret", "For 24 hours requests carry a signature by each of the two secrets."))
+            .ok::<WithSecret<'static>>("The subscriber, with its new secret, this once.", examples::subscriber_with_secret),
+        command("/v1/subscribers/{subscriber}/test", "testSubscriber", ("Send a test", "An event of type `webhook.test`."))
+            .answer(202, "It is on its way.", Content::Json(schema::<DeliveryView<'static>>, examples::delivery), &[])
+            .problem(409, "The subscriber is not `active`.", &[]),
+        Operation::new((Method::POST, "/v1/subscribers/{subscriber}/replay"), ("replayFailed", "Webhooks"), ("Deliver again what failed", "All that failed since a time, each with its `webhook-id` of then."))
+            .body::<Since>(true, examples::since)
+            .answer(202, "They are on their way.", Content::Json(schema::<Replayed>, examples::replayed), &[])
+            .problem(404, NO_SUBSCRIBER, &[])
+            .problem(409, "The subscriber is not `active`.", &[]),
+    ]
+}
+
+fn deliveries() -> Vec<Operation> {
+    const NO_DELIVERY: &str = "There is no such subscriber, or no such delivery to it.";
+    let one = "/v1/subscribers/{subscriber}/deliveries/{delivery}";
+    vec![
+        Operation::new(
+            (Method::GET, "/v1/subscribers/{subscriber}/deliveries"),
+            ("listDeliveries", "Webhooks"),
+            (
+                "List deliveries",
+                "Newest first; they are kept for 30 days.",
+            ),
+        )
+        .parameters(&DELIVERY_FILTERS)
+        .parameters(&[CURSOR])
+        .ok::<List<DeliveryView<'static>>>("A page of deliveries.", examples::deliveries)
+        .problem(400, "A parameter is unknown or wrong.", &[])
+        .problem(404, NO_SUBSCRIBER, &[]),
+        Operation::new(
+            (Method::GET, one),
+            ("getDelivery", "Webhooks"),
+            (
+                "Read a delivery",
+                "With each attempt: status, duration, and how the answer begins.",
+            ),
+        )
+        .ok::<DeliveryLog<'static>>("The delivery.", examples::delivery_log)
+        .problem(404, NO_DELIVERY, &[]),
+        Operation::new(
+            (
+                Method::POST,
+                "/v1/subscribers/{subscriber}/deliveries/{delivery}/replay",
+            ),
+            ("replayDelivery", "Webhooks"),
+            (
+                "Deliver again",
+                "Whatever came of it: with the same `webhook-id`, and a schedule anew.",
+            ),
+        )
+        .answer(
+            202,
+            "It is on its way.",
+            Content::Json(schema::<DeliveryView<'static>>, examples::delivery),
+            &[],
+        )
+        .problem(404, NO_DELIVERY, &[])
+        .problem(409, "The subscriber is not `active`.", &[]),
+    ]
+}
+
+fn approvals() -> Vec<Operation> {
+    let path = "/approvals/{token}";
+    let link = |operation: Operation| {
+        operation
+            .access(Access::Everyone)
+            .problem(403, "The link was withdrawn, or is not for deciding.", &[])
+            .problem(404, "The release is gone.", &[])
+            .problem(409, "The opposite has been decided, or the release has moved on: `detail` says by whom and when.", &[])
+            .problem(410, "The link has expired, or its key is no longer in use.", &[])
+    };
+    vec![
+        link(
+            Operation::new(
+                (Method::GET, path),
+                ("showApproval", "Approvals"),
+                (
+                    "Show what a link decides",
+                    "Changes nothing. People get a page, who accepts `application/json` gets that.",
+                ),
+            )
+            .ok::<ApprovalView<'static>>(
+                "What would happen, or what was decided.",
+                examples::approval,
+            )
+            .problem(400, "The link is incomplete or was altered.", &[]),
+        )
+        .for_browsers(),
+        link(
+            Operation::new(
+                (Method::POST, path),
+                ("decideByLink", "Approvals"),
+                (
+                    "Decide by a link",
+                    "Once; the same again says what was decided, by whom and when.",
+                ),
+            )
+            .body::<ApprovalBody>(false, examples::decision)
+            .ok::<ApprovalView<'static>>("What was decided.", examples::approval)
+            .problem(
+                400,
+                "The link is incomplete or was altered, or the body is not JSON.",
+                &[],
+            ),
+        )
+        .for_browsers(),
     ]
 }
 

@@ -3,6 +3,7 @@
 use schemars::json_schema;
 
 use super::operation::{Parameter, Place, schema};
+use crate::http::deliveries::DeliveryState;
 use crate::release::State;
 use crate::time::Rfc3339;
 
@@ -37,6 +38,28 @@ pub const IDEMPOTENCY_KEY: Parameter = Parameter {
     description: "A text of the caller's own, such as a CI run's id: the same request sent again with it gets the first answer again and creates nothing.",
     schema: |_| json_schema!({"type": "string", "minLength": 1, "maxLength": 255}),
 };
+
+/// What signs a message to a hook.
+pub const SIGNED: [Parameter; 3] = [
+    Parameter {
+        name: "webhook-id",
+        place: Place::SignedHeader,
+        description: "The message: 1 to 255 visible characters without a full stop. The same message sent again has the same id, and gets the first answer again for a day.",
+        schema: |_| json_schema!({"type": "string", "minLength": 1, "maxLength": 255, "examples": ["msg_run-1871"]}),
+    },
+    Parameter {
+        name: "webhook-timestamp",
+        place: Place::SignedHeader,
+        description: "When it was signed, in seconds since 1970; taken for 5 minutes either way.",
+        schema: |_| json_schema!({"type": "string", "pattern": "^[0-9]+$", "examples": ["1790845200"]}),
+    },
+    Parameter {
+        name: "webhook-signature",
+        place: Place::SignedHeader,
+        description: "One or more signatures, separated by spaces.",
+        schema: |_| json_schema!({"type": "string", "examples": ["v1,tZ1I4/hDygAJgO5TYxiSd6Sd0kDW6hPenDe+bTa3Kkw="]}),
+    },
+];
 
 /// `cursor`.
 pub const CURSOR: Parameter = Parameter {
@@ -94,6 +117,46 @@ pub const FILTERS: [Parameter; 6] = [
     },
 ];
 
+/// What deliveries are listed by.
+pub const DELIVERY_FILTERS: [Parameter; 6] = [
+    Parameter {
+        name: "state",
+        place: Place::Query,
+        description: "Only those that stand so.",
+        schema: schema::<DeliveryState>,
+    },
+    Parameter {
+        name: "type",
+        place: Place::Query,
+        description: "Only those of events of this type.",
+        schema: |_| json_schema!({"type": "string", "examples": ["stage.passed"]}),
+    },
+    Parameter {
+        name: "release",
+        place: Place::Query,
+        description: "Only those about this release.",
+        schema: |_| json_schema!({"type": "string"}),
+    },
+    Parameter {
+        name: "since",
+        place: Place::Query,
+        description: "Only those of what happened at this time or later.",
+        schema: schema::<Rfc3339>,
+    },
+    Parameter {
+        name: "until",
+        place: Place::Query,
+        description: "Only those of what happened before this time.",
+        schema: schema::<Rfc3339>,
+    },
+    Parameter {
+        name: "limit",
+        place: Place::Query,
+        description: "Most deliveries on a page.",
+        schema: |_| json_schema!({"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
+    },
+];
+
 /// A parameter of a path.
 pub fn of_path(name: &'static str) -> Parameter {
     let (description, schema): (_, super::SchemaOf) = match name {
@@ -112,6 +175,18 @@ pub fn of_path(name: &'static str) -> Parameter {
         "account_id" => (
             "The Cloudflare account.",
             |_| json_schema!({"type": "string", "examples": ["0123456789abcdef0123456789abcdef"]}),
+        ),
+        "subscriber" => (
+            "Id of the subscriber.",
+            |_| json_schema!({"type": "string", "examples": ["sub_0192f0c1d2e37abc8def0123456789ab"]}),
+        ),
+        "delivery" => (
+            "Id of the delivery: the `webhook-id` of its requests.",
+            |_| json_schema!({"type": "string", "examples": ["msg_0192f0c1d2e37abc8def0123456789ab_4"]}),
+        ),
+        "token" => (
+            "What the link was signed with.",
+            |_| json_schema!({"type": "string", "maxLength": 300}),
         ),
         _ => (
             "Script name of the Worker.",

@@ -5,19 +5,15 @@ use super::ports::Ports;
 use crate::cloudflare::{ApiError, ErrorKind, Urgency};
 use crate::release::{ActPlan, Head, Input, Outcome, Percent, Release, act_plan, read_head};
 
+/// What the message of a forced deployment ends with.
+const FORCED: &str = " (forced: secrets have changed)";
 /// Cloudflare's code for a rollback that it refuses because secrets changed since.
 const SECRETS_CHANGED: i64 = 10_220;
 /// Its code for a version that it does not know.
 const VERSION_NOT_FOUND: i64 = 100_146;
 
-/// What became of a write.
-#[derive(Default)]
-struct Written {
-    /// The id that Cloudflare gave the deployment, if it answered.
-    posted: Option<String>,
-    /// It had to be forced, since secrets had changed.
-    forced: bool,
-}
+/// Calls of an act: a look, a write and a look.
+pub(super) const CALLS_OF_ACT: u32 = 3;
 
 /// Carries out what the holder of the release's lease owes, and answers the report. `None` if nothing is owed.
 pub(super) async fn act<P: Ports>(pipeline: &Pipeline<'_, P>, release: &Release) -> Option<Input> {
@@ -33,24 +29,37 @@ async fn attempt<P: Ports>(
     release: &Release,
     plan: &ActPlan,
 ) -> Outcome {
+    // All of it or nothing: a look whose write must wait is wasted. The way back is never put off.
+    if !plan.revert {
+        let what = format!(
+            "applying a split to {}",
+            release.origin.plan.worker.script_name
+        );
+        let admitted = pipeline
+            .cloudflare
+            .admit(&what, Urgency::Normal, CALLS_OF_ACT);
+        if let Err(error) = admitted.await {
+            return failure(&error, plan, false);
+        }
+    }
     // Nothing has been written yet: a crash at this read leaves what was there.
-    match look(pipeline, release, plan, None).await {
+    match look(pipeline, release, plan).await {
         Ok(Some(outcome)) => return outcome,
         Ok(None) => (),
         Err(error) => return failure(&error, plan, false),
     }
     // A crash from here on leaves the deployment perhaps made, and the intent with its marker in the row: whoever gets the
     // lease next begins by looking, and finds it.
-    let written = match write(pipeline, release, plan).await {
-        Ok(written) => written,
+    let posted = match write(pipeline, release, plan).await {
+        Ok(posted) => posted,
         Err(error) => return failure(&error, plan, error.kind == ErrorKind::Unknown),
     };
     let unseen = |detail: String| Outcome::Unknown {
         detail,
         written: true,
-        posted: written.posted.clone(),
+        posted: posted.clone(),
     };
-    match look(pipeline, release, plan, Some(&written)).await {
+    match look(pipeline, release, plan).await {
         Ok(Some(Outcome::Unknown { detail, .. })) => unseen(detail),
         Ok(Some(outcome)) => outcome,
         Ok(None) => unseen("Cloudflare took the deployment, but does not show it yet".to_owned()),
@@ -65,7 +74,7 @@ fn priority(plan: &ActPlan) -> Urgency {
     if plan.revert {
         Urgency::Revert
     } else {
-        Urgency::Normal
+        Urgency::Admitted
     }
 }
 
@@ -74,7 +83,6 @@ async fn look<P: Ports>(
     pipeline: &Pipeline<'_, P>,
     release: &Release,
     plan: &ActPlan,
-    written: Option<&Written>,
 ) -> Result<Option<Outcome>, ApiError> {
     let read_at = pipeline.ports.now();
     let worker = &release.origin.plan.worker;
@@ -96,27 +104,35 @@ async fn look<P: Ports>(
             posted: None,
         }),
         Head::Ours(deployment) => plan.is_done_by(&deployment).then_some(Outcome::Serving {
+            // Said in the deployment's own message, so that whoever reads it back knows, and the people too.
+            forced: deployment
+                .message
+                .as_deref()
+                .is_some_and(|message| message.ends_with(FORCED)),
             deployment,
             read_at,
-            forced: written.is_some_and(|written| written.forced),
         }),
     })
 }
 
-/// Writes the split, once.
+/// Writes the split, once, and answers the id that Cloudflare gave the deployment, if it did.
 async fn write<P: Ports>(
     pipeline: &Pipeline<'_, P>,
     release: &Release,
     plan: &ActPlan,
-) -> Result<Written, ApiError> {
+) -> Result<Option<String>, ApiError> {
     let worker = &release.origin.plan.worker;
     let post = async |split: &[(String, Percent)], forced: bool| {
         let when = (priority(plan), plan.lease.until);
-        let posted = pipeline
+        let message = if forced {
+            format!("{}{FORCED}", plan.message)
+        } else {
+            plan.message.clone()
+        };
+        pipeline
             .cloudflare
-            .deploy(worker, split, &plan.message, forced, when)
-            .await?;
-        Ok::<_, ApiError>(Written { posted, forced })
+            .deploy(worker, split, &message, forced, when)
+            .await
     };
     match (post(&plan.split, false).await, &plan.without_zero) {
         // The version that served before the release had its secrets then; going back to it may be forced.
@@ -149,6 +165,7 @@ fn failure(error: &ApiError, plan: &ActPlan, written: bool) -> Outcome {
             written,
             posted: None,
         },
+        ErrorKind::PutOff { retry_after_ms } => Outcome::PutOff { retry_after_ms },
         ErrorKind::Throttled { retry_after_ms } => Outcome::Failed {
             detail,
             permanent: false,

@@ -7,14 +7,16 @@ use futures_util::future::{FutureExt as _, LocalBoxFuture, Shared, join, join_al
 
 use super::Pipeline;
 use super::ports::Ports;
-use crate::cloudflare::{ApiError, ScriptCounts, Target, Urgency, measure, targets_window};
+use crate::cloudflare::{
+    ApiError, ErrorKind, ScriptCounts, Target, Urgency, measure, targets_window,
+};
 use crate::release::{Failure, Head, Input, Moment, Release, read_head, wants_look, windows_due};
 use crate::slo::Window;
 use crate::store::StoreError;
 
-/// The same seconds of the same account are asked once, for all releases that want them: check interval and number of a
-/// window.
-type Slice = (i64, i64);
+/// The same seconds of the same account are asked once, for all releases that want them: check interval, first window, and
+/// the one after the last.
+type Slice = (i64, i64, i64);
 /// What telemetry holds of the Workers that asked for a slice.
 type Answer = Rc<Result<BTreeMap<String, ScriptCounts>, ApiError>>;
 type Asked<'a> = BTreeMap<Slice, Shared<LocalBoxFuture<'a, Answer>>>;
@@ -47,7 +49,7 @@ impl<P: Ports> Pipeline<'_, P> {
             let interval = each.0.origin.plan.check_interval.ms();
             let slices: Vec<Slice> = windows_due(&each.0, &moment)
                 .into_iter()
-                .map(|index| (interval, index))
+                .map(|run| (interval, run.start, run.end))
                 .collect();
             for slice in &slices {
                 let target = Target::of(&each.0);
@@ -58,9 +60,11 @@ impl<P: Ports> Pipeline<'_, P> {
         let asked: Asked<'_> = targets
             .iter()
             .map(|(slice, targets)| {
-                let times = (slice.1 * slice.0, (slice.1 + 1) * slice.0);
+                let times = (slice.1 * slice.0, slice.2 * slice.0);
                 let answer = async move {
-                    Rc::new(measure(&self.cloudflare, account, times, targets).await)
+                    Rc::new(
+                        measure(&self.cloudflare, account, times, targets, Urgency::Check).await,
+                    )
                 };
                 (*slice, answer.boxed_local().shared())
             })
@@ -129,7 +133,7 @@ impl<P: Ports> Pipeline<'_, P> {
         let worker = &release.origin.plan.worker;
         let deployments = self
             .cloudflare
-            .deployments(worker, Urgency::Normal, None)
+            .deployments(worker, Urgency::Look, None)
             .await;
         deployments
             .map(|deployments| read_head(release, &deployments))
@@ -141,6 +145,7 @@ fn failure(error: &ApiError) -> Failure {
     Failure {
         detail: error.detail.clone(),
         retry_after_ms: error.retry_after_ms(),
+        put_off: matches!(error.kind, ErrorKind::PutOff { .. }),
     }
 }
 
@@ -155,7 +160,11 @@ fn windows_of(
     for slice in slices {
         match answers.get(slice).map(|answer| &**answer) {
             Some(Ok(counts)) => {
-                windows.push(targets_window(release, slice.1, counts.get(script)));
+                windows.push(targets_window(
+                    release,
+                    slice.1..slice.2,
+                    counts.get(script),
+                ));
             }
             Some(Err(error)) => return (windows, Some(failure(error))),
             None => break,

@@ -2,11 +2,9 @@
 
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-
 use crate::release::Moment;
 use crate::time::{Span, UnixMs};
+use crate::webhook::{KeyError, Keyring};
 
 /// A text that must never be shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -37,10 +35,18 @@ pub struct Config {
     pub propagation_delay_ms: i64,
     /// Shortest check interval that a plan may ask for.
     pub min_check_interval_ms: i64,
+    /// Calls to Cloudflare's API that its token may make in 5 minutes.
+    pub cloudflare_calls_per_5min: u32,
     /// Token for Cloudflare's API.
     pub cloudflare_api_token: Secret,
     /// Token that callers of HMD's API show.
     pub hmd_api_token: Secret,
+    /// What signs and seals, from `HMD_SIGNING_KEY` and `HMD_SIGNING_KEY_PREVIOUS`.
+    pub keys: Keyring,
+    /// Where people reach this installation, without a slash at the end; `None`: unknown, so no links are made.
+    pub public_url: Option<String>,
+    /// Webhooks may go to this very machine over plain HTTP: for trying things out only.
+    pub webhooks_to_loopback: bool,
 }
 
 impl Config {
@@ -87,8 +93,11 @@ impl Config {
             &|text| text.len() >= 32,
             "32 characters or more",
         );
-        let is_key = |text: &str| STANDARD.decode(text).is_ok_and(|bytes| bytes.len() >= 32);
-        secret("HMD_SIGNING_KEY", &is_key, "the base64 of 32 bytes or more");
+        let is_key = |text: &str| Keyring::parse(text, None).is_ok();
+        let wanted = "the base64 of 32 bytes or more";
+        let key = secret("HMD_SIGNING_KEY", &is_key, wanted);
+        let is_none_or_key = |text: &str| text.is_empty() || is_key(text);
+        let previous = secret("HMD_SIGNING_KEY_PREVIOUS", &is_none_or_key, wanted);
         let base = var("CLOUDFLARE_API_BASE_URL")
             .filter(|text| !text.is_empty())
             .unwrap_or_else(|| "https://api.cloudflare.com/client/v4".to_owned());
@@ -98,16 +107,49 @@ impl Config {
                     .to_owned(),
             );
         }
+        let public_url = var("PUBLIC_URL")
+            .map(|url| url.trim().trim_end_matches('/').to_owned())
+            .filter(|url| !url.is_empty());
+        let is_url = |url: &String| url.starts_with("https://") || url.starts_with("http://");
+        if !public_url.as_ref().is_none_or(is_url) {
+            errors.push("PUBLIC_URL must begin with https://".to_owned());
+        }
+        let webhooks_to_loopback = match var("WEBHOOKS_TO_LOOPBACK").as_deref() {
+            Some("true") => true,
+            None | Some("" | "false") => false,
+            Some(_) => {
+                errors.push("WEBHOOKS_TO_LOOPBACK must be true or false".to_owned());
+                false
+            }
+        };
+        let calls = var("CLOUDFLARE_CALLS_PER_5MIN").filter(|text| !text.is_empty());
+        let cloudflare_calls_per_5min = match calls.as_deref().unwrap_or("1200").parse() {
+            Ok(calls) if calls > 0 => calls,
+            _ => {
+                errors.push(
+                    "CLOUDFLARE_CALLS_PER_5MIN must be a whole number above 0; Cloudflare allows 1200"
+                        .to_owned(),
+                );
+                0
+            }
+        };
         if !errors.is_empty() {
             return Err(errors);
         }
+        let previous = Some(previous.expose()).filter(|text| !text.is_empty());
+        let keys = Keyring::parse(key.expose(), previous)
+            .map_err(|error: KeyError| vec![format!("HMD_SIGNING_KEY: {error}")])?;
         Ok(Self {
             cloudflare_api_base_url: base.trim_end_matches('/').to_owned(),
             telemetry_lag_ms,
             propagation_delay_ms,
             min_check_interval_ms,
+            cloudflare_calls_per_5min,
             cloudflare_api_token,
             hmd_api_token,
+            keys,
+            public_url,
+            webhooks_to_loopback,
         })
     }
 
@@ -124,6 +166,9 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
 
     fn config(change: (&str, Option<&str>)) -> Result<Config, Vec<String>> {
@@ -163,6 +208,9 @@ mod tests {
             ("CLOUDFLARE_API_TOKEN", None),
             ("HMD_API_TOKEN", Some("short-secret")),
             ("HMD_SIGNING_KEY", Some("bm90IGxvbmcgZW5vdWdo")),
+            ("HMD_SIGNING_KEY_PREVIOUS", Some("bm90IGxvbmcgZW5vdWdo")),
+            ("PUBLIC_URL", Some("hmd.example.com")),
+            ("WEBHOOKS_TO_LOOPBACK", Some("yes")),
             ("TELEMETRY_LAG", Some("soon")),
         ] {
             let errors = config((name, value)).unwrap_err();

@@ -6,15 +6,20 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use super::Pipeline;
+use super::act::CALLS_OF_ACT;
+use super::deliver::KEPT_MS;
 use super::message::{Message, MessageKind};
 use super::ports::Ports;
+use crate::cloudflare::Urgency;
 use crate::release::{Input, Release, Status};
 use crate::store::{self, DeadLetter, StoreError};
 
 /// How long a message waits whose batch met a failing database.
-const RETRY_DELAY_S: u32 = 10;
+pub(super) const RETRY_DELAY_S: u32 = 10;
 /// How long an idempotency key is remembered.
 const KEYS_KEPT_MS: i64 = 24 * 3_600_000;
+/// Calls that the checks of a batch make, of one account and one window.
+const CALLS_OF_CHECKS: u32 = 3;
 /// The sweep sends what rings within this time too, so that nothing waits for the next sweep.
 const SWEEP_AHEAD_MS: i64 = 60_000;
 
@@ -82,7 +87,7 @@ impl<P: Ports> Pipeline<'_, P> {
         vec![fate; batch.len()]
     }
 
-    fn letter(&self, queue: &str, incoming: &Incoming, reason: String) -> DeadLetter {
+    pub(super) fn letter(&self, queue: &str, incoming: &Incoming, reason: String) -> DeadLetter {
         DeadLetter {
             id: incoming.id.clone(),
             queue: queue.to_owned(),
@@ -92,7 +97,7 @@ impl<P: Ports> Pipeline<'_, P> {
         }
     }
 
-    async fn keep(&self, letters: &[DeadLetter]) -> Result<(), StoreError> {
+    pub(super) async fn keep(&self, letters: &[DeadLetter]) -> Result<(), StoreError> {
         for letter in letters {
             self.ports.log(&json!({"log": "alert", "queue": letter.queue, "detail": format!("a message became a dead letter: {}", letter.reason)}));
         }
@@ -105,7 +110,22 @@ impl<P: Ports> Pipeline<'_, P> {
             .map(|m| (m.kind, m.release.as_str(), m.due_at))
             .collect();
         let ids = messages.iter().map(|(_, id, _)| (*id).to_owned()).collect();
-        let rows = self.load(&ids).await?;
+        // What this batch will likely ask of Cloudflare: each act a look, a write and a look, all checks a few questions.
+        let acts = messages
+            .iter()
+            .filter(|(kind, ..)| *kind == MessageKind::Transition)
+            .count();
+        let checks = if acts < messages.len() {
+            CALLS_OF_CHECKS
+        } else {
+            0
+        };
+        let acts = u32::try_from(acts).unwrap_or(u32::MAX);
+        let budget = self.cloudflare.budget();
+        let claim = budget.cost_us(Urgency::Normal, acts.saturating_mul(CALLS_OF_ACT));
+        let checks = budget.cost_us(Urgency::Check, checks);
+        let claim = std::array::from_fn(|i| claim[i] + checks[i]);
+        let rows = self.load_and_claim(&ids, Some(claim)).await?;
         let now = self.ports.now();
         let mut early = Vec::new();
         let mut acts: BTreeMap<String, Vec<Input>> = BTreeMap::new();
@@ -139,6 +159,8 @@ impl<P: Ports> Pipeline<'_, P> {
             self.check(checks),
             starts
         );
+        // Mostly the commits have said it already.
+        self.cloudflare.report_spending().await;
         acted?;
         checked?;
         started.into_iter().collect()
@@ -157,7 +179,9 @@ impl<P: Ports> Pipeline<'_, P> {
             .map(|alarm| Message::new(alarm.kind, &alarm.release, alarm.due_at))
             .collect();
         self.send(&messages).await;
-        store::forget_keys(self.ports, now - KEYS_KEPT_MS).await?;
-        Ok(messages.len())
+        let deliveries = self.sweep_deliveries(now + SWEEP_AHEAD_MS).await?;
+        store::forget_deliveries(self.ports, now - KEPT_MS).await?;
+        store::forget_keys(self.ports, now - KEYS_KEPT_MS, now).await?;
+        Ok(messages.len() + deliveries)
     }
 }

@@ -85,12 +85,17 @@ impl Message {
     /// The message on its way: delayed until it is due, in whole seconds rounded up, or as long as the queue can.
     #[must_use]
     pub fn outgoing(&self, now: UnixMs) -> Outgoing {
-        let delay_s = ((self.due_at - now).max(0) + 999) / 1_000;
         Outgoing {
             body: serde_json::json!(self).to_string(),
-            delay_s: u32::try_from(delay_s.min(MAX_DELAY_S)).unwrap_or(0),
+            delay_s: delay_s(self.due_at, now),
         }
     }
+}
+
+/// How long a queue keeps a message that is due at a moment: whole seconds rounded up, or as long as it can.
+pub(super) fn delay_s(due_at: UnixMs, now: UnixMs) -> u32 {
+    let delay_s = ((due_at - now).max(0) + 999) / 1_000;
+    u32::try_from(delay_s.min(MAX_DELAY_S)).unwrap_or(0)
 }
 
 #[cfg(test)]

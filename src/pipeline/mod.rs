@@ -4,25 +4,29 @@ mod act;
 mod check;
 pub mod config;
 mod consumer;
+mod deliver;
 mod log;
 pub mod message;
 pub mod ports;
+mod preflight;
 mod start;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures_util::future::{FutureExt as _, LocalBoxFuture, join_all};
+use futures_util::future::{FutureExt as _, LocalBoxFuture, join, join_all};
 use serde_json::json;
 
-use crate::cloudflare::Cloudflare;
+use crate::cloudflare::{Accounts, Cloudflare};
 use crate::release::{Decision, Input, Moment, Refusal, Release, SYSTEM, WorkerRef, decide_all};
-use crate::store::{self, StoreError, Write};
+use crate::store::{self, Owed, StoreError, Write};
 use config::Config;
 use message::{Message, MessageKind};
 use ports::{Outgoing, Ports, QueueName};
 
 pub use consumer::{Fate, Incoming};
-pub use start::NotReady;
+pub use deliver::{ATTEMPT_TIMEOUT_MS, Lane};
+pub use preflight::{Request, Survey};
+pub use start::{Ground, NotReady};
 
 /// How often a decision is taken again because somebody else was faster.
 const DECIDE_TRIES: usize = 8;
@@ -154,13 +158,19 @@ impl<'a, P: Ports> Pipeline<'a, P> {
                 at,
             })
             .collect();
-        let (won, error) = store::commit(self.ports, &writes).await;
+        let correction = self.cloudflare.take_correction();
+        let first = correction.map(store::correct_statement);
+        let (store::Committed { won, owed }, error) =
+            store::commit(self.ports, &writes, first).await;
+        if let (Some(correction), Some(_)) = (correction, &error) {
+            self.cloudflare.budget().give_back(correction);
+        }
         let winners: Vec<&Decision> = decided
             .iter()
             .map(|(decision, _)| decision)
             .filter(|decision| won.contains(decision.release.id()))
             .collect();
-        self.committed(before, &winners).await;
+        self.committed(before, &winners, &owed).await;
         (won, error)
     }
 
@@ -169,19 +179,34 @@ impl<'a, P: Ports> Pipeline<'a, P> {
         &self,
         ids: &BTreeSet<String>,
     ) -> Result<BTreeMap<String, Release>, StoreError> {
-        let loaded = store::load(self.ports, ids).await?;
+        self.load_and_claim(ids, None).await
+    }
+
+    /// The same, claiming some of the call budget in the same round trip. What is not made of them is given back with
+    /// the next commit, or at the end of the invocation.
+    pub(crate) async fn load_and_claim(
+        &self,
+        ids: &BTreeSet<String>,
+        claim: Option<Accounts>,
+    ) -> Result<BTreeMap<String, Release>, StoreError> {
+        let statement = claim.map(|claim| store::claim_statement(self.ports.now(), claim));
+        let loaded = store::load(self.ports, ids, statement).await?;
+        if let (Some(claim), Some(accounts)) = (claim, loaded.accounts) {
+            self.cloudflare.budget().claimed(claim, accounts);
+        }
         for detail in loaded.unreadable {
             self.ports.log(&json!({"log": "alert", "detail": detail}));
         }
         Ok(loaded.releases)
     }
 
-    /// What follows a commit: log lines, and messages for the alarms that changed. A message that can't be sent costs a
-    /// minute, until the sweep sends it again.
+    /// What follows a commit: log lines, messages for the alarms that changed, and for what subscribers are owed. A message
+    /// that can't be sent costs a minute, until the sweep sends it again.
     pub(crate) async fn committed(
         &self,
         before: &BTreeMap<String, Release>,
         winners: &[&Decision],
+        owed: &[Owed],
     ) {
         let mut messages = Vec::new();
         for decision in winners {
@@ -200,7 +225,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
             }
         }
         messages.extend(self.next_in_line(before, winners).await);
-        self.send(&messages).await;
+        join(self.send(&messages), self.send_owed(owed)).await;
     }
 
     /// Calls for the queued releases of Workers that have just become free; whose turn it is they find out themselves. A

@@ -76,6 +76,10 @@ pub enum QueueName {
     Transitions,
     /// Owed looks.
     Checks,
+    /// Owed deliveries.
+    Deliveries,
+    /// Owed deliveries to subscribers that timed out.
+    SlowDeliveries,
 }
 
 /// A message to be sent.
@@ -138,6 +142,30 @@ pub enum HttpError {
     Failed(String),
 }
 
+/// A webhook on its way to a subscriber.
+#[derive(Clone, Debug)]
+pub struct WebhookRequest {
+    /// The address.
+    pub url: String,
+    /// Every header.
+    pub headers: Vec<(&'static str, String)>,
+    /// The exact body that was signed.
+    pub body: String,
+    /// When to give up, in milliseconds.
+    pub timeout_ms: u32,
+}
+
+/// A subscriber's answer.
+#[derive(Clone, Debug)]
+pub struct WebhookAnswer {
+    /// Status code.
+    pub status: u16,
+    /// `Retry-After` in seconds, if it was sent as a number.
+    pub retry_after_s: Option<i64>,
+    /// How the body begins: a kilobyte or more, but never all of a large one.
+    pub body: String,
+}
+
 /// HTTP to the outside.
 pub trait HttpOut {
     /// Sends a request. Redirects are not followed.
@@ -145,6 +173,12 @@ pub trait HttpOut {
     /// # Errors
     /// [`HttpError`] when there was no answer.
     async fn fetch(&self, request: HttpRequest) -> Result<HttpResponse, HttpError>;
+
+    /// Posts a webhook. Redirects are not followed, and of a large answer only the beginning is read.
+    ///
+    /// # Errors
+    /// [`HttpError`] when there was no answer.
+    async fn post(&self, request: WebhookRequest) -> Result<WebhookAnswer, HttpError>;
 }
 
 /// Time and identity.
@@ -155,6 +189,12 @@ pub trait Clock {
     fn uuid(&self) -> Uuid;
 }
 
+/// Randomness that nobody can guess, for secrets and seals.
+pub trait Random {
+    /// Fresh random bytes.
+    fn random(&self) -> [u8; 32];
+}
+
 /// The log: one JSON line at a time.
 pub trait Log {
     /// Writes a line.
@@ -162,6 +202,6 @@ pub trait Log {
 }
 
 /// All of them.
-pub trait Ports: Sql + Queues + HttpOut + Clock + Log {}
+pub trait Ports: Sql + Queues + HttpOut + Clock + Random + Log {}
 
-impl<T: Sql + Queues + HttpOut + Clock + Log> Ports for T {}
+impl<T: Sql + Queues + HttpOut + Clock + Random + Log> Ports for T {}

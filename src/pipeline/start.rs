@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use super::Pipeline;
 use super::ports::Ports;
 use crate::cloudflare::{ApiError, ErrorKind, Urgency, Version, reference_percentiles};
-use crate::release::{Command, Deployment, Input, Release, SYSTEM, Seen, Status, WorkerRef};
+use crate::release::{
+    Command, Deployment, Input, Release, SYSTEM, Seen, Status, WorkerRef, newest_deployment,
+};
 use crate::store::{self, StoreError};
 use crate::time::UnixMs;
 
@@ -39,31 +41,32 @@ impl NotReady {
     }
 }
 
-fn unreadable(error: ApiError) -> NotReady {
+fn unreadable(error: &ApiError) -> NotReady {
     match error.code() {
         10_007 => NotReady::Invalid(
             "/plan",
             format!("its Worker can't be released: {}", error.detail),
         ),
-        _ => NotReady::Unreadable(error),
+        _ => NotReady::Unreadable(error.clone()),
     }
 }
 
-impl<P: Ports> Pipeline<'_, P> {
+/// What Cloudflare says of a Worker that a release is to start from, read at once.
+#[derive(Clone, Debug)]
+pub struct Ground {
+    /// The newest deployments.
+    pub deployments: Result<Vec<Deployment>, ApiError>,
+    /// The versions that can be deployed.
+    pub versions: Result<Vec<Version>, ApiError>,
+}
+
+impl Ground {
     /// The id of the version to release: `latest` becomes the newest one, and whatever it is must be deployable.
     ///
     /// # Errors
     /// [`NotReady`]
-    pub async fn resolve_version(
-        &self,
-        worker: &WorkerRef,
-        wanted: &str,
-    ) -> Result<String, NotReady> {
-        let versions = self
-            .cloudflare
-            .deployable_versions(worker)
-            .await
-            .map_err(unreadable)?;
+    pub fn resolve_version(&self, worker: &WorkerRef, wanted: &str) -> Result<String, NotReady> {
+        let versions = self.versions.as_ref().map_err(unreadable)?;
         let version = if wanted == "latest" {
             versions
                 .iter()
@@ -73,7 +76,7 @@ impl<P: Ports> Pipeline<'_, P> {
             Some(wanted.to_owned())
         };
         let version = version.unwrap_or_default();
-        deployable(worker, &versions, &version)?;
+        deployable(worker, versions, &version)?;
         Ok(version)
     }
 
@@ -81,21 +84,29 @@ impl<P: Ports> Pipeline<'_, P> {
     ///
     /// # Errors
     /// [`NotReady`]
-    pub async fn serving(&self, worker: &WorkerRef) -> Result<Deployment, NotReady> {
-        let deployments = self
-            .cloudflare
-            .deployments(worker, Urgency::Normal, None)
-            .await
-            .map_err(unreadable)?;
-        deployments
-            .into_iter()
-            .max_by_key(|d| d.seen().created_us)
-            .ok_or_else(|| {
-                NotReady::Conflict(format!(
-                    "Worker {} has no deployment yet; deploy it once with wrangler",
-                    worker.script_name
-                ))
-            })
+    pub fn serving(&self, worker: &WorkerRef) -> Result<&Deployment, NotReady> {
+        let deployments = self.deployments.as_ref().map_err(unreadable)?;
+        newest_deployment(deployments).ok_or_else(|| {
+            NotReady::Conflict(format!(
+                "Worker {} has no deployment yet; deploy it once with wrangler",
+                worker.script_name
+            ))
+        })
+    }
+}
+
+impl<P: Ports> Pipeline<'_, P> {
+    /// Reads what a release of the Worker would start from.
+    pub async fn ground(&self, worker: &WorkerRef) -> Ground {
+        let (deployments, versions) = join(
+            self.cloudflare.deployments(worker, Urgency::Normal, None),
+            self.cloudflare.deployable_versions(worker),
+        )
+        .await;
+        Ground {
+            deployments,
+            versions,
+        }
     }
 
     /// The command that starts a release: reads what serves, checks that it can go there and back, and takes the old
@@ -104,14 +115,23 @@ impl<P: Ports> Pipeline<'_, P> {
     /// # Errors
     /// [`NotReady`]
     pub async fn start_command(&self, release: &Release) -> Result<Command, NotReady> {
+        let ground = self.ground(&release.origin.plan.worker).await;
+        self.start_from(release, &ground).await
+    }
+
+    /// The same, from what has just been read.
+    ///
+    /// # Errors
+    /// [`NotReady`]
+    pub async fn start_from(
+        &self,
+        release: &Release,
+        ground: &Ground,
+    ) -> Result<Command, NotReady> {
         let (plan, new) = (&release.origin.plan, &release.origin.new_version);
         let worker = &plan.worker;
-        let (deployment, versions) = join(
-            self.serving(worker),
-            self.cloudflare.deployable_versions(worker),
-        )
-        .await;
-        let (deployment, versions) = (deployment?, versions.map_err(unreadable)?);
+        let deployment = ground.serving(worker)?;
+        let versions = ground.versions.as_ref().map_err(unreadable)?;
         // What the Worker's last release left must be shown, or this is an older state: to start from it would be to start
         // from what no longer serves.
         let left = store::last_seen(self.ports, worker).await;
@@ -143,7 +163,7 @@ impl<P: Ports> Pipeline<'_, P> {
                 format!("version {new} serves all traffic already"),
             ));
         }
-        deployable(worker, &versions, new)?;
+        deployable(worker, versions, new)?;
         if !versions.iter().any(|version| version.id == old) {
             return Err(NotReady::Invalid(
                 "/old_version",
@@ -157,7 +177,7 @@ impl<P: Ports> Pipeline<'_, P> {
         let slow_above_ms =
             reference_percentiles(&self.cloudflare, (worker, &old), times, &plan.slos)
                 .await
-                .map_err(unreadable)?;
+                .map_err(|error| unreadable(&error))?;
         Ok(Command::Start {
             seen: deployment.seen(),
             old_version: old,

@@ -46,6 +46,11 @@ pub enum Outcome {
         /// The deployment that Cloudflare said it took, if it answered.
         posted: Option<String>,
     },
+    /// Nothing was sent: the call budget has no room yet.
+    PutOff {
+        /// When its turn comes, in milliseconds from now.
+        retry_after_ms: i64,
+    },
     /// It was not carried out.
     Failed {
         /// What Cloudflare said, and what to do.
@@ -201,6 +206,12 @@ impl Draft {
                 self.supersede(deployment, *overwritten);
                 return Ok(());
             }
+            Outcome::PutOff { retry_after_ms } => {
+                deploying.actor = None;
+                self.set_step(Step::Deploying(deploying));
+                self.next.progress.act_due_at = Some(now + retry_after_ms);
+                return Ok(());
+            }
             Outcome::Unknown { detail, .. } => (detail, false, None),
             Outcome::Failed {
                 detail,
@@ -213,7 +224,8 @@ impl Draft {
         deploying.attempts += 1;
         let (since, attempts) = (deploying.since, deploying.attempts);
         self.set_step(Step::Deploying(deploying));
-        if permanent || now - since > DEPLOY_PATIENCE_MS {
+        // Time alone does not count: the call budget may have had no room for it.
+        if permanent || (now - since > DEPLOY_PATIENCE_MS && attempts > 1) {
             self.go_back(Reason::DeployFailed, Some(detail.clone()), true);
             return Ok(());
         }
@@ -280,6 +292,7 @@ impl Draft {
             look_again_at: now + ROUTINE_LOOK_MS,
             look_failures: 0,
             failures: 0,
+            behind: false,
             until_window: None,
             before,
         };
@@ -368,7 +381,8 @@ impl Draft {
                 permanent,
                 retry_after_ms,
             } => (detail, *permanent, *retry_after_ms),
-            Outcome::Foreign { .. } => return Err(Refusal::Stale),
+            // The way back is never put off.
+            Outcome::Foreign { .. } | Outcome::PutOff { .. } => return Err(Refusal::Stale),
         };
         self.remember_write(lease, outcome);
         revert.attempts += 1;

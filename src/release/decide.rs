@@ -16,6 +16,8 @@ use crate::time::{UnixMs, rfc3339};
 pub const LEASE_MS: i64 = 60_000;
 /// How long a split may be owed before the release turns back: by then Cloudflare has refused or failed many times.
 pub const DEPLOY_PATIENCE_MS: i64 = 15 * 60_000;
+/// A reminder comes at least so long before the time for a decision is over.
+const SHORTEST_REMINDER_MS: i64 = 60_000;
 /// The actor of what HMD does by itself.
 pub const SYSTEM: &str = "hmd";
 
@@ -108,6 +110,13 @@ fn waive_harm(soak: &mut Soak, slos: &[Slo]) -> Vec<String> {
     waived
 }
 
+/// When to ask again for a decision: when a quarter of the time for it is left. Not at all if that is so short that who was
+/// asked has hardly read the first message.
+fn remind_at(asked_at: UnixMs, until: UnixMs) -> Option<UnixMs> {
+    let quarter = (until - asked_at) / 4;
+    (quarter >= SHORTEST_REMINDER_MS).then_some(until - quarter)
+}
+
 /// A decision in the making.
 pub(super) struct Draft {
     pub(super) next: Release,
@@ -175,7 +184,10 @@ impl Draft {
                 progress.slow_above_ms.clone_from(slow_above_ms);
                 progress.started_at = Some(now);
                 self.starts = true;
-                self.event("release.started", None, None, None);
+                let found = &self.next.origin.preflight;
+                let data = (!found.is_empty())
+                    .then(|| json!({"preflight": found.checks, "accepted": found.accepted}));
+                self.event("release.started", None, None, data);
                 self.enter_stage(0);
                 Ok(())
             }
@@ -201,12 +213,22 @@ impl Draft {
                 Ok(())
             }
             (Rule::Promote, _) => self.promote(),
-            (Rule::Approve, Command::Approve { stage, comment }) => {
-                self.decide_stage(*stage, true, comment.as_ref())
-            }
-            (Rule::Deny, Command::Deny { stage, comment }) => {
-                self.decide_stage(*stage, false, comment.as_ref())
-            }
+            (
+                Rule::Approve,
+                Command::Approve {
+                    stage,
+                    version,
+                    comment,
+                },
+            ) => self.decide_stage((*stage, *version), true, comment.as_ref()),
+            (
+                Rule::Deny,
+                Command::Deny {
+                    stage,
+                    version,
+                    comment,
+                },
+            ) => self.decide_stage((*stage, *version), false, comment.as_ref()),
             (Rule::Abandon, _) => self.abandon(),
             (Rule::Already, _) => Err(Refusal::Already),
             _ => Err(self.conflict(command)),
@@ -271,11 +293,18 @@ impl Draft {
 
     fn decide_stage(
         &mut self,
-        stage: usize,
+        (stage, version): (usize, Option<u32>),
         approved: bool,
         comment: Option<&String>,
     ) -> Result<(), Refusal> {
         let present = self.next.progress.stage;
+        // This very decision has raised the version already.
+        if version.is_some_and(|shown| shown + 1 != self.next.progress.version) {
+            return Err(Refusal::Conflict(
+                "the release has moved on since this decision was asked for; look at it again"
+                    .to_owned(),
+            ));
+        }
         if stage != present + 1 {
             return Err(Refusal::Conflict(format!(
                 "stage {} waits for approval, not stage {stage}",
@@ -427,6 +456,7 @@ impl Draft {
         let Some(soak) = self.next.progress.status.soak().cloned() else {
             return;
         };
+        let remind_at = remind_at(now, now + stage.decision_lifetime_ms());
         let (reason, detail) = if lacking.is_empty() {
             (
                 None,
@@ -439,12 +469,37 @@ impl Draft {
         let wait = Wait {
             since: now,
             deny_at,
+            remind_at,
             lacking,
         };
         self.next.progress.status = Status::AwaitingApproval { soak, wait };
         self.record().state = StageState::AwaitingApproval;
         self.event("approval.requested", reason, Some(detail), None);
         self.schedule_check();
+    }
+
+    /// Asks for the approval again, if it is time: who decides by links needs fresh ones before those that were sent expire.
+    pub(super) fn remind(&mut self) {
+        let now = self.moment.now;
+        let stage = &self.next.origin.plan.stages[self.next.progress.stage];
+        let lifetime_ms = stage.decision_lifetime_ms();
+        let Status::AwaitingApproval { wait, .. } = &mut self.next.progress.status else {
+            return;
+        };
+        if wait.remind_at.is_none_or(|at| now < at) {
+            return;
+        }
+        // What ends as denied is asked for once more; what waits for ever, again and again.
+        wait.remind_at = match wait.deny_at {
+            Some(_) => None,
+            None => remind_at(now, now + lifetime_ms),
+        };
+        let detail = match wait.deny_at {
+            Some(at) => format!("still nobody has decided; it is denied at {}", rfc3339(at)),
+            None => "still nobody has decided".to_owned(),
+        };
+        let data = json!({"reminder": true});
+        self.event("approval.requested", None, Some(detail), Some(data));
     }
 
     /// The present stage has passed: the next one, or the deployment that completes the release.

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use super::fixture;
 use super::*;
@@ -131,12 +132,27 @@ pub(super) fn next_window(release: &Release) -> i64 {
     release.progress.status.soak().unwrap().next_window
 }
 
+fn empty(run: Range<i64>) -> Window {
+    Window {
+        merged: run.end - run.start - 1,
+        index: run.start,
+        ..Window::default()
+    }
+}
+
+fn window_of(run: Range<i64>, bad: u64) -> Window {
+    Window {
+        merged: run.end - run.start - 1,
+        ..window(run.start, bad)
+    }
+}
+
 /// Judges windows, each when it settles, until the check after `until`.
 pub(super) fn soak_until(mut release: Release, until: i64, bad: u64) -> Release {
     while let Some(due) = release.progress.check_due_at.filter(|due| *due <= until) {
         let windows: Vec<Window> = windows_due(&release, &moment(due))
             .into_iter()
-            .map(|index| window(index, bad))
+            .map(|run| window_of(run, bad))
             .collect();
         let look = wants_look(&release, &windows, &moment(due)).then_some(Ok(Look::Lagging));
         let input = Input::Checked {
@@ -198,10 +214,12 @@ pub(super) fn input(kind: Kind, release: &Release, now: i64) -> Input {
         Kind::Promote => command(Command::Promote),
         Kind::Approve => command(Command::Approve {
             stage: 1,
+            version: None,
             comment: None,
         }),
         Kind::Deny => command(Command::Deny {
             stage: 1,
+            version: None,
             comment: None,
         }),
         Kind::Abandon => command(Command::Abandon),
@@ -418,10 +436,7 @@ pub(super) fn a_stage_passes_only_when_its_soak_is_over_judged_and_has_data() {
         let due = held.progress.check_due_at.unwrap();
         let empty = windows_due(&held, &moment(due))
             .into_iter()
-            .map(|index| Window {
-                index,
-                ..Window::default()
-            })
+            .map(empty)
             .collect();
         held = then(&held, &checked(&held, empty), due);
         assert_eq!(held.progress.status.name(), "rolling_out");
@@ -430,10 +445,7 @@ pub(super) fn a_stage_passes_only_when_its_soak_is_over_judged_and_has_data() {
     assert_eq!(due, NOW + 180_000);
     let empty = windows_due(&held, &moment(due))
         .into_iter()
-        .map(|index| Window {
-            index,
-            ..Window::default()
-        })
+        .map(empty)
         .collect();
     let decision = decide(&held, &checked(&held, empty), &moment(due)).unwrap();
     assert_eq!(decision.release.progress.status.name(), "awaiting_approval");
@@ -454,6 +466,7 @@ pub(super) fn a_failed_question_judges_nothing_and_is_asked_again_with_patience(
             failure: Some(Failure {
                 detail: "503".to_owned(),
                 retry_after_ms: 0,
+                put_off: false,
             }),
             look: None,
         };
@@ -469,23 +482,22 @@ pub(super) fn a_failed_question_judges_nothing_and_is_asked_again_with_patience(
     assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
     assert_eq!(alerts, 1);
     assert_eq!(next_window(&release), first, "nothing was skipped");
-    // The backlog is worked off in order, in portions.
+    // The backlog is asked for in a few runs, in order and without a gap; the newest windows singly.
     let due = release.progress.check_due_at.unwrap();
-    assert_eq!(
-        windows_due(&release, &moment(due)).len(),
-        MAX_WINDOWS_PER_CHECK
+    let runs = windows_due(&release, &moment(due));
+    let settled = (due - 20_000).div_euclid(10_000);
+    assert!(settled - first > 12 && runs.len() <= 8, "{runs:?}");
+    assert!(runs.windows(2).all(|pair| pair[0].end == pair[1].start));
+    assert_eq!((runs[0].start, runs[runs.len() - 1].end), (first, settled));
+    let newest = &runs[runs.len() - 4..];
+    assert!(
+        newest.iter().all(|run| run.end - run.start == 1),
+        "{runs:?}"
     );
-    let windows: Vec<Window> = windows_due(&release, &moment(due))
-        .into_iter()
-        .map(|index| window(index, 0))
-        .collect();
+    let windows: Vec<Window> = runs.into_iter().map(|run| window_of(run, 0)).collect();
     let after = then(&release, &checked(&release, windows), due);
     assert_eq!(after.progress.status.soak().unwrap().failures, 0);
-    assert_eq!(
-        after.progress.check_due_at,
-        Some(due),
-        "the rest is due at once"
-    );
+    assert_eq!(next_window(&after), settled, "it has caught up");
 }
 
 #[test]

@@ -33,6 +33,7 @@ pub fn release_of(plan: Plan) -> Release {
             url: None,
             created_at: 0,
             created_by: "api".to_owned(),
+            preflight: super::Findings::default(),
         },
         progress: Progress::staged("old".to_owned(), stages),
     }

@@ -75,6 +75,8 @@ pub struct Failure {
     pub detail: String,
     /// How long Cloudflare asks to be left alone, in milliseconds.
     pub retry_after_ms: i64,
+    /// Nothing has failed: the call budget has no room yet.
+    pub put_off: bool,
 }
 
 /// A command.
@@ -101,6 +103,8 @@ pub enum Command {
     Approve {
         /// Which, from 1.
         stage: usize,
+        /// The version that the release must still have, as whoever decides was shown it.
+        version: Option<u32>,
         /// Words for the event.
         comment: Option<String>,
     },
@@ -108,6 +112,8 @@ pub enum Command {
     Deny {
         /// Which, from 1.
         stage: usize,
+        /// The version that the release must still have, as whoever decides was shown it.
+        version: Option<u32>,
         /// Words for the event.
         comment: Option<String>,
     },

@@ -9,6 +9,7 @@ mod fixture;
 mod head;
 mod input;
 mod plan;
+mod preflight;
 mod soak;
 mod state;
 mod table;
@@ -22,6 +23,11 @@ pub use head::{Deployment, Head, read_head};
 pub use input::{Command, Decision, EventType, Failure, Input, Judged, Moment, NewEvent, Refusal};
 pub use plan::{
     Advance, FieldError, MAX_TEXT, OnApprovalTimeout, Percent, Plan, Stage, WorkerRef, slo_applies,
+};
+pub use preflight::{
+    Acceptable, Check, CheckName, CheckStatus, DurableObjects, Facts, Findings, Holder, Learned,
+    ListedVersion, Observability, Traffic, VersionParts, newest_deployment, preflight,
+    wanted_version,
 };
 pub use soak::{Look, MAX_WINDOWS_PER_CHECK, wants_look, windows_due};
 pub use state::{

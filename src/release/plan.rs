@@ -141,11 +141,22 @@ pub struct Stage {
     pub max_soak: Option<Span>,
 }
 
+/// How long a request for approval is good for if the stage has no `approval_timeout`.
+const DECISION_LIFETIME_MS: i64 = 7 * 86_400_000;
+
 impl Stage {
     /// How long the stage may last before lacking data decides, in milliseconds.
     #[must_use]
     pub fn max_soak_ms(&self) -> i64 {
         self.max_soak.as_ref().map_or(self.soak.ms() * 3, Span::ms)
+    }
+
+    /// How long whoever is asked to approve has for it, in milliseconds: then it is denied, or asked for again.
+    #[must_use]
+    pub fn decision_lifetime_ms(&self) -> i64 {
+        self.approval_timeout
+            .as_ref()
+            .map_or(DECISION_LIFETIME_MS, Span::ms)
     }
 }
 

@@ -15,8 +15,10 @@ use crate::time::UnixMs;
 /// What a look at the active deployment showed.
 pub type Look = Head;
 
-/// Most windows judged in one check: after an outage the backlog is worked off in several.
-pub const MAX_WINDOWS_PER_CHECK: usize = 8;
+/// Most questions of time asked in one check.
+pub const MAX_WINDOWS_PER_CHECK: usize = 12;
+/// So many of the newest windows are always asked for one by one: what begins just now must not be lost among what was.
+const FINE_WINDOWS: i64 = 4;
 /// The active deployment is looked at this often even if nothing is suspicious.
 pub(super) const ROUTINE_LOOK_MS: i64 = 5 * 60_000;
 /// While something is suspicious, not more often than this.
@@ -25,9 +27,10 @@ const SUSPICIOUS_LOOK_MS: i64 = 5_000;
 const ALERT_AFTER_FAILURES: u32 = 5;
 
 /// The settled windows that have not been judged, oldest first: those that the stage before still has, then the present
-/// stage's.
+/// stage's. Of a backlog (after an outage, or when the call budget allows fewer questions than there are windows) the older
+/// ones are asked for in runs, so that catching up costs few questions however long it is.
 #[must_use]
-pub fn windows_due(release: &Release, moment: &Moment) -> Vec<i64> {
+pub fn windows_due(release: &Release, moment: &Moment) -> Vec<Range<i64>> {
     let settled =
         (moment.now - moment.telemetry_lag_ms).div_euclid(release.origin.plan.check_interval.ms());
     let of = |soak: &Soak| {
@@ -40,10 +43,31 @@ pub fn windows_due(release: &Release, moment: &Moment) -> Vec<i64> {
     let soak = release.progress.status.soak();
     let before = soak.and_then(|soak| soak.before.as_deref());
     let due: Vec<Range<i64>> = [before, soak].into_iter().flatten().map(of).collect();
+    let behind = soak.is_some_and(|soak| soak.behind);
     due.into_iter()
-        .flatten()
+        .flat_map(|due| runs(due, behind))
         .take(MAX_WINDOWS_PER_CHECK)
         .collect()
+}
+
+/// Cuts a range of windows into runs: the newest ones singly, those before them in powers of two that lie at multiples of
+/// themselves, so that releases which wait for the same windows ask the same questions. Who is behind asks for all at once.
+fn runs(range: Range<i64>, behind: bool) -> Vec<Range<i64>> {
+    if behind && !range.is_empty() {
+        return vec![range];
+    }
+    let fine_from = (range.end - FINE_WINDOWS).max(range.start);
+    let mut runs = Vec::new();
+    let mut at = range.start;
+    while at < range.end {
+        let mut size = 1;
+        while at < fine_from && at % (size * 2) == 0 && at + size * 2 <= fine_from {
+            size *= 2;
+        }
+        runs.push(at..at + size);
+        at += size;
+    }
+    runs
 }
 
 /// Whether the active deployment should be looked at in this check: now and then in any case, and at once when telemetry
@@ -113,12 +137,14 @@ impl Draft {
         if self.denied_by_time() {
             return Ok(());
         }
+        self.remind();
         if let Some(failure) = failure {
             self.telemetry_failed(failure);
             return Ok(());
         }
         if let Some(soak) = self.next.progress.status.soak_mut() {
             soak.failures = 0;
+            soak.behind = false;
         }
         self.schedule_check();
         self.try_pass(asked_at);
@@ -213,6 +239,10 @@ impl Draft {
         let Some(soak) = self.next.progress.status.soak_mut() else {
             return;
         };
+        if failure.put_off {
+            soak.look_again_at = now + failure.retry_after_ms;
+            return;
+        }
         soak.look_failures += 1;
         let failures = soak.look_failures;
         soak.look_again_at = now + backoff_ms(failures).max(failure.retry_after_ms);
@@ -239,7 +269,7 @@ impl Draft {
         if !is_next(soak) {
             return None;
         }
-        soak.next_window += 1;
+        soak.next_window = window.run().end;
         soak.tally.add(window, &plan.slos);
         soak.readings = plan
             .slos
@@ -321,6 +351,11 @@ impl Draft {
         let Some(soak) = self.next.progress.status.soak_mut() else {
             return;
         };
+        soak.behind = failure.put_off;
+        if failure.put_off {
+            self.next.progress.check_due_at = Some(now + failure.retry_after_ms);
+            return;
+        }
         soak.failures += 1;
         let failures = soak.failures;
         self.next.progress.check_due_at =
@@ -483,10 +518,9 @@ impl Draft {
                 }
             }
         }
-        if let Status::AwaitingApproval { wait, .. } = &self.next.progress.status
-            && let Some(deny_at) = wait.deny_at
-        {
-            due = due.min(deny_at);
+        if let Status::AwaitingApproval { wait, .. } = &self.next.progress.status {
+            let wakes = [wait.deny_at, wait.remind_at].into_iter().flatten();
+            due = wakes.fold(due, i64::min);
         }
         self.next.progress.check_due_at = Some(due.max(now));
     }

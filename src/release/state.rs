@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Percent, Plan};
+use super::preflight::Findings;
 use crate::slo::{Reading, Tally};
 use crate::time::UnixMs;
 
@@ -49,6 +50,9 @@ pub struct Origin {
     pub created_at: UnixMs,
     /// Who created it.
     pub created_by: String,
+    /// What the preflight found when it was created.
+    #[serde(default, skip_serializing_if = "Findings::is_empty")]
+    pub preflight: Findings,
 }
 
 /// What decisions change.
@@ -295,6 +299,9 @@ pub struct Soak {
     pub look_failures: u32,
     /// Telemetry questions that failed in a row.
     pub failures: u32,
+    /// The call budget has put its last check off: what is due by then is asked for as one.
+    #[serde(default)]
+    pub behind: bool,
     /// Of a split that is no longer in force: the first window that is not its own any more.
     pub until_window: Option<i64>,
     /// The stage before, until its last windows have settled and been judged, too.
@@ -308,6 +315,9 @@ pub struct Wait {
     pub since: UnixMs,
     /// When waiting ends as denied, if it does.
     pub deny_at: Option<UnixMs>,
+    /// When it is asked for again.
+    #[serde(default)]
+    pub remind_at: Option<UnixMs>,
     /// SLOs without data that approving waives; empty for a manual stage that passed.
     pub lacking: Vec<String>,
 }

@@ -163,6 +163,52 @@ fn an_approval_timeout_denies_and_a_manual_stage_can_be_promoted() {
     );
 }
 
+/// What waits without end is asked for again before links that were sent expire, for as long as it waits; what ends as denied
+/// is asked for once more.
+#[test]
+fn an_approval_is_asked_for_again_when_a_quarter_of_its_time_is_left() {
+    const DAY: i64 = 86_400_000;
+    for (timeout, on_timeout, expected) in [
+        (None, "deny", vec![21 * DAY / 4, 21 * DAY / 2, 63 * DAY / 4]),
+        (Some("24h"), "deny", vec![3 * DAY / 4]),
+        (
+            Some("24h"),
+            "wait",
+            vec![3 * DAY / 4, 3 * DAY / 2, 9 * DAY / 4],
+        ),
+        (Some("3m"), "wait", Vec::new()),
+    ] {
+        let soaking = soaking_of(fixture::plan(|plan| {
+            plan["stages"][0]["advance"] = "manual".into();
+            plan["stages"][0]["on_approval_timeout"] = on_timeout.into();
+            if let Some(timeout) = timeout {
+                plan["stages"][0]["approval_timeout"] = timeout.into();
+            }
+        }));
+        let due = soaking.progress.check_due_at.unwrap();
+        let seen = checked(&soaking, vec![window(next_window(&soaking), 0)]);
+        let judged = then(&soaking, &seen, due);
+        let mut waiting = then(&judged, &command(Command::Promote), due);
+        let mut asked = Vec::new();
+        // Looks a quarter of a day apart stand for all the others.
+        for at in (1..64).map(|i| due + i * DAY / 4) {
+            waiting.progress.check_due_at = Some(at);
+            let Ok(decision) = decide(&waiting, &checked(&waiting, Vec::new()), &moment(at)) else {
+                break;
+            };
+            let events = decision.events.iter();
+            let reminders = events.filter(|event| event.kind == "approval.requested");
+            asked.extend(reminders.map(|event| {
+                assert_eq!(event.data, Some(serde_json::json!({"reminder": true})));
+                event.at - due
+            }));
+            waiting = decision.release;
+        }
+        asked.truncate(3);
+        assert_eq!(asked, expected, "{timeout:?} {on_timeout}");
+    }
+}
+
 #[test]
 fn every_transition_of_the_diagram_is_taken_and_no_other() {
     every_input_in_every_phase_does_what_the_design_says();
@@ -221,6 +267,7 @@ fn approving_waives_what_was_recorded_meanwhile() {
     );
     let approve = command(Command::Approve {
         stage: 1,
+        version: None,
         comment: None,
     });
     let decision = decide(&harmed, &approve, &moment(due)).unwrap();

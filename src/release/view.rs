@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::plan::{Percent, WorkerRef};
+use super::preflight::Check;
 use super::state::{Reason, Release, StageState, State};
 use crate::slo::Reading;
 use crate::time::Rfc3339;
@@ -44,6 +45,8 @@ pub struct ReleaseView<'a> {
     note: Option<&'a str>,
     /// The link that it was created with.
     url: Option<&'a str>,
+    /// The checks before its creation that did not pass; empty if all did.
+    preflight: &'a [Check],
     /// When it was created.
     created_at: Rfc3339,
     /// When it started.
@@ -105,6 +108,7 @@ impl<'a> From<&'a Release> for ReleaseView<'a> {
             slis: progress.status.soak().map_or(&[], |soak| &soak.readings),
             note: origin.note.as_deref(),
             url: origin.url.as_deref(),
+            preflight: &origin.preflight.checks,
             created_at: Rfc3339(origin.created_at),
             started_at: progress.started_at.map(Rfc3339),
             ended_at: progress.ended_at.map(Rfc3339),

@@ -3,6 +3,9 @@
 mod ports;
 
 use ::http::{Method, Request, Response, StatusCode};
+use futures_channel::oneshot;
+use futures_util::future::select;
+use gloo_timers::future::TimeoutFuture;
 use serde_json::json;
 use wasm_bindgen::JsValue;
 use worker::{
@@ -13,11 +16,17 @@ use worker::{
 use crate::http::{self as api, MAX_BODY_BYTES};
 use crate::pipeline::config::Config;
 use crate::pipeline::ports::Log as _;
-use crate::pipeline::{Fate, Incoming, Pipeline};
+use crate::pipeline::{Fate, Incoming, Lane, Pipeline};
 use ports::WorkerPorts;
 
 /// The queue whose messages other queues gave up.
 const DEAD_QUEUE: &str = "hmd-dead";
+/// The queue of owed deliveries.
+const DELIVERIES_QUEUE: &str = "hmd-deliveries";
+/// The queue of those to subscribers that timed out.
+const SLOW_DELIVERIES_QUEUE: &str = "hmd-deliveries-slow";
+/// How long the next batch of deliveries waits for a receiver of this one.
+const PATIENCE_MS: u32 = 1_000;
 /// How long messages wait while HMD is not configured.
 const UNCONFIGURED_RETRY_S: u32 = 60;
 
@@ -41,7 +50,7 @@ async fn fetch(
 async fn queue(
     batch: MessageBatch<serde_json::Value>,
     env: Env,
-    _context: Context,
+    context: Context,
 ) -> worker::Result<()> {
     // Never an error from here: it would panic, and take the other messages of the batch with it. Messages are read raw,
     // since one body that can't be decoded would fail all.
@@ -54,19 +63,22 @@ async fn queue(
         })
         .collect();
     let name = batch.queue();
-    let fates = run(
-        &env,
-        "queue",
-        async |pipeline: &Pipeline<'_, WorkerPorts>| {
-            if name == DEAD_QUEUE {
-                pipeline.consume_dead(&name, &incoming).await
-            } else {
-                pipeline.consume(&name, &incoming).await
-            }
-        },
-    )
-    .await
-    .unwrap_or_else(|| vec![Fate::Retry(UNCONFIGURED_RETRY_S); incoming.len()]);
+    let count = incoming.len();
+    let fates = match name.as_str() {
+        DELIVERIES_QUEUE => deliver(env, &context, name, Lane::Fast, incoming).await,
+        SLOW_DELIVERIES_QUEUE => deliver(env, &context, name, Lane::Slow, incoming).await,
+        _ => {
+            let consume = async |pipeline: &Pipeline<'_, WorkerPorts>| {
+                if name == DEAD_QUEUE {
+                    pipeline.consume_dead(&name, &incoming).await
+                } else {
+                    pipeline.consume(&name, &incoming).await
+                }
+            };
+            run(&env, "queue", consume).await
+        }
+    }
+    .unwrap_or_else(|| vec![Fate::Retry(UNCONFIGURED_RETRY_S); count]);
     for (message, fate) in messages.iter().zip(fates) {
         match fate {
             Fate::Ack => message.ack(),
@@ -95,6 +107,40 @@ async fn scheduled(_event: ScheduledEvent, env: Env, _context: ScheduleContext) 
         },
     )
     .await;
+}
+
+/// Tells subscribers. As soon as the deliveries of a batch are leased, their rows hold what is owed, so the batch may be done
+/// with before the slowest receiver has answered: the next one does not wait for it. `None` if HMD is not configured.
+async fn deliver(
+    env: Env,
+    context: &Context,
+    queue: String,
+    lane: Lane,
+    incoming: Vec<Incoming>,
+) -> Option<Vec<Fate>> {
+    let (leased, fates) = oneshot::channel();
+    let (done, is_done) = oneshot::channel::<()>();
+    context.wait_until(async move {
+        let work = async |pipeline: &Pipeline<'_, WorkerPorts>| {
+            let (fates, attempts) = pipeline.take_deliveries(&queue, lane, &incoming).await;
+            // The other end waits for it, or is gone with the whole invocation.
+            let _ = leased.send(fates);
+            pipeline.deliver(lane, attempts).await;
+        };
+        run(&env, "deliveries", work).await;
+        drop(done);
+    });
+    let fates = fates.await.ok()?;
+    match lane {
+        Lane::Fast => {
+            select(is_done, TimeoutFuture::new(PATIENCE_MS)).await;
+        }
+        Lane::Slow => {
+            // Cancelled is how it says that it is done.
+            let _ = is_done.await;
+        }
+    }
+    Some(fates)
 }
 
 /// Runs something in the pipeline; `None`, with a log line, if HMD is not configured.

@@ -2,30 +2,36 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use futures_util::future::{Either, select};
 use gloo_timers::future::TimeoutFuture;
 use serde_json::Value;
 use uuid::{ContextV7, Timestamp, Uuid};
 use wasm_bindgen::JsValue;
 use worker::{
-    AbortController, BatchMessageBuilder, D1Database, Date, Env, Fetch, Headers, Method,
-    QueueContentType, RawMessageBuilder, Request, RequestInit, RequestRedirect,
+    AbortController, AbortSignal, BatchMessageBuilder, D1Database, Date, Env, Fetch, Headers,
+    Method, QueueContentType, RawMessageBuilder, Request, RequestInit, RequestRedirect,
 };
 
 use crate::pipeline::ports::{
     Clock, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Outgoing, Param, QueueError,
-    QueueName, Queues, Row, Sql, SqlError, Statement,
+    QueueName, Queues, Random, Row, Sql, SqlError, Statement, WebhookAnswer, WebhookRequest,
 };
 use crate::time::UnixMs;
 
 /// Most messages in one `sendBatch`.
 const MAX_SEND: usize = 100;
 
+/// How much of a subscriber's answer is read.
+const ENOUGH_BYTES: usize = 2_048;
+
 /// The world as an invocation sees it.
 pub(super) struct WorkerPorts {
     db: D1Database,
     transitions: worker::Queue,
     checks: worker::Queue,
+    deliveries: worker::Queue,
+    slow_deliveries: worker::Queue,
     ids: ContextV7,
 }
 
@@ -35,6 +41,8 @@ impl WorkerPorts {
             db: env.d1("DB")?,
             transitions: env.queue("TRANSITIONS")?,
             checks: env.queue("CHECKS")?,
+            deliveries: env.queue("DELIVERIES")?,
+            slow_deliveries: env.queue("DELIVERIES_SLOW")?,
             ids: ContextV7::new(),
         })
     }
@@ -73,6 +81,8 @@ impl Queues for WorkerPorts {
         let to = match queue {
             QueueName::Transitions => &self.transitions,
             QueueName::Checks => &self.checks,
+            QueueName::Deliveries => &self.deliveries,
+            QueueName::SlowDeliveries => &self.slow_deliveries,
         };
         for chunk in messages.chunks(MAX_SEND) {
             // As text: an object would go through serde_wasm_bindgen and arrive empty.
@@ -118,29 +128,80 @@ impl HttpOut for WorkerPorts {
         .with_redirect(RequestRedirect::Manual)
         .with_body(request.body.map(JsValue::from));
         let outgoing = Request::new_with_init(&request.url, &init).map_err(failed)?;
-        let controller = AbortController::default();
-        let signal = controller.signal();
-        let call = async {
+        let call = async |signal: AbortSignal| {
             let mut response = Fetch::Request(outgoing).send_with_signal(&signal).await?;
-            let retry_after_s = response
-                .headers()
-                .get("retry-after")?
-                .and_then(|value| value.trim().parse().ok());
             Ok::<_, worker::Error>(HttpResponse {
                 status: response.status_code(),
-                retry_after_s,
+                retry_after_s: retry_after_s(&response)?,
                 body: response.text().await?,
             })
         };
-        let timeout = TimeoutFuture::new(timeout_ms);
-        match select(Box::pin(call), timeout).await {
-            Either::Left((answer, _)) => answer.map_err(failed),
-            Either::Right(((), _)) => {
-                controller.abort();
-                Err(HttpError::Timeout(timeout_ms))
-            }
+        in_time(timeout_ms, call).await
+    }
+
+    async fn post(&self, request: WebhookRequest) -> Result<WebhookAnswer, HttpError> {
+        let failed = |error: worker::Error| HttpError::Failed(error.to_string());
+        let headers = Headers::new();
+        for (name, value) in &request.headers {
+            headers.set(name, value).map_err(failed)?;
+        }
+        let mut init = RequestInit::new();
+        init.with_method(Method::Post)
+            .with_headers(headers)
+            .with_redirect(RequestRedirect::Manual)
+            .with_body(Some(JsValue::from(request.body)));
+        let outgoing = Request::new_with_init(&request.url, &init).map_err(failed)?;
+        let call = async |signal: AbortSignal| {
+            let mut response = Fetch::Request(outgoing).send_with_signal(&signal).await?;
+            let retry_after_s = retry_after_s(&response)?;
+            // It answered: that its body breaks off changes nothing.
+            let body = first_bytes(&mut response).await.unwrap_or_default();
+            Ok::<_, worker::Error>(WebhookAnswer {
+                status: response.status_code(),
+                retry_after_s,
+                body: String::from_utf8_lossy(&body).into_owned(),
+            })
+        };
+        in_time(request.timeout_ms, call).await
+    }
+}
+
+/// Makes a call, and ends it when its time is over.
+async fn in_time<T>(
+    timeout_ms: u32,
+    call: impl AsyncFnOnce(AbortSignal) -> worker::Result<T>,
+) -> Result<T, HttpError> {
+    let controller = AbortController::default();
+    let call = call(controller.signal());
+    match select(Box::pin(call), TimeoutFuture::new(timeout_ms)).await {
+        Either::Left((answer, _)) => {
+            // Whatever of the answer was not read is not wanted.
+            controller.abort();
+            answer.map_err(|error| HttpError::Failed(error.to_string()))
+        }
+        Either::Right(((), _)) => {
+            controller.abort();
+            Err(HttpError::Timeout(timeout_ms))
         }
     }
+}
+
+fn retry_after_s(response: &worker::Response) -> worker::Result<Option<i64>> {
+    let value = response.headers().get("retry-after")?;
+    Ok(value.and_then(|value| value.trim().parse().ok()))
+}
+
+/// Reads an answer's body until there is enough of it; the rest is never asked for.
+async fn first_bytes(response: &mut worker::Response) -> worker::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut stream = response.stream()?;
+    while bytes.len() < ENOUGH_BYTES
+        && let Some(chunk) = stream.next().await
+    {
+        bytes.extend(chunk?);
+    }
+    bytes.truncate(ENOUGH_BYTES);
+    Ok(bytes)
 }
 
 impl Clock for WorkerPorts {
@@ -155,6 +216,18 @@ impl Clock for WorkerPorts {
             now.as_secs(),
             now.subsec_nanos(),
         ))
+    }
+}
+
+impl Random for WorkerPorts {
+    fn random(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        #[expect(
+            clippy::expect_used,
+            reason = "the runtime always has randomness, and a secret without it must never be"
+        )]
+        getrandom::fill(&mut bytes).expect("the runtime has randomness");
+        bytes
     }
 }
 

@@ -114,9 +114,11 @@ fn what_does_not_exist_is_not_found_with_its_code() {
     }
     let answer = get(&mut cloudflare, "/shop/versions/nope");
     assert_eq!(failure(&answer), (404, &json!(100_146)));
-    for path in ["", "/shop", "/shop/secrets", "/shop/deployments/x"] {
+    for path in ["", "/shop", "/shop/secrets", "/shop/deployments/x/y"] {
         assert_eq!(failure(&get(&mut cloudflare, path)), (404, &json!(7003)));
     }
+    let answer = get(&mut cloudflare, "/shop/deployments/x");
+    assert_eq!(failure(&answer), (404, &json!(10336)));
     let deleted = cloudflare.handle(START, "DELETE", "/client/v4/accounts/acc", b"");
     assert_eq!(failure(&deleted), (404, &json!(7003)));
     let query = "/client/v4/accounts/other/workers/observability/telemetry/query";

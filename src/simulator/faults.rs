@@ -25,6 +25,18 @@ pub struct FaultRule {
     /// Whether the call has its effect before its answer is lost to `status`.
     #[serde(default)]
     pub executed: bool,
+    /// The call is never answered; with `executed` it has its effect all the same.
+    #[serde(default)]
+    pub hang: bool,
+    /// Lists of versions and deployments are as they were so many milliseconds ago.
+    #[serde(default)]
+    pub lag_ms: u64,
+    /// Lists of versions and deployments hold only so many of their items.
+    #[serde(default)]
+    pub keep_items: Option<usize>,
+    /// Seconds of `Retry-After` with `status`; `None` for 1 on 429, otherwise no such header.
+    #[serde(default)]
+    pub retry_after_s: Option<u32>,
     /// The rule holds for so many calls; `None` until the rules are replaced.
     #[serde(default)]
     pub times: Option<u32>,
@@ -55,8 +67,11 @@ impl FaultRule {
         let code = self.code.unwrap_or(code);
         let message = self.message.as_deref().unwrap_or(message);
         let mut answer = ApiAnswer::failure(status, &json!({"code": code, "message": message}));
-        if status == 429 {
-            answer.headers.push(("retry-after".into(), "1".into()));
+        let seconds = self.retry_after_s.or((status == 429).then_some(1));
+        if let Some(seconds) = seconds {
+            answer
+                .headers
+                .push(("retry-after".into(), seconds.to_string()));
         }
         answer
     }
@@ -67,6 +82,11 @@ impl FaultRule {
 pub(super) struct Faults(Vec<FaultRule>);
 
 impl Faults {
+    /// Puts a rule behind the others.
+    pub fn add(&mut self, rule: FaultRule) {
+        self.0.push(rule);
+    }
+
     /// The rule for this call, which uses up one of its times.
     pub fn take(&mut self, method: &str, path_and_query: &str) -> Option<FaultRule> {
         let mut rules = self.0.iter_mut();
@@ -76,17 +96,50 @@ impl Faults {
     }
 }
 
+/// How reads of lists are bent.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Bent {
+    pub lag_ms: u64,
+    pub keep_items: Option<usize>,
+}
+
+impl FaultRule {
+    fn check(&self) -> Result<(), SimError> {
+        if self
+            .status
+            .is_none_or(|status| (400..600).contains(&status))
+        {
+            return Ok(());
+        }
+        let text = "the status of a fault lies between 400 and 599";
+        Err(SimError::Invalid(text.to_owned()))
+    }
+
+    pub(super) fn bent(&self) -> Bent {
+        Bent {
+            lag_ms: self.lag_ms,
+            keep_items: self.keep_items,
+        }
+    }
+}
+
 impl Cloudflare {
+    /// Adds a fault behind those that there are.
+    ///
+    /// # Errors
+    /// [`SimError::Invalid`] for a status outside 400..=599.
+    pub fn add_fault(&mut self, rule: FaultRule) -> Result<(), SimError> {
+        rule.check()?;
+        self.faults.add(rule);
+        Ok(())
+    }
+
     /// Replaces the faults of the API; no rules, no faults.
     ///
     /// # Errors
     /// [`SimError::Invalid`] for a status outside 400..=599; the old rules stay then.
     pub fn set_faults(&mut self, rules: Vec<FaultRule>) -> Result<(), SimError> {
-        let is_failure = |rule: &FaultRule| rule.status.is_none_or(|s| (400..600).contains(&s));
-        if !rules.iter().all(is_failure) {
-            let text = "the status of a fault lies between 400 and 599";
-            return Err(SimError::Invalid(text.to_owned()));
-        }
+        rules.iter().try_for_each(FaultRule::check)?;
         self.faults = Faults(rules);
         Ok(())
     }

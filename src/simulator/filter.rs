@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use regex::Regex;
 use serde_json::Value as Json;
 
 use super::fields::{Key, Row, Type, Value};
@@ -11,7 +12,7 @@ use super::worker::Worker;
 const MAX_DEPTH: usize = 4;
 
 /// A filter, ready to be asked about events.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(super) enum Filter {
     All(Vec<Filter>),
     Any(Vec<Filter>),
@@ -24,7 +25,7 @@ pub(super) enum Filter {
 }
 
 /// What a value must be like.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(super) enum Test {
     Exists,
     Compare(Comparison, Operand),
@@ -32,6 +33,8 @@ pub(super) enum Test {
     Among(bool, Vec<Operand>),
     /// A text that has this (`false`: has not) in this place.
     Text(bool, Place, String),
+    /// A text that the pattern is found in.
+    Pattern(Regex),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +59,7 @@ pub(super) enum Place {
 pub(super) enum Operand {
     Text(String),
     Number(f64),
+    Flag(bool),
 }
 
 impl Filter {
@@ -128,7 +132,10 @@ impl Filter {
             "ends_with" | "ENDS_WITH" => substring(true, Place::End)?,
             "exists" | "EXISTS" => Test::Exists,
             "is_null" | "DOES_NOT_EXIST" => return Ok(key.map_or(Self::Never, Self::Absent)),
-            "regex" | "MATCH_REGEX" => return Err("regex is not simulated".to_owned()),
+            "regex" | "MATCH_REGEX" => match &node["value"] {
+                Json::String(pattern) => Test::Pattern(regex(pattern)?),
+                _ => return Err(format!("filter {name} needs a pattern as value")),
+            },
             other => return Err(format!("filter {name} has an unknown operation: {other:?}")),
         };
         Ok(key.map_or(Self::Never, |key| Self::Leaf(key, test)))
@@ -170,16 +177,14 @@ impl Test {
                 orders.any(|order| order == Some(Ordering::Equal)) == *wanted
             }
             Self::Text(wanted, place, part) => {
-                let Value::Text(text) = value else {
-                    return false;
-                };
-                let found = match place {
+                let found = |text: &str| match place {
                     Place::Anywhere => text.contains(part),
                     Place::Start => text.starts_with(part),
                     Place::End => text.ends_with(part),
                 };
-                found == *wanted
+                with_text(value, |text| found(text) == *wanted)
             }
+            Self::Pattern(pattern) => with_text(value, |text| pattern.is_match(text)),
         }
     }
 }
@@ -202,6 +207,8 @@ impl Operand {
     fn order_of(&self, value: Value<'_>) -> Option<Ordering> {
         match (self, value) {
             (Self::Text(operand), Value::Text(text)) => Some(text.cmp(operand)),
+            (Self::Text(operand), Value::Id(..)) => Some(value.to_text()?.cmp(operand)),
+            (Self::Flag(operand), Value::Flag(flag)) => Some(flag.cmp(operand)),
             (Self::Number(operand), Value::Number(number)) => {
                 f64::from(number).partial_cmp(operand)
             }
@@ -210,14 +217,26 @@ impl Operand {
     }
 }
 
+/// Whether a text passes; a number or a flag does not.
+fn with_text(value: Value<'_>, passes: impl Fn(&str) -> bool) -> bool {
+    match value {
+        Value::Text(text) => passes(text),
+        other => other.to_text().is_some_and(|text| passes(&text)),
+    }
+}
+
+/// A pattern in the syntax of RE2, without look-around.
+pub(super) fn regex(pattern: &str) -> Result<Regex, String> {
+    Regex::new(pattern).map_err(|error| format!("the pattern {pattern:?} is wrong: {error}"))
+}
+
 fn operand(value: &Json, declared: Type, name: &str) -> Result<Operand, String> {
     match (declared, value) {
         (Type::String, Json::String(text)) => Ok(Operand::Text(text.clone())),
         (Type::Number, Json::Number(number)) => {
             Ok(Operand::Number(number.as_f64().unwrap_or(f64::NAN)))
         }
-        // No key holds booleans: the operand is never looked at.
-        (Type::Boolean, Json::Bool(flag)) => Ok(Operand::Text(flag.to_string())),
+        (Type::Boolean, Json::Bool(flag)) => Ok(Operand::Flag(*flag)),
         _ => Err(format!(
             "the value of filter {name} is missing or not of its type"
         )),
@@ -237,6 +256,7 @@ fn list(node: &Json, declared: Type, name: &str) -> Result<Vec<Operand>, String>
             .map(|item| item.parse().map(Operand::Number))
             .collect::<Result<_, _>>()
             .map_err(|_| format!("filter {name} needs numbers")),
-        _ => Ok(items.map(|item| Operand::Text(item.to_owned())).collect()),
+        Type::Boolean => Ok(items.map(|item| Operand::Flag(item == "true")).collect()),
+        Type::String => Ok(items.map(|item| Operand::Text(item.to_owned())).collect()),
     }
 }

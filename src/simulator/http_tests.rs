@@ -133,7 +133,8 @@ async fn control_errors_are_json() {
         (Method::PUT, "/faults", misspelt, 400),
         (Method::PUT, "/ingestion-lag", lag, 400),
         (Method::GET, "/nothing", Value::Null, 404),
-        (Method::DELETE, worker, Value::Null, 405),
+        (Method::DELETE, worker, Value::Null, 404),
+        (Method::POST, worker, Value::Null, 405),
     ] {
         let (status, answer) = server.control(method, path, body).await;
         assert_eq!(status, expected, "{path}");

@@ -13,15 +13,28 @@
 //! Time is in Unix milliseconds, latencies in milliseconds, percentages from 0 to 100, and rates
 //! of errors and exceptions from 0 to 1.
 
+mod access;
 mod aggregate;
+mod ai;
 mod api;
+mod behavior;
+mod control;
+mod discovery;
+mod events;
 mod faults;
 mod fields;
 mod filter;
 mod http;
 mod model;
+mod needle;
+mod resources;
+mod saved;
+mod scripts_api;
+mod settings;
 mod spec;
+mod switches;
 mod telemetry;
+mod telemetry_api;
 mod traffic;
 mod worker;
 
@@ -32,21 +45,35 @@ mod deployment_tests;
 #[cfg(test)]
 mod filter_tests;
 #[cfg(test)]
+mod hard_tests;
+#[cfg(test)]
 mod http_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
+mod observability_tests;
+#[cfg(test)]
+mod scripts_tests;
+#[cfg(test)]
 mod telemetry_tests;
+#[cfg(test)]
+mod traffic_tests;
 
 pub use self::http::{Clock, router, serve, system_clock};
+pub use access::{DEFAULT_CALL_LIMIT, Scope, TokenSpec};
+pub use ai::AiScript;
 pub use api::ApiAnswer;
+pub use behavior::{Behavior, BehaviorPatch, Latency, LatencyPatch};
 pub use faults::FaultRule;
 pub use model::{
     Cloudflare, DEFAULT_INGESTION_LAG_MS, DEFAULT_RETENTION_MS, MAX_REQUESTS_PER_ADVANCE,
 };
+pub use resources::Resources;
+pub use settings::LogsPatch;
 pub use spec::{
     HandDeployment, SimError, VersionRef, VersionSpec, VersionStatus, WorkerPatch, WorkerSpec,
-    WorkerStatus,
+    WorkerStatus, WorkerSummary,
 };
-pub use traffic::{Behavior, BehaviorPatch, Latency, LatencyPatch};
+
+pub use switches::SwitchesPatch;
 pub use worker::{Deployment, VersionShare};

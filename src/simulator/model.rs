@@ -5,13 +5,18 @@ use std::collections::BTreeMap;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::access::Access;
+use super::ai::AiScript;
+use super::behavior::{Behavior, BehaviorPatch};
 use super::faults::Faults;
+use super::saved::SavedQueries;
 use super::spec::{
-    HandDeployment, SimError, VersionRef, VersionSpec, VersionStatus, WorkerPatch, WorkerSpec,
-    WorkerStatus, check_rate,
+    HandDeployment, SimError, VersionRef, VersionSpec, WorkerPatch, WorkerSpec, WorkerStatus,
+    WorkerSummary, check_rate,
 };
-use super::traffic::{Behavior, BehaviorPatch, Traffic};
-use super::worker::{Deployment, Origin, Version, VersionShare, Worker};
+use super::switches::Switches;
+use super::traffic::Traffic;
+use super::worker::{Deployment, MIN_PERCENTAGE, Origin, Version, VersionShare, Worker};
 
 /// Events can be queried this long after they happened, unless set otherwise.
 pub const DEFAULT_INGESTION_LAG_MS: i64 = 500;
@@ -26,6 +31,10 @@ const BY_UPLOAD: Origin = Origin {
     source: "wrangler",
     author_email: "dev@example.com",
     triggered_by: "upload",
+};
+const BY_SECRET: Origin = Origin {
+    triggered_by: "secret",
+    ..BY_UPLOAD
 };
 const BY_HAND: Origin = Origin {
     triggered_by: "deployment",
@@ -44,9 +53,13 @@ pub struct Cloudflare {
     ids: ChaCha8Rng,
     pub(super) now_ms: i64,
     pub(super) ingestion_lag_ms: i64,
-    retention_ms: i64,
+    pub(super) retention_ms: i64,
     pub(super) queries: u64,
     pub(super) faults: Faults,
+    pub(super) access: Access,
+    pub(super) switches: Switches,
+    pub(super) saved_queries: SavedQueries,
+    pub(super) ai: Vec<AiScript>,
     /// By account, then by script name.
     accounts: BTreeMap<String, BTreeMap<String, Worker>>,
 }
@@ -63,6 +76,10 @@ impl Cloudflare {
             retention_ms: DEFAULT_RETENTION_MS,
             queries: 0,
             faults: Faults::default(),
+            access: Access::default(),
+            switches: Switches::default(),
+            saved_queries: SavedQueries::default(),
+            ai: Vec::new(),
             accounts: BTreeMap::new(),
         }
     }
@@ -113,7 +130,8 @@ impl Cloudflare {
         let mut worker = Worker::new(script, Traffic::new(self.seed, account, script, rate));
         let mut created = Vec::with_capacity(spec.versions.len());
         for version in spec.versions {
-            created.push(upload(&mut worker, self.next_id(), self.now_us(), version)?);
+            let (id, at_us) = (self.next_id(), self.now_us());
+            created.push(upload(&mut worker, id, at_us, version, BY_UPLOAD)?);
         }
         let first = created
             .first()
@@ -122,7 +140,14 @@ impl Cloudflare {
             version_id: first.id.clone(),
             percentage: 100.0,
         };
-        worker.deploy(self.next_id(), self.now_us(), BY_UPLOAD, vec![all], None)?;
+        worker.deploy(
+            self.next_id(),
+            self.now_us(),
+            BY_UPLOAD,
+            vec![all],
+            None,
+            true,
+        )?;
         worker.traffic.restart(self.now_us(), rate);
         let workers = self.accounts.entry(account.to_owned()).or_default();
         workers.insert(script.to_owned(), worker);
@@ -142,7 +167,13 @@ impl Cloudflare {
     ) -> Result<VersionRef, SimError> {
         self.advance(now_ms);
         let (id, at_us) = (self.next_id(), self.now_us());
-        upload(self.worker_mut(account, script)?, id, at_us, spec)
+        upload(
+            self.worker_mut(account, script)?,
+            id,
+            at_us,
+            spec,
+            BY_UPLOAD,
+        )
     }
 
     /// Changes a Worker's settings, for the requests from now on.
@@ -163,8 +194,85 @@ impl Cloudflare {
             check_rate(rate)?;
             worker.traffic.restart(at_us, rate);
         }
-        worker.observability = patch.observability.unwrap_or(worker.observability);
+        worker.observability = worker.observability.patched(
+            patch.observability,
+            patch.head_sampling_rate,
+            patch.logs,
+        )?;
+        let clients = &mut worker.traffic.clients;
+        clients.affinity_keys = patch.affinity_keys.unwrap_or(clients.affinity_keys);
+        clients.retries = patch.retries.unwrap_or(clients.retries);
+        worker.abr_level = patch.abr_level.unwrap_or(worker.abr_level).max(1);
         Ok(())
+    }
+
+    /// Lets every request of a Worker fail from now on for so long, whatever version it reaches,
+    /// as when what both depend on is down. A duration of 0 ends it.
+    ///
+    /// # Errors
+    /// [`SimError::UnknownWorker`]; [`SimError::Invalid`] for a negative duration.
+    pub fn start_outage(
+        &mut self,
+        now_ms: i64,
+        account: &str,
+        script: &str,
+        duration_ms: i64,
+    ) -> Result<(), SimError> {
+        self.advance(now_ms);
+        if duration_ms < 0 {
+            return Err(SimError::Invalid("ms must not be negative".to_owned()));
+        }
+        let from_us = self.now_us();
+        let until_us = from_us.saturating_add(duration_ms.saturating_mul(1000));
+        self.worker_mut(account, script)?.outage_us = from_us..until_us;
+        Ok(())
+    }
+
+    /// Removes a Worker with everything it had.
+    ///
+    /// # Errors
+    /// [`SimError::UnknownWorker`].
+    pub fn delete_worker(
+        &mut self,
+        now_ms: i64,
+        account: &str,
+        script: &str,
+    ) -> Result<(), SimError> {
+        self.advance(now_ms);
+        let workers = self.accounts.get_mut(account);
+        let removed = workers.and_then(|all| all.remove(script));
+        removed.map(drop).ok_or(SimError::UnknownWorker)
+    }
+
+    /// Gives a secret a new value, as a person does: a copy of the newest version that serves is
+    /// uploaded with it and serves alone from now on.
+    ///
+    /// # Errors
+    /// [`SimError::UnknownWorker`]; [`SimError::Invalid`] without a name.
+    pub fn put_secret(
+        &mut self,
+        now_ms: i64,
+        account: &str,
+        script: &str,
+        name: &str,
+    ) -> Result<VersionRef, SimError> {
+        self.advance(now_ms);
+        if name.is_empty() {
+            return Err(SimError::Invalid("a secret needs a name".to_owned()));
+        }
+        let (version_id, deployment_id) = (self.next_id(), self.next_id());
+        let at_us = self.now_us();
+        let worker = self.worker_mut(account, script)?;
+        let mut copy = worker.newest_serving().ok_or(SimError::UnknownWorker)?;
+        copy.resources.secrets.insert(name.to_owned());
+        let created = upload(worker, version_id, at_us, copy, BY_SECRET)?;
+        worker.secrets.note(name, created.number);
+        let all = VersionShare {
+            version_id: created.id.clone(),
+            percentage: 100.0,
+        };
+        worker.deploy(deployment_id, at_us, BY_SECRET, vec![all], None, true)?;
+        Ok(created)
     }
 
     /// Changes how a version answers the requests from now on, and says how it does then.
@@ -189,7 +297,8 @@ impl Cloudflare {
         Ok(behavior)
     }
 
-    /// Deploys as a person at a terminal would, past HMD.
+    /// Deploys as a person at a terminal would, past HMD. Asked whether to go back behind a
+    /// secret's change, that person says yes.
     ///
     /// # Errors
     /// [`SimError::UnknownWorker`], and all that [`Cloudflare::deploy_by_api`] refuses.
@@ -207,6 +316,7 @@ impl Cloudflare {
             BY_HAND,
             deployment.versions,
             message,
+            true,
         )
     }
 
@@ -215,7 +325,7 @@ impl Cloudflare {
     /// # Errors
     /// [`SimError::UnknownWorker`]; [`SimError::Invalid`] unless there are one or two different
     /// versions with percentages in 0.01..=100 that total 100; [`SimError::UnknownVersion`];
-    /// [`SimError::VersionTooOld`].
+    /// [`SimError::VersionTooOld`]; [`SimError::DurableObjects`]; [`SimError::SecretsChanged`].
     pub fn deploy_by_api(
         &mut self,
         now_ms: i64,
@@ -224,7 +334,22 @@ impl Cloudflare {
         versions: Vec<VersionShare>,
         message: Option<&str>,
     ) -> Result<Deployment, SimError> {
-        self.deploy(now_ms, (account, script), BY_API, versions, message)
+        self.deploy(now_ms, (account, script), BY_API, versions, message, false)
+    }
+
+    /// The same, with the query parameter `force=true`: changed secrets do not matter.
+    ///
+    /// # Errors
+    /// Those of [`Cloudflare::deploy_by_api`] but [`SimError::SecretsChanged`].
+    pub fn force_deploy_by_api(
+        &mut self,
+        now_ms: i64,
+        account: &str,
+        script: &str,
+        versions: Vec<VersionShare>,
+        message: Option<&str>,
+    ) -> Result<Deployment, SimError> {
+        self.deploy(now_ms, (account, script), BY_API, versions, message, true)
     }
 
     fn deploy(
@@ -234,11 +359,19 @@ impl Cloudflare {
         origin: Origin,
         versions: Vec<VersionShare>,
         message: Option<&str>,
+        force: bool,
     ) -> Result<Deployment, SimError> {
         self.advance(now_ms);
         let (id, at_us) = (self.next_id(), self.now_us());
+        let least = if self.switches.zero_percent {
+            0.0
+        } else {
+            MIN_PERCENTAGE
+        };
         let worker = self.worker_mut(account, script)?;
-        worker.deploy(id, at_us, origin, versions, message).cloned()
+        worker.least_percentage = least;
+        let made = worker.deploy(id, at_us, origin, versions, message, force);
+        made.cloned()
     }
 
     /// The deployment in force and the true counts of every version.
@@ -252,18 +385,26 @@ impl Cloudflare {
         script: &str,
     ) -> Result<WorkerStatus, SimError> {
         self.advance(now_ms);
-        let worker = self.worker(account, script)?;
-        let head = worker.deployments.last().ok_or(SimError::UnknownWorker)?;
-        let status = |version: &Version| VersionStatus {
-            id: version.id.clone(),
-            tag: version.tag.clone(),
-            requests: version.requests,
-            errors: version.errors,
+        self.worker(account, script)?
+            .status()
+            .ok_or(SimError::UnknownWorker)
+    }
+
+    /// All Workers of all accounts.
+    pub fn status(&mut self, now_ms: i64) -> Vec<WorkerSummary> {
+        self.advance(now_ms);
+        let accounts = self.accounts.iter();
+        let workers = accounts
+            .flat_map(|(account, workers)| workers.values().map(move |worker| (account, worker)));
+        let summary = |(account, worker): (&String, &Worker)| {
+            Some(WorkerSummary {
+                account: account.clone(),
+                script: worker.script.clone(),
+                requests_per_second: worker.traffic.requests_per_second(),
+                status: worker.status()?,
+            })
         };
-        Ok(WorkerStatus {
-            deployment: head.clone(),
-            versions: worker.versions.iter().map(status).collect(),
-        })
+        workers.filter_map(summary).collect()
     }
 
     /// Sets how many milliseconds after it happened an event can be queried; a negative number
@@ -289,7 +430,15 @@ impl Cloudflare {
         self.accounts.get(account).map(BTreeMap::values)
     }
 
-    fn worker_mut(&mut self, account: &str, script: &str) -> Result<&mut Worker, SimError> {
+    pub(super) fn has_account(&self, account: &str) -> bool {
+        self.accounts.contains_key(account)
+    }
+
+    pub(super) fn worker_mut(
+        &mut self,
+        account: &str,
+        script: &str,
+    ) -> Result<&mut Worker, SimError> {
         let workers = self.accounts.get_mut(account);
         let worker = workers.and_then(|all| all.get_mut(script));
         worker.ok_or(SimError::UnknownWorker)
@@ -299,7 +448,7 @@ impl Cloudflare {
         self.accounts.values().flat_map(BTreeMap::values)
     }
 
-    fn now_us(&self) -> i64 {
+    pub(super) fn now_us(&self) -> i64 {
         self.now_ms.saturating_mul(1000)
     }
 
@@ -315,16 +464,27 @@ fn upload(
     id: String,
     at_us: i64,
     spec: VersionSpec,
+    origin: Origin,
 ) -> Result<VersionRef, SimError> {
     spec.behavior.check().map_err(SimError::Invalid)?;
-    let number = worker.versions.last().map_or(1, |last| last.number + 1);
+    let last = worker.versions.last();
+    let number = last.map_or(1, |last| last.number + 1);
+    let mut resources = spec.resources;
+    if let Some(last) = last {
+        resources
+            .secrets
+            .extend(last.resources.secrets.iter().cloned());
+    }
     let version = worker.versions.push_mut(Version {
         id,
         number,
         tag: spec.tag,
         message: spec.message,
         created_us: at_us,
+        triggered_by: origin.triggered_by,
+        resources,
         behavior: spec.behavior,
+        serving_since_us: None,
         requests: 0,
         errors: 0,
     });

@@ -18,6 +18,7 @@ pub(super) fn version(tag: &str, behavior: Behavior) -> VersionSpec {
         tag: tag.to_owned(),
         message: None,
         behavior,
+        ..VersionSpec::default()
     }
 }
 

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::traffic::Behavior;
+use super::behavior::Behavior;
+use super::resources::Resources;
+use super::settings::LogsPatch;
 use super::worker::{Deployment, VersionShare};
 
 /// More than this a Worker cannot be given.
@@ -17,9 +19,26 @@ pub enum SimError {
     /// The Worker has no version with this id.
     #[error("no such version: {0}")]
     UnknownVersion(String),
+    /// The Worker has no deployment with this id.
+    #[error("no such deployment: {0}")]
+    UnknownDeployment(String),
     /// The version is not among the most recent hundred.
     #[error("only the 100 most recently uploaded versions can be deployed, not {0}")]
     VersionTooOld(String),
+    /// Secrets were changed after the version was uploaded, and the caller did not insist.
+    #[error(
+        "Cannot deploy this version. The following secrets have changed: {}",
+        .0.join(", ")
+    )]
+    SecretsChanged(Vec<String>),
+    /// The Durable Objects of two versions do not go together.
+    #[error("{message}")]
+    DurableObjects {
+        /// The API's code.
+        code: u32,
+        /// What is wrong.
+        message: String,
+    },
     /// The request contradicts the rules; the text says how.
     #[error("{0}")]
     Invalid(String),
@@ -30,8 +49,11 @@ impl SimError {
     #[must_use]
     pub fn status(&self) -> u16 {
         match self {
-            Self::UnknownWorker | Self::UnknownVersion(_) => 404,
-            Self::VersionTooOld(_) | Self::Invalid(_) => 400,
+            Self::UnknownWorker | Self::UnknownVersion(_) | Self::UnknownDeployment(_) => 404,
+            Self::VersionTooOld(_)
+            | Self::SecretsChanged(_)
+            | Self::DurableObjects { .. }
+            | Self::Invalid(_) => 400,
         }
     }
 }
@@ -47,7 +69,7 @@ pub struct WorkerSpec {
 }
 
 /// A version to be uploaded.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VersionSpec {
     /// The annotation `workers/tag`.
@@ -58,6 +80,9 @@ pub struct VersionSpec {
     /// How it answers requests.
     #[serde(default)]
     pub behavior: Behavior,
+    /// Its secrets and Durable Objects.
+    #[serde(default)]
+    pub resources: Resources,
 }
 
 /// An uploaded version.
@@ -79,6 +104,17 @@ pub struct WorkerPatch {
     pub requests_per_second: Option<f64>,
     /// Whether requests leave events; they are counted either way.
     pub observability: Option<bool>,
+    /// The share of invocations that leave events, from 0 to 1.
+    pub head_sampling_rate: Option<f64>,
+    /// The settings of logs, which count before the two above.
+    pub logs: Option<LogsPatch>,
+    /// Queries read only one event in so many, which stands for the others; 1 for all.
+    pub abr_level: Option<u32>,
+    /// Requests carry one of so many version keys, and those with the same key reach the same
+    /// version of a deployment; 0: each request is drawn alone.
+    pub affinity_keys: Option<u32>,
+    /// Clients repeat a failed request up to so many times.
+    pub retries: Option<u32>,
 }
 
 /// A deployment that a person makes.
@@ -100,6 +136,20 @@ pub struct WorkerStatus {
     pub deployment: Deployment,
     /// All versions, oldest first.
     pub versions: Vec<VersionStatus>,
+}
+
+/// A Worker among all that there are.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WorkerSummary {
+    /// The account's id.
+    pub account: String,
+    /// The Worker's name.
+    pub script: String,
+    /// Mean rate of requests.
+    pub requests_per_second: f64,
+    /// What it does.
+    #[serde(flatten)]
+    pub status: WorkerStatus,
 }
 
 /// What became of the requests that one version served since its Worker was created.

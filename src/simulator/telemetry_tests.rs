@@ -13,13 +13,13 @@ pub(super) const OUTCOME: &str = "$workers.outcome";
 const VERSION: &str = "$workers.scriptVersion.id";
 pub(super) const WALL: &str = "$workers.wallTimeMs";
 
-fn query_at(cloudflare: &mut Cloudflare, now_ms: i64, body: &Value) -> (u16, Value) {
+pub(super) fn query_at(cloudflare: &mut Cloudflare, now_ms: i64, body: &Value) -> (u16, Value) {
     let path = format!("/client/v4/accounts/{ACCOUNT}/workers/observability/telemetry/query");
     let answer = cloudflare.handle(now_ms, "POST", &path, body.to_string().as_bytes());
     (answer.status, answer.body)
 }
 
-fn body(from: i64, to: i64, parameters: &Value) -> Value {
+pub(super) fn body(from: i64, to: i64, parameters: &Value) -> Value {
     json!({
         "queryId": "q", "view": "calculations", "dry": true, "ignoreSeries": true,
         "timeframe": {"from": from, "to": to}, "limit": 2000, "parameters": parameters,
@@ -244,12 +244,12 @@ fn queries_that_cannot_be_answered_are_refused() {
         json!({}),
         counting(json!({"filters": [nested]})),
         counting(json!({"filters": [leaf(OUTCOME, "like", "string", "ok")]})),
-        counting(json!({"filters": [leaf(OUTCOME, "regex", "string", "o.")]})),
+        counting(json!({"filters": [leaf(OUTCOME, "regex", "string", "(?=ok)")]})),
         counting(json!({"filters": [leaf(OUTCOME, "eq", "string", 5)]})),
         counting(json!({"filters": [leaf(OUTCOME, "in", "string", json!(["ok"]))]})),
         counting(json!({"filterCombination": "xor"})),
         counting(json!({"orderBy": {"value": "other"}})),
-        counting(json!({"havings": [{"key": "count", "operation": "gt", "value": 1}]})),
+        counting(json!({"havings": [{"key": "other", "operation": "gt", "value": 1}]})),
     ] {
         let (status, answer) = query_at(&mut cloudflare, NOW, &body(START, NOW, &parameters));
         assert_eq!(status, 400, "{parameters}");
@@ -260,9 +260,16 @@ fn queries_that_cannot_be_answered_are_refused() {
     let good = counting(json!({}));
     let (status, _) = query_at(&mut cloudflare, NOW, &body(NOW, NOW, &good));
     assert_eq!(status, 400);
-    let mut events = body(START, NOW, &good);
-    events["view"] = "events".into();
-    assert_eq!(query_at(&mut cloudflare, NOW, &events).0, 400);
+    for (name, value) in [
+        ("view", json!("traces")),
+        ("compare", json!(true)),
+        ("offset", json!("01JB7")),
+        ("chartType", json!("distribution")),
+    ] {
+        let mut refused = body(START, NOW, &good);
+        refused[name] = value;
+        assert_eq!(query_at(&mut cloudflare, NOW, &refused).0, 400, "{name}");
+    }
 }
 
 #[test]
@@ -301,11 +308,17 @@ fn windows_are_half_open() {
 fn a_timeframe_is_clamped_to_seven_days() {
     let (mut cloudflare, _) = busy();
     let week = 7 * 24 * 3_600_000;
+    cloudflare.set_retention_ms(NOW, 2 * week);
     let parameters = json!({"calculations": [{"operator": "count"}]});
     let (status, answer) = query_at(&mut cloudflare, NOW, &body(0, NOW, &parameters));
     assert_eq!(status, 200);
     let timeframe = &answer["result"]["run"]["timeframe"];
     assert_eq!(*timeframe, json!({"from": NOW - week, "to": NOW}));
+    // What is kept for a shorter time can be asked for no longer.
+    cloudflare.set_retention_ms(NOW, 60_000);
+    let (_, answer) = query_at(&mut cloudflare, NOW, &body(0, NOW, &parameters));
+    let timeframe = &answer["result"]["run"]["timeframe"];
+    assert_eq!(*timeframe, json!({"from": NOW - 60_000, "to": NOW}));
 }
 
 #[test]

@@ -1,141 +1,15 @@
-//! How requests arrive at a Worker, and how a version answers them.
+//! How requests arrive at a Worker, and what becomes of them.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
+
+use super::behavior::Behavior;
 
 /// The share of invocations that also write a line to the console.
 const LOG_LINE_SHARE: f64 = 0.2;
-
-/// The 99th percentile of the standard normal distribution.
-const NORMAL_P99: f64 = 2.326_347_874_040_841;
-
-/// A log-normal distribution of times, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Latency {
-    /// Half of the requests take at most this long; above 0.
-    pub median: f64,
-    /// 99 of 100 requests take at most this long; at least the median.
-    pub p99: f64,
-}
-
-impl Latency {
-    /// The time at `z` standard deviations from the median: whole milliseconds, at least 1.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "the value is at least 1, and a cast from a float stops at u32::MAX"
-    )]
-    fn at(self, z: f64) -> u32 {
-        let sigma = (self.p99 / self.median).ln() / NORMAL_P99;
-        (self.median * (sigma * z).exp()).round().max(1.0) as u32
-    }
-
-    fn is_valid(self) -> bool {
-        self.median > 0.0 && self.p99 >= self.median && self.p99.is_finite()
-    }
-}
-
-/// How a version answers requests. What its JSON leaves out is healthy.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(from = "BehaviorPatch")]
-pub struct Behavior {
-    /// The share of requests answered with status 500 by the Worker itself (outcome `ok`).
-    pub error_rate: f64,
-    /// The share of requests that end in an exception, without a response.
-    pub exception_rate: f64,
-    /// Wall time of an invocation.
-    pub wall_ms: Latency,
-    /// CPU time of an invocation, drawn apart from its wall time.
-    pub cpu_ms: Latency,
-}
-
-impl Default for Behavior {
-    /// A healthy version: one request in 1,000 fails, half answer within 40 ms.
-    fn default() -> Self {
-        Self {
-            error_rate: 0.001,
-            exception_rate: 0.0,
-            wall_ms: Latency {
-                median: 40.0,
-                p99: 180.0,
-            },
-            cpu_ms: Latency {
-                median: 3.0,
-                p99: 12.0,
-            },
-        }
-    }
-}
-
-impl From<BehaviorPatch> for Behavior {
-    fn from(patch: BehaviorPatch) -> Self {
-        Self::default().patched(patch)
-    }
-}
-
-impl Behavior {
-    /// This behaviour with the given parts replaced.
-    #[must_use]
-    pub fn patched(mut self, patch: BehaviorPatch) -> Self {
-        let latency = |old: Latency, new: Option<LatencyPatch>| Latency {
-            median: new.and_then(|new| new.median).unwrap_or(old.median),
-            p99: new.and_then(|new| new.p99).unwrap_or(old.p99),
-        };
-        self.error_rate = patch.error_rate.unwrap_or(self.error_rate);
-        self.exception_rate = patch.exception_rate.unwrap_or(self.exception_rate);
-        self.wall_ms = latency(self.wall_ms, patch.wall_ms);
-        self.cpu_ms = latency(self.cpu_ms, patch.cpu_ms);
-        self
-    }
-
-    /// Says what is wrong with it.
-    ///
-    /// # Errors
-    /// A rate outside 0..=1, rates that add to more than 1, a median that is not positive, or a
-    /// 99th percentile below its median.
-    pub(super) fn check(&self) -> Result<(), String> {
-        let rate = 0.0..=1.0;
-        if !rate.contains(&self.error_rate)
-            || !rate.contains(&self.exception_rate)
-            || self.error_rate + self.exception_rate > 1.0
-        {
-            return Err(
-                "error_rate and exception_rate lie between 0 and 1 and add to at most 1".into(),
-            );
-        }
-        if !self.wall_ms.is_valid() || !self.cpu_ms.is_valid() {
-            return Err("a latency has a median above 0 and a p99 no less than it".into());
-        }
-        Ok(())
-    }
-}
-
-/// A change to a [`Behavior`]; what is `None` stays.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct BehaviorPatch {
-    /// See [`Behavior::error_rate`].
-    pub error_rate: Option<f64>,
-    /// See [`Behavior::exception_rate`].
-    pub exception_rate: Option<f64>,
-    /// See [`Behavior::wall_ms`].
-    pub wall_ms: Option<LatencyPatch>,
-    /// See [`Behavior::cpu_ms`].
-    pub cpu_ms: Option<LatencyPatch>,
-}
-
-/// A change to a [`Latency`]; what is `None` stays.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LatencyPatch {
-    /// See [`Latency::median`].
-    pub median: Option<f64>,
-    /// See [`Latency::p99`].
-    pub p99: Option<f64>,
-}
 
 /// What an event records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,9 +30,16 @@ pub(super) struct Event {
     pub cpu_ms: u32,
     /// The place of the version in the Worker's list.
     pub version: u32,
+    /// The number of the request, counted from 1 by Worker.
+    pub request: u32,
+    /// In hundredths: the event stands for so many, because the others of its kind were not kept.
+    pub interval: u32,
     pub status: Option<NonZeroU16>,
     pub kind: Kind,
 }
+
+/// The interval of an event that stands for itself alone.
+pub(super) const WHOLE: u32 = 100;
 
 impl Event {
     /// Whether the caller got no good answer.
@@ -178,23 +59,70 @@ impl Event {
     }
 }
 
-/// The requests of one Worker: a Poisson process, a pure function of seed and rate.
+/// A request that arrives: for the first time, or because it failed before.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival {
+    pub at_us: i64,
+    /// How often the client has tried before.
+    attempt: u32,
+    /// The number of the client's first try.
+    first: u32,
+}
+
+/// What the clients of a Worker do.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Clients {
+    /// Requests carry one of so many version keys; 0: they carry none, and each is drawn alone.
+    pub affinity_keys: u32,
+    /// A failed request is repeated up to so many times.
+    pub retries: u32,
+}
+
+/// The requests of one Worker: a Poisson process, a pure function of seed and rate, and the
+/// repetitions of those that fail.
 ///
 /// The generator moves only when a request is drawn or the rate changes, so asking for the same
-/// stretch of time in many pieces gives the same requests.
+/// stretch of time in many pieces gives the same requests. What was added later draws from the
+/// numbers of the requests instead, so that it leaves the process as it is.
 #[derive(Debug, Clone)]
 pub(super) struct Traffic {
+    seed: u64,
     rng: ChaCha8Rng,
+    retry_rng: ChaCha8Rng,
     requests_per_second: f64,
     next_us: Option<i64>,
+    made: u32,
+    pub clients: Clients,
+    /// By time and number, how often the client has tried and the number of its first try.
+    retries: BTreeMap<(i64, u32), (u32, u32)>,
+}
+
+/// What is drawn from the number of a request; each draws apart from the others.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Draw {
+    Slow = 1,
+    Kept,
+    Read,
+    Path,
+    Key,
+    KeyPlace,
+    Id,
+    Patience,
+    Line,
 }
 
 impl Traffic {
     pub fn new(seed: u64, account: &str, script: &str, requests_per_second: f64) -> Self {
+        let seed = mix(seed, &[account, script]);
         Self {
-            rng: ChaCha8Rng::seed_from_u64(mix(seed, &[account, script])),
+            seed,
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            retry_rng: ChaCha8Rng::seed_from_u64(!seed),
             requests_per_second,
             next_us: None,
+            made: 0,
+            clients: Clients::default(),
+            retries: BTreeMap::new(),
         }
     }
 
@@ -214,41 +142,120 @@ impl Traffic {
         if self.next_us.is_some_and(|next| next < start_us) {
             self.draw_next(start_us);
         }
+        self.retries = self.retries.split_off(&(start_us, 0));
     }
 
-    /// The moment of the next request, if it comes before `until_us`. To be followed by
-    /// [`Traffic::request`], which moves on.
-    pub fn due_before(&self, until_us: i64) -> Option<i64> {
-        self.next_us.filter(|&next| next < until_us)
+    /// The next request, if it comes before `until_us`. To be followed by [`Traffic::request`],
+    /// which moves on.
+    pub fn due_before(&self, until_us: i64) -> Option<Arrival> {
+        let repeated = self.retries.first_key_value();
+        let repeated = repeated.map(|((at_us, _), (attempt, first))| Arrival {
+            at_us: *at_us,
+            attempt: *attempt,
+            first: *first,
+        });
+        let new = self.next_us.map(|at_us| Arrival {
+            at_us,
+            attempt: 0,
+            first: self.made.wrapping_add(1),
+        });
+        let due = [repeated, new].into_iter().flatten();
+        due.min_by_key(|arrival| arrival.at_us)
+            .filter(|arrival| arrival.at_us < until_us)
     }
 
-    /// A number from 0 to 100, to choose a version by percentage.
-    pub fn draw_percentage(&mut self) -> f64 {
-        self.rng.random::<f64>() * 100.0
+    /// A number from 0 to 100, to choose a version by percentage. Requests with the same version
+    /// key have the same one, always.
+    pub fn percentage(&mut self, arrival: &Arrival) -> f64 {
+        let drawn: f64 = self.stream(arrival).random();
+        let place = match self.clients.affinity_keys {
+            0 => drawn,
+            keys => {
+                let key = self.hash(arrival.first, Draw::Key) % u64::from(keys);
+                let key = u32::try_from(key).unwrap_or(u32::MAX);
+                self.unit(key, Draw::KeyPlace)
+            }
+        };
+        place * 100.0
     }
 
-    /// The request at `at_us` as this version answers it, and whether it wrote a console line.
-    pub fn request(&mut self, at_us: i64, version: u32, behavior: &Behavior) -> (Event, bool) {
-        let fate: f64 = self.rng.random();
-        let (kind, status) = if fate < behavior.exception_rate {
+    /// The request as this version answers it, and whether it wrote a console line. If it fails,
+    /// its client may try again. `down`: everything that it depends on fails.
+    pub fn request(
+        &mut self,
+        arrival: &Arrival,
+        version: u32,
+        behavior: &Behavior,
+        down: bool,
+    ) -> (Event, bool) {
+        self.made = self.made.wrapping_add(1);
+        let fate: f64 = self.stream(arrival).random();
+        let (kind, status) = if down {
+            (Kind::Ok, NonZeroU16::new(503))
+        } else if fate < behavior.exception_rate {
             (Kind::Exception, None)
         } else if fate < behavior.exception_rate + behavior.error_rate {
             (Kind::Ok, NonZeroU16::new(500))
         } else {
             (Kind::Ok, NonZeroU16::new(200))
         };
-        let (wall_z, cpu_z) = self.normal_pair();
-        let logs = self.rng.random_bool(LOG_LINE_SHARE);
-        self.draw_next(at_us);
+        let (wall_z, cpu_z) = normal_pair(self.stream(arrival));
+        let logs = self.stream(arrival).random_bool(LOG_LINE_SHARE);
+        if arrival.attempt == 0 {
+            self.draw_next(arrival.at_us);
+        } else {
+            self.retries.pop_first();
+        }
+        let slow = behavior.slow_one_in > 0
+            && self
+                .hash(self.made, Draw::Slow)
+                .is_multiple_of(u64::from(behavior.slow_one_in));
+        let slow_ms = if slow { behavior.slow_by_ms } else { 0 };
+        let more_ms = slow_ms.saturating_add(behavior.cold_start_by_ms);
         let event = Event {
-            at_ms: at_us.div_euclid(1000),
-            wall_ms: behavior.wall_ms.at(wall_z),
+            at_ms: arrival.at_us.div_euclid(1000),
+            wall_ms: behavior.wall_ms.at(wall_z).saturating_add(more_ms),
             cpu_ms: behavior.cpu_ms.at(cpu_z),
             version,
+            request: self.made,
+            interval: WHOLE,
             status,
             kind,
         };
+        if event.is_error() && arrival.attempt < self.clients.retries {
+            // Clients wait longer each time, and not all of them equally long.
+            let patience = 100_000_i64 << arrival.attempt.min(10);
+            #[expect(clippy::cast_possible_truncation, reason = "far below 2^53")]
+            let waited = (self.unit(self.made, Draw::Patience) * 100_000.0) as i64;
+            let at_us = arrival.at_us + i64::from(event.wall_ms) * 1000 + patience + waited;
+            let retry = (arrival.attempt + 1, arrival.first);
+            self.retries.insert((at_us, self.made), retry);
+        }
         (event, logs)
+    }
+
+    /// A number from 0 to 1, always the same for this request.
+    pub fn unit(&self, request: u32, draw: Draw) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
+        let bits = (self.hash(request, draw) >> 11) as f64;
+        bits / 9_007_199_254_740_992.0
+    }
+
+    /// Any number, always the same for this request (the finalizer of `SplitMix64`).
+    pub fn hash(&self, request: u32, draw: Draw) -> u64 {
+        let place = (u64::from(request) << 8) | draw as u64;
+        let mut z = self.seed ^ place.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn stream(&mut self, arrival: &Arrival) -> &mut ChaCha8Rng {
+        if arrival.attempt == 0 {
+            &mut self.rng
+        } else {
+            &mut self.retry_rng
+        }
     }
 
     #[expect(
@@ -261,13 +268,13 @@ impl Traffic {
             after_us.saturating_add((seconds * 1e6).round() as i64)
         });
     }
+}
 
-    /// Two independent standard normal numbers (Box and Muller).
-    fn normal_pair(&mut self) -> (f64, f64) {
-        let radius = (-2.0 * (1.0 - self.rng.random::<f64>()).ln()).sqrt();
-        let angle = std::f64::consts::TAU * self.rng.random::<f64>();
-        (radius * angle.cos(), radius * angle.sin())
-    }
+/// Two independent standard normal numbers (Box and Muller).
+fn normal_pair(rng: &mut ChaCha8Rng) -> (f64, f64) {
+    let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
+    let angle = std::f64::consts::TAU * rng.random::<f64>();
+    (radius * angle.cos(), radius * angle.sin())
 }
 
 /// A seed for a named part of the simulation (FNV-1a: the standard library's hasher may change

@@ -7,14 +7,20 @@ use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::spec::SimError;
-use super::traffic::{Behavior, Event, Traffic};
+use super::behavior::Behavior;
+use super::resources::{Resources, SecretChanges};
+use super::settings::Observability;
+use super::spec::{SimError, VersionSpec, VersionStatus, WorkerStatus};
+use super::traffic::{Draw, Event, Traffic, WHOLE};
 
 /// Only so many of the most recently uploaded versions can be deployed.
 pub(super) const DEPLOYABLE_VERSIONS: usize = 100;
 
 /// A deployment's message is cut to this many bytes.
 const MAX_MESSAGE_BYTES: usize = 1000;
+
+/// A share must be no less than this, unless 0 is allowed.
+pub(super) const MIN_PERCENTAGE: f64 = 0.01;
 
 /// Percentages may miss 100 by this much, so that decimals can be summed as floats.
 const PERCENTAGE_TOLERANCE: f64 = 0.001;
@@ -88,7 +94,11 @@ pub(super) struct Version {
     pub tag: String,
     pub message: Option<String>,
     pub created_us: i64,
+    pub triggered_by: &'static str,
+    pub resources: Resources,
     pub behavior: Behavior,
+    /// Since when it has had a share in every deployment; nothing while it has none.
+    pub serving_since_us: Option<i64>,
     pub requests: u64,
     pub errors: u64,
 }
@@ -97,7 +107,13 @@ pub(super) struct Version {
 #[derive(Debug)]
 pub(super) struct Worker {
     pub script: String,
-    pub observability: bool,
+    pub observability: Observability,
+    pub secrets: SecretChanges,
+    /// Only one event in so many is read, and stands for the others; 1 for all.
+    pub abr_level: u32,
+    pub least_percentage: f64,
+    /// Every request in this time fails, whatever version it reaches. In microseconds.
+    pub outage_us: Range<i64>,
     pub traffic: Traffic,
     pub versions: Vec<Version>,
     pub deployments: Vec<Deployment>,
@@ -110,7 +126,11 @@ impl Worker {
     pub fn new(script: &str, traffic: Traffic) -> Self {
         Self {
             script: script.to_owned(),
-            observability: true,
+            observability: Observability::default(),
+            secrets: SecretChanges::default(),
+            abr_level: 1,
+            least_percentage: MIN_PERCENTAGE,
+            outage_us: 0..0,
             traffic,
             versions: Vec::new(),
             deployments: Vec::new(),
@@ -124,8 +144,8 @@ impl Worker {
     pub fn advance(&mut self, start_ms: i64, now_ms: i64, keep_from_ms: i64) {
         self.traffic.skip_to(start_ms.saturating_mul(1000));
         let until_us = now_ms.saturating_mul(1000);
-        while let Some(at_us) = self.traffic.due_before(until_us) {
-            let drawn = self.traffic.draw_percentage();
+        while let Some(arrival) = self.traffic.due_before(until_us) {
+            let drawn = self.traffic.percentage(&arrival);
             // The last share takes what rounding leaves over.
             let chosen = self.route.iter().find(|(_, upto)| drawn < *upto);
             let Some(&(index, _)) = chosen.or(self.route.last()) else {
@@ -133,14 +153,14 @@ impl Worker {
             };
             let version = &mut self.versions[index];
             let place = u32::try_from(index).unwrap_or(u32::MAX);
-            let (event, logs) = self.traffic.request(at_us, place, &version.behavior);
+            let since_us = version.serving_since_us.unwrap_or(arrival.at_us);
+            let behavior = version.behavior.at(arrival.at_us, since_us);
+            let down = self.outage_us.contains(&arrival.at_us);
+            let (event, logs) = self.traffic.request(&arrival, place, &behavior, down);
             version.requests += 1;
             version.errors += u64::from(event.is_error());
-            if self.observability && event.at_ms >= keep_from_ms {
-                self.events.push_back(event);
-                if logs {
-                    self.events.push_back(event.log_line());
-                }
+            if event.at_ms >= keep_from_ms {
+                self.store(event, logs);
             }
         }
         let outdated = self.position(keep_from_ms);
@@ -148,6 +168,29 @@ impl Worker {
         // A lowered rate or retention gives its memory back.
         if self.events.capacity() > 4 * self.events.len().max(1024) {
             self.events.shrink_to(2 * self.events.len());
+        }
+    }
+
+    /// Keeps an invocation's events as far as the settings say. An invocation is kept whole or
+    /// not at all, and stands for those that are not.
+    fn store(&mut self, mut event: Event, logs: bool) {
+        let rate = self.observability.sampling_rate();
+        let drawn = self.traffic.unit(event.request, Draw::Kept);
+        if !self.observability.stores() || drawn >= rate {
+            return;
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "positive, and a cast from a float stops at u32::MAX"
+        )]
+        let interval = (f64::from(WHOLE) / rate).round() as u32;
+        event.interval = interval;
+        if self.observability.stores_invocations() {
+            self.events.push_back(event);
+        }
+        if logs {
+            self.events.push_back(event.log_line());
         }
     }
 
@@ -162,16 +205,43 @@ impl Worker {
         self.events.partition_point(|event| event.at_ms < at_ms)
     }
 
+    /// What it does; nothing for one that was never deployed.
+    pub fn status(&self) -> Option<WorkerStatus> {
+        let status = |version: &Version| VersionStatus {
+            id: version.id.clone(),
+            tag: version.tag.clone(),
+            requests: version.requests,
+            errors: version.errors,
+        };
+        Some(WorkerStatus {
+            deployment: self.deployments.last()?.clone(),
+            versions: self.versions.iter().map(status).collect(),
+        })
+    }
+
     pub fn version_index(&self, id: &str) -> Result<usize, SimError> {
         let found = self.versions.iter().position(|version| version.id == id);
         found.ok_or_else(|| SimError::UnknownVersion(id.to_owned()))
+    }
+
+    /// What the newest of the serving versions was uploaded as, without its tag.
+    pub fn newest_serving(&self) -> Option<VersionSpec> {
+        let serving = self.route.iter().map(|(index, _)| &self.versions[*index]);
+        let newest = serving.max_by_key(|version| version.number)?;
+        Some(VersionSpec {
+            tag: String::new(),
+            message: None,
+            behavior: newest.behavior,
+            resources: newest.resources.clone(),
+        })
     }
 
     /// Makes a deployment and puts it in force for the requests from now on.
     ///
     /// # Errors
     /// [`SimError::Invalid`] unless there are one or two different versions whose percentages lie
-    /// in 0.01..=100 and total 100; [`SimError::UnknownVersion`]; [`SimError::VersionTooOld`].
+    /// in 0.01..=100 and total 100; [`SimError::UnknownVersion`]; [`SimError::VersionTooOld`];
+    /// [`SimError::DurableObjects`]; [`SimError::SecretsChanged`], unless it is forced.
     pub fn deploy(
         &mut self,
         id: String,
@@ -179,13 +249,20 @@ impl Worker {
         origin: Origin,
         shares: Vec<VersionShare>,
         message: Option<&str>,
+        force: bool,
     ) -> Result<&Deployment, SimError> {
         let route = self.route_for(&shares)?;
+        self.check_resources(&route, force)?;
         let newest = self.deployments.last().map(|last| last.created_us + 1);
         let created_us = now_us.max(newest.unwrap_or(now_us));
         let message =
             message.map(|text| text[..text.floor_char_boundary(MAX_MESSAGE_BYTES)].to_owned());
         self.route = route;
+        for (place, version) in self.versions.iter_mut().enumerate() {
+            let serves = self.route.iter().any(|(index, _)| *index == place);
+            let since_us = version.serving_since_us.unwrap_or(created_us);
+            version.serving_since_us = serves.then_some(since_us);
+        }
         Ok(self.deployments.push_mut(Deployment {
             id,
             source: origin.source,
@@ -195,6 +272,38 @@ impl Worker {
             triggered_by: origin.triggered_by,
             versions: shares,
         }))
+    }
+
+    /// Whether these versions go together, and with what has happened since they were uploaded.
+    fn check_resources(&self, route: &[(usize, f64)], force: bool) -> Result<(), SimError> {
+        let versions = || route.iter().map(|(index, _)| &self.versions[*index]);
+        if let [(first, _), (second, _)] = route {
+            let other = &self.versions[*second].resources;
+            self.versions[*first].resources.check_split_with(other)?;
+        }
+        // A migration can't be undone: what served after it bars the way to what was before it.
+        let serving = self.route.iter().map(|(index, _)| &self.versions[*index]);
+        if let Some(newest) = serving.max_by_key(|version| version.number) {
+            let behind = versions().find(|version| {
+                version.number < newest.number
+                    && version.resources.migration_tag != newest.resources.migration_tag
+            });
+            if let Some(version) = behind {
+                return Err(SimError::DurableObjects {
+                    code: 100_402,
+                    message: format!(
+                        "Version {} is from before a Durable Object migration that has been applied.",
+                        version.id
+                    ),
+                });
+            }
+        }
+        let oldest = versions().map(|version| version.number).min();
+        let changed = oldest.map_or_else(Vec::new, |number| self.secrets.since(number));
+        if force || changed.is_empty() {
+            return Ok(());
+        }
+        Err(SimError::SecretsChanged(changed))
     }
 
     fn route_for(&self, shares: &[VersionShare]) -> Result<Vec<(usize, f64)>, SimError> {
@@ -209,8 +318,10 @@ impl Worker {
         let mut route = Vec::with_capacity(shares.len());
         let mut total = 0.0;
         for share in shares {
-            if !(0.01..=100.0).contains(&share.percentage) {
-                return invalid("a percentage must be at least 0.01 and at most 100");
+            if !(self.least_percentage..=100.0).contains(&share.percentage) {
+                let least = self.least_percentage;
+                let text = format!("a percentage must be at least {least} and at most 100");
+                return Err(SimError::Invalid(text));
             }
             total += share.percentage;
             let index = self.version_index(&share.version_id)?;

@@ -3,6 +3,7 @@
 //! that counts of many windows can be added up (percentiles can't be).
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -47,11 +48,15 @@ pub struct SloCounts {
     pub shown: Option<f64>,
 }
 
-/// One settled window, `[index * check_interval, (index + 1) * check_interval)` from the Unix epoch.
+/// One settled window, `[index * check_interval, (index + 1) * check_interval)` from the Unix epoch; of a backlog several
+/// that follow one another, asked for as one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Window {
     /// Number of the window since the epoch.
     pub index: i64,
+    /// How many windows after it are asked for and counted together with it.
+    #[serde(default)]
+    pub merged: i64,
     /// The version that served before the release.
     pub old: VersionCounts,
     /// The version being released.
@@ -62,6 +67,14 @@ pub struct Window {
     pub other_version: Option<String>,
     /// The platform answered from sampled data; the counts are of stored events all the same.
     pub sampled: bool,
+}
+
+impl Window {
+    /// The numbers of the windows that it holds.
+    #[must_use]
+    pub fn run(&self) -> Range<i64> {
+        self.index..self.index + 1 + self.merged
+    }
 }
 
 /// Counts of one version over a run of windows.

@@ -15,6 +15,9 @@ const PUT: &str = "INSERT INTO plans (name, body, revision, created_at, updated_
     RETURNING name, body, revision, created_at, updated_at";
 const DELETE: &str =
     "DELETE FROM plans WHERE name = ?1 AND (?2 < 0 OR revision = ?2) RETURNING name";
+// The hook of a plan goes with it: who makes the plan anew did not give out its secrets.
+const DELETE_SECRETS: &str =
+    "DELETE FROM hook_secrets WHERE plan = ?1 AND NOT EXISTS (SELECT 1 FROM plans WHERE name = ?1)";
 const GET: &str = "SELECT name, body, revision, created_at, updated_at FROM plans WHERE name = ?1";
 const LIST: &str = "SELECT name, body, revision, created_at, updated_at FROM plans ORDER BY name";
 
@@ -86,7 +89,7 @@ pub async fn put_plan(
     rows.iter().flatten().next().map(stored).transpose()
 }
 
-/// Deletes a plan; false if there is none, or the precondition does not hold. Releases keep their snapshots.
+/// Deletes a plan with the secrets of its hook; false if there is none, or the precondition does not hold. Releases keep their snapshots.
 ///
 /// # Errors
 /// [`StoreError`]
@@ -96,8 +99,12 @@ pub async fn delete_plan(
     precondition: Precondition,
 ) -> Result<bool, StoreError> {
     let params = vec![name.into(), precondition.into()];
-    let rows = sql.batch(vec![Statement::new(DELETE, params)]).await?;
-    Ok(rows.iter().flatten().next().is_some())
+    let statements = vec![
+        Statement::new(DELETE, params),
+        Statement::new(DELETE_SECRETS, vec![name.into()]),
+    ];
+    let rows = sql.batch(statements).await?;
+    Ok(rows.first().is_some_and(|rows| !rows.is_empty()))
 }
 
 /// The plan of a name.

@@ -5,11 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::budget::accounts;
+use super::deliveries::{OWE, OWED, Owed, TELL, owed};
 use super::row::{StoreError, json, number, text};
+use crate::cloudflare::Accounts;
 use crate::pipeline::message::MessageKind;
 use crate::pipeline::ports::{Param, Row, Sql, SqlError, Statement};
-use crate::release::{Decision, Judged, NewEvent, Release, SCHEMA, Seen, WorkerRef};
+use crate::release::{Decision, Judged, NewEvent, Release, ReleaseView, SCHEMA, Seen, WorkerRef};
 use crate::time::UnixMs;
+use crate::webhook::Asked;
 
 // Each statement takes the whole batch of decisions as one JSON parameter, so their number does not grow with it.
 // The first one is the guard: it inserts a decision row only for a release that is still at the sequence that was loaded,
@@ -60,10 +64,13 @@ const REMEMBER: &str = "INSERT INTO idempotency_keys (key, body, answer, release
     SELECT j.value->>'key', j.value->>'body', j.value->>'answer', r.id, r.created_at
     FROM json_each(?1) j JOIN releases r ON r.id = j.value->>'id' WHERE j.value->>'key' IS NOT NULL
     ON CONFLICT (key) DO NOTHING";
-const REMEMBERED: &str = "SELECT body, answer FROM idempotency_keys WHERE key = ?1";
+const REMEMBERED: &str = "SELECT body, answer, status FROM idempotency_keys WHERE key = ?1";
 const FORGET: &str = "DELETE FROM idempotency_keys WHERE at < ?1";
+const FORGET_SECRETS: &str = "DELETE FROM hook_secrets WHERE expires_at <= ?1";
 const EXISTS: &str =
     "SELECT r.id AS release FROM json_each(?1) j JOIN releases r ON r.id = j.value->>'id'";
+// In the place of who is to be told, where nothing happens that anybody is told of.
+const NOBODY: &str = "SELECT NULL AS message FROM json_each(?1) WHERE 0";
 const DELETE: &str = "DELETE FROM releases WHERE id = ?1 AND seq = ?2 AND state = 'staged'";
 const CONTENDERS: &str = "SELECT id, origin, progress FROM releases WHERE account_id = ?1 AND script_name = ?2 AND id <> ?3
     AND state IN ('queued', 'rolling_out', 'paused', 'awaiting_approval', 'reverting')";
@@ -116,42 +123,62 @@ impl Write<'_> {
             .iter()
             .map(|judged| json!({"index": judged.window.index, "stage": judged.stage, "body": judged}))
             .collect();
+        // The release as subscribers are told of it; only if there is something to tell.
+        let tells = !self.decision.events.is_empty();
+        let view = tells.then(|| ReleaseView::from(release));
+        let asked = Asked::by(release, self.at).filter(|_| tells);
         json!({
             "id": release.id(), "seq": progress.seq, "decision_id": self.decision_id, "version": progress.version,
             "at": self.at, "starts": self.decision.starts, "progress": progress, "state": progress.status.name(),
             "act_due_at": progress.act_due_at, "check_due_at": progress.check_due_at, "ended_at": progress.ended_at,
-            "windows": windows, "events": self.decision.events,
+            "windows": windows, "events": self.decision.events, "view": view, "asked": asked,
         })
     }
 }
 
-/// The statements of a commit: a constant number, whatever the number of decisions. The last one says who won.
+/// The statements of a commit: a constant number, whatever the number of decisions. The last one says who won, the one
+/// before it who is to be told.
 #[must_use]
-pub fn commit_statements() -> [&'static str; 5] {
-    [GUARD, RELEASE, WINDOWS, EVENTS, WON]
+pub fn commit_statements() -> [&'static str; 8] {
+    [GUARD, RELEASE, WINDOWS, EVENTS, OWE, TELL, OWED, WON]
 }
 
-/// Commits decisions, each by itself: answers the ids of the releases whose decision won, and an error if the database
-/// failed and nobody can say what became of the others. A loser finds a release that has changed since it was loaded, or a
-/// Worker that another release holds.
+/// What a commit brought about.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// The releases whose decision won.
+    pub won: BTreeSet<String>,
+    /// The subscribers that are to be told.
+    pub owed: Vec<Owed>,
+}
+
+/// Commits decisions, each by itself, with `first` before them in the same transaction: answers the ids of the releases whose decision won with whom to tell, and an error if
+/// the database failed and nobody can say what became of the others. A loser finds a release that has changed since it was
+/// loaded, or a Worker that another release holds.
 pub async fn commit(
     sql: &impl Sql,
     writes: &[Write<'_>],
-) -> (BTreeSet<String>, Option<StoreError>) {
-    let mut won = BTreeSet::new();
+    first: Option<Statement>,
+) -> (Committed, Option<StoreError>) {
+    let mut committed = Committed::default();
+    let mut first = first;
     for chunk in chunks(writes.iter().map(Write::param)) {
+        let first = first.take();
         let statements = || {
-            commit_statements()
-                .map(|text| Statement::new(text, vec![Param::Text(chunk.clone())]))
-                .to_vec()
+            let ours = commit_statements()
+                .map(|text| Statement::new(text, vec![Param::Text(chunk.clone())]));
+            first.clone().into_iter().chain(ours).collect()
         };
-        let look = Statement::new(WON, vec![Param::Text(chunk.clone())]);
+        let look = [OWED, WON].map(|text| Statement::new(text, vec![Param::Text(chunk.clone())]));
         match write_and_look(sql, statements, &look).await {
-            Ok(winners) => won.extend(winners),
-            Err(error) => return (won, Some(error)),
+            Ok(more) => {
+                committed.won.extend(more.won);
+                committed.owed.extend(more.owed);
+            }
+            Err(error) => return (committed, Some(error)),
         }
     }
-    (won, None)
+    (committed, None)
 }
 
 /// An `Idempotency-Key` with what it stands for.
@@ -166,7 +193,8 @@ pub struct Idempotency {
 }
 
 /// Creates a release, together with its start if there is a decision to start it, and remembers its idempotency key.
-/// False if nothing was created: another release holds the Worker, or the key has been used.
+/// `None` if nothing was created: another release holds the Worker, or the key has been used; else the subscribers that are
+/// to be told.
 ///
 /// # Errors
 /// [`StoreError`]
@@ -175,7 +203,7 @@ pub async fn create(
     release: &Release,
     start: Option<&Write<'_>>,
     idempotency: Option<&Idempotency>,
-) -> Result<bool, StoreError> {
+) -> Result<Option<Vec<Owed>>, StoreError> {
     let (origin, progress) = (&release.origin, &release.progress);
     let row = json!([{
         "id": origin.id, "account_id": origin.plan.worker.account_id, "script_name": origin.plan.worker.script_name,
@@ -186,37 +214,53 @@ pub async fn create(
     }])
     .to_string();
     let start = start.map(|start| Value::Array(vec![start.param()]).to_string());
-    let (last, param) = match &start {
-        Some(start) => (WON, start.clone()),
-        None => (EXISTS, row.clone()),
+    let look = match &start {
+        Some(start) => [(OWED, start), (WON, start)],
+        None => [(NOBODY, &row), (EXISTS, &row)],
     };
+    let look = look.map(|(text, param)| Statement::new(text, vec![Param::Text(param.clone())]));
     let statements = || {
         let with = |text, param: &String| Statement::new(text, vec![Param::Text(param.clone())]);
         let mut statements = vec![with(CREATE, &row)];
         if let Some(start) = &start {
-            statements.extend([GUARD, RELEASE, WINDOWS, EVENTS].map(|text| with(text, start)));
+            let parts = [GUARD, RELEASE, WINDOWS, EVENTS, OWE, TELL];
+            statements.extend(parts.map(|text| with(text, start)));
         }
-        statements.extend([with(REMEMBER, &row), with(last, &param)]);
+        statements.push(with(REMEMBER, &row));
+        statements.extend(look.clone());
         statements
     };
-    let look = Statement::new(last, vec![Param::Text(param.clone())]);
-    Ok(!write_and_look(sql, statements, &look).await?.is_empty())
+    let committed = write_and_look(sql, statements, &look).await?;
+    Ok((!committed.won.is_empty()).then_some(committed.owed))
 }
 
-/// The body and the answer that an idempotency key stands for.
+/// What an idempotency key stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// The request's body.
+    pub body: String,
+    /// The answer's body.
+    pub answer: String,
+    /// The answer's status.
+    pub status: u16,
+}
+
+/// What an idempotency key stands for, if it has been used.
 ///
 /// # Errors
 /// [`StoreError`]
-pub async fn remembered(sql: &impl Sql, key: &str) -> Result<Option<(String, String)>, StoreError> {
+pub async fn remembered(sql: &impl Sql, key: &str) -> Result<Option<Remembered>, StoreError> {
     let rows = sql
         .batch(vec![Statement::new(REMEMBERED, vec![key.into()])])
         .await?;
     let row = rows.iter().flatten().next();
     row.map(|row| {
-        Ok((
-            text(row, "body")?.to_owned(),
-            text(row, "answer")?.to_owned(),
-        ))
+        let status = number(row, "status").and_then(|status| u16::try_from(status).ok());
+        Ok(Remembered {
+            body: text(row, "body")?.to_owned(),
+            answer: text(row, "answer")?.to_owned(),
+            status: status.unwrap_or(201),
+        })
     })
     .transpose()
 }
@@ -232,29 +276,35 @@ pub async fn delete_staged(sql: &impl Sql, release: &Release) -> Result<(), Stor
     Ok(())
 }
 
-/// Sends a batch whose last statement says who won. After an unknown commit it looks for the decision ids; if they are
+/// Sends a batch whose last two statements say who is to be told and who won. After an unknown commit it looks for the decision ids; if they are
 /// absent it sends the same batch again, which is safe since the ids are the same.
 async fn write_and_look(
     sql: &impl Sql,
     statements: impl Fn() -> Vec<Statement>,
-    look: &Statement,
-) -> Result<BTreeSet<String>, StoreError> {
-    let ids = |rows: Option<&Vec<Row>>| {
-        rows.into_iter()
-            .flatten()
-            .map(|row| text(row, "release").map(str::to_owned))
-            .collect::<Result<BTreeSet<_>, _>>()
+    look: &[Statement; 2],
+) -> Result<Committed, StoreError> {
+    let read = |rows: &[Vec<Row>]| {
+        let [.., told, won] = rows else {
+            return Ok(Committed::default());
+        };
+        let won = won
+            .iter()
+            .map(|row| text(row, "release").map(str::to_owned));
+        Ok::<_, StoreError>(Committed {
+            won: won.collect::<Result<_, _>>()?,
+            owed: told.iter().map(owed).collect::<Result<_, _>>()?,
+        })
     };
     let mut error = SqlError("it was not tried".to_owned());
     for _ in 0..COMMIT_TRIES {
         match sql.batch(statements()).await {
-            Ok(rows) => return ids(rows.last()),
+            Ok(rows) => return read(&rows),
             Err(failed) => error = failed,
         }
-        if let Ok(rows) = sql.batch(vec![look.clone()]).await {
-            let won = ids(rows.last())?;
-            if !won.is_empty() {
-                return Ok(won);
+        if let Ok(rows) = sql.batch(look.to_vec()).await {
+            let committed = read(&rows)?;
+            if !committed.won.is_empty() {
+                return Ok(committed);
             }
         }
     }
@@ -262,7 +312,7 @@ async fn write_and_look(
 }
 
 /// JSON arrays of the items, none beyond what one parameter may hold.
-fn chunks(items: impl Iterator<Item = Value>) -> Vec<String> {
+pub(super) fn chunks(items: impl Iterator<Item = Value>) -> Vec<String> {
     let mut chunks: Vec<String> = Vec::new();
     for item in items {
         let item = item.to_string();
@@ -287,6 +337,8 @@ pub struct Loaded {
     pub releases: BTreeMap<String, Release>,
     /// A sentence for each row that could not be read.
     pub unreadable: Vec<String>,
+    /// How the call budget stands, if some of it was claimed with the load.
+    pub accounts: Option<Accounts>,
 }
 
 fn release(row: &Row) -> Result<Release, StoreError> {
@@ -321,19 +373,30 @@ fn loaded<'a>(rows: impl Iterator<Item = &'a Row>) -> Loaded {
     loaded
 }
 
-/// Loads releases by id; unknown ones are left out.
+/// Loads releases by id; unknown ones are left out. A claim on the call budget (its statement) goes with it in the same
+/// round trip; what it answers is in [`Loaded::accounts`].
 ///
 /// # Errors
 /// [`StoreError`]
-pub async fn load(sql: &impl Sql, ids: &BTreeSet<String>) -> Result<Loaded, StoreError> {
+pub async fn load(
+    sql: &impl Sql,
+    ids: &BTreeSet<String>,
+    claim: Option<Statement>,
+) -> Result<Loaded, StoreError> {
     if ids.is_empty() {
         return Ok(Loaded::default());
     }
     let ids = json!(ids).to_string();
-    let rows = sql
-        .batch(vec![Statement::new(LOAD, vec![ids.into()])])
-        .await?;
-    Ok(loaded(rows.iter().flatten()))
+    let mut statements = vec![Statement::new(LOAD, vec![ids.into()])];
+    let claims = claim.is_some();
+    statements.extend(claim);
+    let rows = sql.batch(statements).await?;
+    let mut loaded = loaded(rows.iter().take(1).flatten());
+    if claims {
+        let answer = rows.get(1).and_then(|rows| rows.first());
+        loaded.accounts = Some(accounts(answer)?);
+    }
+    Ok(loaded)
 }
 
 /// The release that holds a Worker, if one does.
@@ -507,13 +570,16 @@ fn alarm(kind: MessageKind, row: &Row) -> Result<Alarm, StoreError> {
     })
 }
 
-/// Forgets idempotency keys from before a moment.
+/// Forgets idempotency keys from before a moment, and hook secrets that have expired by now.
 ///
 /// # Errors
 /// [`StoreError`]
-pub async fn forget_keys(sql: &impl Sql, before: UnixMs) -> Result<(), StoreError> {
-    sql.batch(vec![Statement::new(FORGET, vec![before.into()])])
-        .await?;
+pub async fn forget_keys(sql: &impl Sql, before: UnixMs, now: UnixMs) -> Result<(), StoreError> {
+    sql.batch(vec![
+        Statement::new(FORGET, vec![before.into()]),
+        Statement::new(FORGET_SECRETS, vec![now.into()]),
+    ])
+    .await?;
     Ok(())
 }
 

@@ -15,7 +15,7 @@ const HALF_AND_BACK: [&str; 3] = ["v1 100", "v1 50, v2 50", "v1 100"];
 const APPROVAL_TIMEOUT_MS: i64 = 3_000;
 
 /// A plan whose first stage wants a person.
-fn manual(scene: &Scene) -> Value {
+pub fn manual(scene: &Scene) -> Value {
     let mut plan = scene.quick_plan(&[(50, 3), (100, 3)]);
     plan["stages"][0]["advance"] = json!("manual");
     plan

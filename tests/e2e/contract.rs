@@ -26,7 +26,8 @@ async fn stop(release: &Release<'_>) {
 pub async fn a_promoted_stage_ends_early_but_not_without_data(scene: Scene) {
     scene.cloud.observe(&scene.script, false);
     let plan = scene.quick_plan(&[(50, 600), (100, 600)]);
-    let release = scene.release(&plan).await;
+    let unobserved = json!({"accept": ["observability"]});
+    let release = scene.release_with(&plan, &unobserved).await;
     release.until_soaking(1).await;
     let refused = release.command_with("promote", &Value::Null).await;
     refused.assert_problem(409, &["without data"]);

@@ -27,13 +27,14 @@ pub const SECRETS: [(&str, &str); 3] = [
     ),
 ];
 /// What a developer's environment may hold, and these tests must not depend on.
-const NOT_INHERITED: [&str; 6] = [
+const NOT_INHERITED: [&str; 7] = [
     "HMD_SIGNING_KEY_PREVIOUS",
     "TELEMETRY_LAG",
     "PROPAGATION_DELAY",
     "MIN_CHECK_INTERVAL",
     "CLOUDFLARE_CALLS_PER_5MIN",
     "PUBLIC_URL",
+    "WEBHOOKS_TO_LOOPBACK",
 ];
 
 /// `hmd` itself gives up on its runtime after two minutes.

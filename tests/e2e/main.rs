@@ -19,15 +19,18 @@ mod approvals;
 mod cloud;
 mod conflicts;
 mod contract;
+mod hooks;
 mod instance;
 mod log;
 #[path = "../support/openapi.rs"]
 #[allow(dead_code, reason = "shared with the host tests, which use more of it")]
 mod openapi;
+mod receiver;
 mod release;
 mod restart;
 mod scenarios;
 mod scene;
+mod webhooks;
 
 use std::any::Any;
 use std::io::Write;
@@ -153,11 +156,13 @@ async fn releases_on_the_real_runtime() {
         conflicts::a_newer_release_takes_the_place_of_a_running_one,
         conflicts::queued_releases_start_in_turn,
         conflicts::an_idempotency_key_makes_one_release,
+        webhooks::a_signed_link_approves_and_the_subscriber_has_the_whole_story,
         contract::a_promoted_stage_ends_early_but_not_without_data,
         contract::a_first_stage_of_0_percent_leaves_the_old_version_alone,
         contract::conditional_requests_go_by_revision,
         contract::only_a_staged_release_is_deleted,
         contract::a_worker_shows_its_versions_and_deployments,
+        hooks::a_signed_message_starts_a_release_that_the_command_waits_for,
     ] {
         match outcome(task).await {
             Ok(took) => say(&format!("{name} ... ok in {took:.1?}")),
@@ -181,6 +186,12 @@ async fn releases_on_the_real_runtime() {
     );
     say(&format!("releases: {:.1?} in all", begun.elapsed()));
     std::fs::remove_dir_all(&state_dir).unwrap();
+}
+
+#[test]
+fn signatures_agree_with_the_reference_implementation() {
+    set_up();
+    webhooks::the_reference_implementation_agrees();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

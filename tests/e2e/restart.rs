@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::{Connection, OpenFlags};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sysinfo::Signal;
 
 use crate::api::Hmd;
 use crate::cloud::Cloud;
 use crate::instance::{Instance, processes_of};
 use crate::log;
+use crate::receiver::{Got, Reaction, Receiver};
 use crate::release::{Release, Story, unix_ms};
 use crate::scenarios::{HEALTHY_EVENTS, HEALTHY_SPLITS};
 use crate::scene::Scene;
+use crate::webhooks;
 
 const PAUSED_SOAK_S: u32 = 8;
 
@@ -25,9 +27,17 @@ pub async fn a_killed_installation_goes_on(cloud: Arc<Cloud>, state_dir: &Path) 
     let paused = Scene::new(Arc::clone(&cloud), Hmd::of(&first), "paused");
     let paused_before = paused_in_mid_soak(&paused).await;
     let scene = Scene::new(Arc::clone(&cloud), Hmd::of(&first), "restarted");
+    // It never answers its first request, so the runtime dies in the middle of that delivery.
+    let receiver = Receiver::start(|nth| match nth {
+        0 => Reaction::Hangs,
+        _ => Reaction::Answers(200),
+    })
+    .await;
+    let (_, secret) = webhooks::subscribe(&scene, &receiver, &json!({})).await;
     let release = scene
         .release(&scene.plan(&[(40, 6), (70, 5), (100, 5)]))
         .await;
+    receiver.until("told", |got| !got.is_empty()).await;
     let before = release
         .until("a window judged in stage 1", |r| {
             r["stages"][0]["state"] == "soaking" && r["slis"][0].is_object()
@@ -58,6 +68,17 @@ pub async fn a_killed_installation_goes_on(cloud: Arc<Cloud>, state_dir: &Path) 
     );
     story.assert("succeeded", None, &HEALTHY_EVENTS);
     release.assert_deployments(&story, &HEALTHY_SPLITS, &[None]);
+    let told = |got: &[Got]| {
+        let sequences: BTreeSet<u64> = got.iter().map(Got::sequence).collect();
+        sequences.len() >= story.events.len()
+    };
+    let got = receiver.until("told everything", told).await;
+    webhooks::assert_told(&got, &secret, &story);
+    assert_eq!(
+        got.iter().filter(|got| got.sequence() == 1).count(),
+        2,
+        "again after the crash"
+    );
     second.end(Signal::Term).await;
 
     let rows = the_database_counts_each_window_once(state_dir, &story.release);
@@ -180,21 +201,24 @@ fn the_database_counts_each_window_once(state_dir: &Path, release: &Value) -> BT
     assert_eq!((all, distinct), (last - first + 1, all), "{release:#}");
 
     let mut statement = db
-        .prepare("SELECT stage, window_index FROM windows WHERE release = ?1 ORDER BY window_index")
+        .prepare(
+            "SELECT stage, window_index, window_index + 1 + (body->'window'->>'merged') FROM windows
+             WHERE release = ?1 ORDER BY window_index",
+        )
         .unwrap();
-    let windows: Vec<(i64, i64)> = statement
-        .query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))
+    let windows: Vec<(i64, i64, i64)> = statement
+        .query_map([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .unwrap()
         .collect::<Result<_, _>>()
         .unwrap();
     for pair in windows.windows(2) {
-        let (stage, index) = pair[0];
-        let follows = pair[1].0 > stage || pair[1].1 == index + 1;
+        let (stage, index, next) = pair[0];
+        let follows = pair[1].0 > stage || pair[1].1 == next;
         assert!(follows, "a window is missing after {index}: {windows:?}");
     }
-    let stages: BTreeSet<i64> = windows.iter().map(|(stage, _)| *stage).collect();
+    let stages: BTreeSet<i64> = windows.iter().map(|(stage, ..)| *stage).collect();
     assert_eq!(stages, BTreeSet::from([1, 2, 3]), "{windows:?}");
-    windows.into_iter().map(|(_, index)| index).collect()
+    windows.into_iter().map(|(_, index, _)| index).collect()
 }
 
 /// The one database of the local runtime that is HMD's own.

@@ -141,7 +141,8 @@ pub async fn no_data_reverts_where_the_plan_says_so(scene: Scene) {
     for i in 0..2 {
         plan["slos"][i]["on_no_data"] = json!("revert");
     }
-    let release = scene.release(&plan).await;
+    let unobserved = json!({"accept": ["observability"]});
+    let release = scene.release_with(&plan, &unobserved).await;
     let story = release.until_ended().await;
     story.assert(
         "reverted",
@@ -161,7 +162,8 @@ pub async fn no_data_asks_and_never_passes(scene: Scene) {
     scene.cloud.silence(&scene.script);
     let mut plan = scene.plan(&[(50, 2), (100, 2)]);
     plan["stages"][0]["max_soak"] = json!("4s");
-    let release = scene.release(&plan).await;
+    let unobserved = json!({"accept": ["observability"]});
+    let release = scene.release_with(&plan, &unobserved).await;
     let events = [
         "release.started",
         "stage.started",

@@ -88,8 +88,13 @@ impl Scene {
 
     /// Saves the plan and starts a release of the second version.
     pub async fn release(&self, plan: &Value) -> Release<'_> {
+        self.release_with(plan, &Value::Null).await
+    }
+
+    /// The same with further members of the body.
+    pub async fn release_with(&self, plan: &Value, more: &Value) -> Release<'_> {
         self.save(plan).await;
-        let answer = self.ask(2, &Value::Null, &[]).await;
+        let answer = self.ask(2, more, &[]).await;
         let release = self.created(&answer);
         assert_eq!(
             answer.body["old_version"],

@@ -87,6 +87,7 @@ impl People {
                     tag: format!("v{n}"),
                     message: None,
                     behavior: Behavior::default(),
+                    ..VersionSpec::default()
                 })
                 .collect();
             let spec = WorkerSpec {
@@ -147,6 +148,7 @@ impl People {
                     "plan": worker.script, "start": matches!(deed, Deed::Release),
                     "new_version": if one_in(&world, 3) { "latest" } else { new_version.unwrap() },
                     "on_conflict": choose(&world, &ON_CONFLICT),
+                    "accept": if one_in(&world, 4) { json!([]) } else { json!(["observability"]) },
                 });
                 api(scheduler, "POST", "/v1/releases", &body);
             }

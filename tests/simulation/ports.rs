@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use hmd::pipeline::ports::{
     Clock, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Outgoing, QueueError, QueueName,
-    Queues, Row, Sql, SqlError, Statement,
+    Queues, Random, Row, Sql, SqlError, Statement, WebhookAnswer, WebhookRequest,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -212,6 +212,10 @@ impl HttpOut for Port {
             body,
         })
     }
+
+    async fn post(&self, _: WebhookRequest) -> Result<WebhookAnswer, HttpError> {
+        unreachable!("nobody subscribes here")
+    }
 }
 
 impl Clock for Port {
@@ -225,6 +229,14 @@ impl Clock for Port {
         uuid::Builder::from_bytes(u128::to_be_bytes((at << 80) | id))
             .with_version(uuid::Version::SortRand)
             .into_uuid()
+    }
+}
+
+impl Random for Port {
+    fn random(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&self.world.fresh_id().to_le_bytes());
+        bytes
     }
 }
 

@@ -299,6 +299,8 @@ fn name_of(queue: QueueName) -> &'static str {
     match queue {
         QueueName::Transitions => "hmd-transitions",
         QueueName::Checks => "hmd-checks",
+        QueueName::Deliveries => "hmd-deliveries",
+        QueueName::SlowDeliveries => "hmd-deliveries-slow",
     }
 }
 

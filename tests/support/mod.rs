@@ -8,6 +8,7 @@
     reason = "a test may fail at once"
 )]
 
+pub mod cloudflare;
 pub mod openapi;
 
 use std::cell::{Cell, RefCell};
@@ -20,10 +21,10 @@ use hmd::http as api;
 use hmd::pipeline::config::Config;
 use hmd::pipeline::ports::{
     Clock, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Outgoing, Param, QueueError,
-    QueueName, Queues, Row, Sql, SqlError, Statement,
+    QueueName, Queues, Random, Row, Sql, SqlError, Statement, WebhookAnswer, WebhookRequest,
 };
-use hmd::pipeline::{Fate, Incoming, Pipeline};
-use hmd::simulator::{Behavior, BehaviorPatch, Cloudflare, VersionSpec, WorkerSpec};
+use hmd::pipeline::{Fate, Incoming, Lane, Pipeline};
+use hmd::simulator::{Behavior, BehaviorPatch, Cloudflare, VersionSpec, WorkerPatch, WorkerSpec};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -59,6 +60,38 @@ pub enum Call<'a> {
     Sql { writes: bool },
     Send(QueueName),
     Http(&'a HttpRequest),
+    Post(&'a WebhookRequest),
+}
+
+/// What a receiver answers.
+#[derive(Clone, Debug)]
+pub enum Reaction {
+    /// With this status and body, at once.
+    Status(u16, &'static str),
+    /// With `Retry-After`.
+    RetryAfter(u16, i64),
+    /// Not within the time.
+    Hangs,
+    /// By closing the connection.
+    Closes,
+}
+
+/// Decides what a receiver answers to its nth request.
+pub type Receiver = Box<dyn FnMut(usize) -> Reaction>;
+
+/// A request that reached a receiver.
+#[derive(Clone, Debug)]
+pub struct Got {
+    pub at: i64,
+    pub url: String,
+    pub headers: BTreeMap<&'static str, String>,
+    pub body: String,
+}
+
+impl Got {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
 }
 
 pub struct Queued {
@@ -66,6 +99,17 @@ pub struct Queued {
     pub body: String,
     pub due_at: i64,
     pub id: u64,
+}
+
+/// What the world was asked for while the tape ran.
+#[derive(Default)]
+pub struct Tape {
+    /// Each round trip to the database.
+    pub batches: Vec<Vec<Statement>>,
+    /// Messages sent.
+    pub messages: usize,
+    /// Deliveries that were to be repeated.
+    pub retries: usize,
 }
 
 type Rule = Box<dyn FnMut(&Call<'_>) -> Option<Fault>>;
@@ -77,6 +121,12 @@ pub struct World {
     pub cloudflare: Arc<Mutex<Cloudflare>>,
     pub lines: RefCell<Vec<Value>>,
     pub rule: RefCell<Option<Rule>>,
+    /// Receivers of webhooks, by address; the others take everything.
+    pub receivers: RefCell<BTreeMap<String, Receiver>>,
+    /// All that reached receivers.
+    pub got: RefCell<Vec<Got>>,
+    /// Runs while there is one.
+    pub tape: RefCell<Option<Tape>>,
     /// Requests that reached Cloudflare: method, path.
     pub requests: RefCell<Vec<(String, String)>>,
     pub config: Result<Config, Vec<String>>,
@@ -87,6 +137,20 @@ pub struct World {
 
 impl World {
     pub fn new() -> Rc<Self> {
+        Self::made(START, config("10s"))
+    }
+
+    /// A world that begins at another moment, for clients that have a clock of their own.
+    pub fn at(now: i64) -> Rc<Self> {
+        Self::made(now, config("10s"))
+    }
+
+    /// A world whose Cloudflare token may make any number of calls.
+    pub fn unhindered() -> Rc<Self> {
+        Self::made(START, unhindered(config("10s")))
+    }
+
+    fn made(now: i64, config: Result<Config, Vec<String>>) -> Rc<Self> {
         let db = rusqlite::Connection::open_in_memory().unwrap();
         let migrations = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/migrations");
         let mut files: Vec<_> = std::fs::read_dir(migrations)
@@ -99,17 +163,20 @@ impl World {
                 .unwrap();
         }
         Rc::new(Self {
-            now: Cell::new(START),
+            now: Cell::new(now),
             db,
             queue: RefCell::default(),
             cloudflare: Arc::new(Mutex::new(Cloudflare::new(7))),
             lines: RefCell::default(),
             rule: RefCell::default(),
+            receivers: RefCell::default(),
+            got: RefCell::default(),
+            tape: RefCell::default(),
             requests: RefCell::default(),
-            config: config("10s"),
+            config,
             ids: Cell::new(0),
             crashed: Cell::new(false),
-            swept_at: Cell::new(START),
+            swept_at: Cell::new(now),
         })
     }
 
@@ -122,6 +189,7 @@ impl World {
                 tag: format!("v{}", i + 1),
                 message: None,
                 behavior: *behavior,
+                ..VersionSpec::default()
             })
             .collect();
         let spec = WorkerSpec {
@@ -144,6 +212,22 @@ impl World {
         let mut cloudflare = self.cloudflare.lock().unwrap();
         cloudflare
             .patch_behavior(self.now.get(), ACCOUNT, script, version, patch)
+            .unwrap();
+    }
+
+    /// Switches Workers Observability of the Worker `shop` on or off.
+    pub fn observability(&self, on: bool) {
+        self.settings(WorkerPatch {
+            observability: Some(on),
+            ..WorkerPatch::default()
+        });
+    }
+
+    /// Changes the settings of the Worker `shop`.
+    pub fn settings(&self, patch: WorkerPatch) {
+        let mut cloudflare = self.cloudflare.lock().unwrap();
+        cloudflare
+            .patch_worker(self.now.get(), ACCOUNT, "shop", patch)
             .unwrap();
     }
 
@@ -320,15 +404,27 @@ impl World {
         }
         let batch: Vec<Incoming> = due.iter().map(|(incoming, _)| incoming.clone()).collect();
         let config = self.config.as_ref().unwrap();
-        let name = match queue {
-            QueueName::Transitions => "hmd-transitions",
-            QueueName::Checks => "hmd-checks",
+        let pipeline = Pipeline::new(self, config);
+        let deliver = async |name, lane| {
+            let (fates, leased) = pipeline.take_deliveries(name, lane, &batch).await;
+            pipeline.deliver(lane, leased).await;
+            fates
         };
-        let fates = self.invoke(Pipeline::new(self, config).consume(name, &batch));
+        let fates = self.invoke(async {
+            match queue {
+                QueueName::Transitions => pipeline.consume("hmd-transitions", &batch).await,
+                QueueName::Checks => pipeline.consume("hmd-checks", &batch).await,
+                QueueName::Deliveries => deliver("hmd-deliveries", Lane::Fast).await,
+                QueueName::SlowDeliveries => deliver("hmd-deliveries-slow", Lane::Slow).await,
+            }
+        });
         // An invocation that died acks nothing.
         let fates = fates.unwrap_or_else(|| vec![Fate::Retry(1); batch.len()]);
         for ((incoming, id), fate) in due.into_iter().zip(fates) {
             if let Fate::Retry(delay_s) = fate {
+                if let Some(tape) = self.tape.borrow_mut().as_mut() {
+                    tape.retries += 1;
+                }
                 let due_at = now + i64::from(delay_s) * 1_000;
                 self.queue.borrow_mut().push(Queued {
                     queue,
@@ -368,6 +464,8 @@ impl World {
             }
             self.deliver(QueueName::Transitions);
             self.deliver(QueueName::Checks);
+            self.deliver(QueueName::Deliveries);
+            self.deliver(QueueName::SlowDeliveries);
         }
     }
 
@@ -431,6 +529,14 @@ impl World {
     }
 }
 
+/// The same configuration with a token that may make any number of calls.
+pub fn unhindered(config: Result<Config, Vec<String>>) -> Result<Config, Vec<String>> {
+    config.map(|config| Config {
+        cloudflare_calls_per_5min: u32::MAX,
+        ..config
+    })
+}
+
 pub fn config(min_check_interval: &'static str) -> Result<Config, Vec<String>> {
     Config::from_vars(move |name| {
         Some(
@@ -442,6 +548,7 @@ pub fn config(min_check_interval: &'static str) -> Result<Config, Vec<String>> {
                 "TELEMETRY_LAG" => "20s",
                 "PROPAGATION_DELAY" => "5s",
                 "MIN_CHECK_INTERVAL" => min_check_interval,
+                "PUBLIC_URL" => "https://hmd.example.com",
                 _ => return None,
             }
             .to_owned(),
@@ -488,6 +595,9 @@ impl Sql for World {
             Some(Fault::Refused) => return Err(SqlError("not reached".to_owned())),
             _ => (),
         }
+        if let Some(tape) = self.tape.borrow_mut().as_mut() {
+            tape.batches.push(statements.clone());
+        }
         self.db.execute_batch("BEGIN").unwrap();
         let rows = statements
             .iter()
@@ -525,6 +635,9 @@ impl Queues for World {
             Some(Fault::CrashBefore) => match self.die().await {},
             Some(Fault::Refused) => return Err(QueueError("not taken".to_owned())),
             _ => (),
+        }
+        if let Some(tape) = self.tape.borrow_mut().as_mut() {
+            tape.messages += messages.len();
         }
         for message in messages {
             assert!(message.delay_s <= 43_200, "a queue takes 12 h");
@@ -575,20 +688,73 @@ impl HttpOut for World {
             .borrow_mut()
             .push((request.method.to_owned(), path.to_owned()));
         let body = request.body.clone().unwrap_or_default();
+        cloudflare::check_request(request.method, path, body.as_bytes());
         let answer = self.cloudflare.lock().unwrap().handle(
             self.now.get(),
             request.method,
             path,
             body.as_bytes(),
         );
+        cloudflare::check_answer(request.method, path, answer.status, &answer.body);
         match fault {
             Some(Fault::CrashAfter) => match self.die().await {},
             Some(Fault::Lost) => Err(HttpError::Timeout(10_000)),
             _ => Ok(HttpResponse {
                 status: answer.status,
-                retry_after_s: None,
+                retry_after_s: answer
+                    .headers
+                    .iter()
+                    .find(|(name, _)| name.eq_ignore_ascii_case("retry-after"))
+                    .and_then(|(_, value)| value.parse().ok()),
                 body: answer.body.to_string(),
             }),
+        }
+    }
+
+    async fn post(&self, request: WebhookRequest) -> Result<WebhookAnswer, HttpError> {
+        let fault = self.fault(&Call::Post(&request));
+        match fault {
+            Some(Fault::CrashBefore) => match self.die().await {},
+            Some(Fault::Refused) => return Err(HttpError::Failed("no connection".to_owned())),
+            _ => (),
+        }
+        let answer = self.react(&request);
+        match fault {
+            Some(Fault::CrashAfter) => match self.die().await {},
+            Some(Fault::Lost) => Err(HttpError::Timeout(request.timeout_ms)),
+            _ => answer,
+        }
+    }
+}
+
+impl World {
+    fn react(&self, request: &WebhookRequest) -> Result<WebhookAnswer, HttpError> {
+        let nth = self
+            .got
+            .borrow()
+            .iter()
+            .filter(|got| got.url == request.url)
+            .count();
+        self.got.borrow_mut().push(Got {
+            at: self.now.get(),
+            url: request.url.clone(),
+            headers: request.headers.iter().cloned().collect(),
+            body: request.body.clone(),
+        });
+        let mut receivers = self.receivers.borrow_mut();
+        let reaction = receivers
+            .get_mut(&request.url)
+            .map_or(Reaction::Status(200, "ok"), |receiver| receiver(nth));
+        let answer = |status, retry_after_s, body: &str| WebhookAnswer {
+            status,
+            retry_after_s,
+            body: body.to_owned(),
+        };
+        match reaction {
+            Reaction::Status(status, body) => Ok(answer(status, None, body)),
+            Reaction::RetryAfter(status, seconds) => Ok(answer(status, Some(seconds), "later")),
+            Reaction::Hangs => Err(HttpError::Timeout(request.timeout_ms)),
+            Reaction::Closes => Err(HttpError::Failed("connection closed".to_owned())),
         }
     }
 }
@@ -605,6 +771,21 @@ impl Clock for World {
         uuid::Builder::from_bytes(bytes)
             .with_version(uuid::Version::SortRand)
             .into_uuid()
+    }
+}
+
+impl Random for World {
+    fn random(&self) -> [u8; 32] {
+        self.ids.set(self.ids.get() + 1);
+        let mut bytes = [0; 32];
+        bytes[..16].copy_from_slice(
+            &self
+                .ids
+                .get()
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                .to_le_bytes(),
+        );
+        bytes
     }
 }
 

@@ -14,7 +14,7 @@ use crate::demo_view::{self, Panel, Screen};
 use crate::failure::Failure;
 use crate::project::{Project, StateDir};
 use crate::runtime::{self, Runtime};
-use crate::settings::{CLOUDFLARE_API_TOKEN, HMD_API_TOKEN, Settings};
+use crate::settings::{CLOUDFLARE_API_TOKEN, HMD_API_TOKEN, LOCAL_CALLS_PER_5MIN, Settings};
 use crate::signals;
 use crate::sim::Simulator;
 
@@ -60,7 +60,14 @@ pub async fn run(arguments: &DemoArgs) -> Result<()> {
     let state = StateDir::fresh(&project.hidden("demo")).await?;
     let url = format!("http://127.0.0.1:{port}");
     // Nothing from the environment: a demo must not depend on it, nor ever hold a real token.
-    let mut settings = Settings::resolve(|_| None, [("PUBLIC_URL", url)], state.path())?;
+    let mut settings = Settings::resolve(
+        |_| None,
+        [
+            ("PUBLIC_URL", url),
+            ("CLOUDFLARE_CALLS_PER_5MIN", LOCAL_CALLS_PER_5MIN.to_owned()),
+        ],
+        state.path(),
+    )?;
     let token = settings.secret(CLOUDFLARE_API_TOKEN).to_owned();
     let simulator = Simulator::start(0, arguments.seed, Some(token)).await?;
     settings.set("CLOUDFLARE_API_BASE_URL", simulator.api_url());

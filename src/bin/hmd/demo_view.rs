@@ -52,7 +52,7 @@ fn state_text(release: &Release) -> String {
 }
 
 /// The style of anything that is going well, badly, or neither yet.
-fn state_style(state: &str) -> Style {
+pub fn state_style(state: &str) -> Style {
     match state {
         "succeeded" | "passed" | "safe" => Style::new().green(),
         "reverting" | "reverted" | "failed" | "harm" => Style::new().red(),
@@ -74,7 +74,8 @@ fn split_text(panel: &Panel) -> String {
     )
 }
 
-fn stage_line(stage: &Stage, now: DateTime<Utc>) -> String {
+/// A stage with its soak.
+pub fn stage_line(stage: &Stage, now: DateTime<Utc>) -> String {
     let progress = match (stage.state.as_str(), stage.entered_at, stage.soak_ends_at) {
         ("soaking", Some(from), Some(to)) => {
             let whole = (to - from).num_milliseconds().max(1);
@@ -99,7 +100,8 @@ fn bar(done: i64, whole: i64) -> String {
     format!("{}{}", "█".repeat(filled), "░".repeat(BAR - filled))
 }
 
-fn sli_line(sli: &Sli) -> String {
+/// A measurement with what is wanted, and the verdict.
+pub fn sli_line(sli: &Sli) -> String {
     let measure = |measure: &Option<Measure>| match measure {
         Some(Measure {
             requests,
@@ -119,7 +121,7 @@ fn sli_line(sli: &Sli) -> String {
 }
 
 /// A value in the unit of its kind of measurement.
-fn value_text(kind: &str, value: f64) -> String {
+pub fn value_text(kind: &str, value: f64) -> String {
     match kind {
         "error_rate" | "query" => format!("{:.1} %", value * 100.0),
         "wall_time" | "cpu_time" => format!("{value:.0} ms"),
@@ -204,10 +206,12 @@ pub struct Screen {
 impl Screen {
     /// The standard output.
     pub fn new() -> Self {
-        Self {
-            term: Term::stdout(),
-            drawn: 0,
-        }
+        Self::on(Term::stdout())
+    }
+
+    /// This terminal.
+    pub fn on(term: Term) -> Self {
+        Self { term, drawn: 0 }
     }
 
     /// Whether a table can be drawn in place.

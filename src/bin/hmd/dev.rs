@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::project::{Project, StateDir};
 use crate::runtime::{self, Runtime};
-use crate::settings::{CLOUDFLARE_API_TOKEN, HMD_API_TOKEN, Settings};
+use crate::settings::{CLOUDFLARE_API_TOKEN, HMD_API_TOKEN, Settings, calls_per_5min};
 use crate::signals;
 use crate::sim::Simulator;
 
@@ -48,7 +48,9 @@ pub async fn run(arguments: &DevArgs) -> Result<()> {
     .await?;
     let url = format!("http://127.0.0.1:{port}");
     let environment = |name: &str| env::var(name).ok();
-    let mut settings = Settings::resolve(environment, [("PUBLIC_URL", url)], state.path())?;
+    let calls = calls_per_5min(arguments.cloudflare_api.as_deref()).to_owned();
+    let defaults = [("PUBLIC_URL", url), ("CLOUDFLARE_CALLS_PER_5MIN", calls)];
+    let mut settings = Settings::resolve(environment, defaults, state.path())?;
     if let Some(lag) = &arguments.telemetry_lag {
         settings.set("TELEMETRY_LAG", lag.as_str());
     }

@@ -26,6 +26,12 @@ impl Failure {
         self.output = output;
         self
     }
+
+    /// How to mend it.
+    #[cfg(test)]
+    pub fn hint(&self) -> &str {
+        &self.hint
+    }
 }
 
 impl fmt::Display for Failure {

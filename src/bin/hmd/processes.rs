@@ -87,6 +87,20 @@ pub async fn end(whose: &Whose) -> Result<usize> {
     }
 }
 
+/// CPU time that the living processes of this name have used so far, all their threads together.
+pub fn cpu_time(whose: &Whose, name: &str) -> Duration {
+    let mut system = System::new();
+    let found = find(&mut system, whose);
+    let what = ProcessRefreshKind::nothing().with_cpu();
+    system.refresh_processes_specifics(ProcessesToUpdate::Some(&found), false, what);
+    let used_ms = found
+        .iter()
+        .filter_map(|pid| system.process(*pid))
+        .filter(|process| process.name() == name)
+        .map(Process::accumulated_cpu_time);
+    Duration::from_millis(used_ms.sum())
+}
+
 /// The living processes that carry the label, without ourselves and our ancestors.
 fn find(system: &mut System, whose: &Whose) -> Vec<Pid> {
     let what = ProcessRefreshKind::nothing().with_environ(UpdateKind::Always);

@@ -49,16 +49,68 @@ impl Runtime {
         settings: &Settings,
         echo: bool,
     ) -> Result<Self> {
+        let mut runtime =
+            Self::start_without_cron(project, state, port, settings, echo, &[]).await?;
+        runtime
+            .helpers
+            .push(tokio::spawn(fire_cron(runtime.url.clone())));
+        Ok(runtime)
+    }
+
+    /// As [`start`](Self::start), but nobody fires the cron. `around` holds modules (name and text) to be put beside the
+    /// built Worker; the first of them, if there is one, is served instead of it and may import it.
+    pub async fn start_without_cron(
+        project: &Project,
+        state: &StateDir,
+        port: u16,
+        settings: &Settings,
+        echo: bool,
+        around: &[(&str, &str)],
+    ) -> Result<Self> {
+        let worker = state.path().join("worker");
+        worker_build::run_and_copy(project, &worker).await?;
+        write_modules(&worker, around)?;
+        let entry = around.first().map_or("index.js", |(name, _)| name);
         let launch = Launch {
             project,
             state_dir: state.path(),
-            worker: state.path().join("worker"),
+            entry: worker.join(entry),
+            // Named, because wrangler would look for it beside the script, which is not the project's own.
+            config: project.root().join("wrangler.toml"),
         };
-        worker_build::run_and_copy(project, &launch.worker).await?;
         launch.migrate().await?;
+        Self::serve(&launch, port, settings, echo).await
+    }
 
+    /// Serves a Worker that is not HMD: its modules and, last, its wrangler.toml.
+    pub async fn start_other(
+        project: &Project,
+        state: &StateDir,
+        port: u16,
+        settings: &Settings,
+        modules: &[(&str, &str)],
+    ) -> Result<Self> {
+        let worker = state.path().join("worker");
+        fs::create_dir_all(&worker)?;
+        write_modules(&worker, modules)?;
+        let launch = Launch {
+            project,
+            state_dir: state.path(),
+            entry: worker.join(modules.first().map_or("index.js", |(name, _)| name)),
+            config: worker.join("wrangler.toml"),
+        };
+        Self::serve(&launch, port, settings, false).await
+    }
+
+    /// Serves on a loopback port, and returns when it answers.
+    async fn serve(
+        launch: &Launch<'_>,
+        port: u16,
+        settings: &Settings,
+        echo: bool,
+    ) -> Result<Self> {
         let progress = Progress::start("starting the Workers runtime");
-        let log = state.path().join("wrangler.log");
+        let log = launch.state_dir.join("wrangler.log");
         let child = launch.spawn(port, settings, &log)?;
         let mut helpers = Vec::new();
         if echo {
@@ -69,7 +121,7 @@ impl Runtime {
             child,
             url,
             log,
-            state_dir: state.path().to_path_buf(),
+            state_dir: launch.state_dir.to_path_buf(),
             helpers,
         };
         if let Err(error) = runtime.wait_until_it_answers().await {
@@ -78,15 +130,28 @@ impl Runtime {
             return Err(error);
         }
         progress.done();
-        runtime
-            .helpers
-            .push(tokio::spawn(fire_cron(runtime.url.clone())));
         Ok(runtime)
     }
 
     /// Where the Worker answers, without a slash at the end.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Runs the cron once, now.
+    pub async fn fire_cron_once(&self) -> Result<()> {
+        let client = crate::api::client(CRON_PERIOD)?;
+        let answer = client.get(format!("{}{CRON_PATH}", self.url)).send().await;
+        answer
+            .and_then(reqwest::Response::error_for_status)
+            .context("the cron failed")
+            .map(drop)
+    }
+
+    /// CPU time that the runtime has used so far: workerd itself, with the Worker, its database and its queues, but not the
+    /// tools around it.
+    pub fn cpu_time(&self) -> Duration {
+        processes::cpu_time(&Whose::StateDir(self.state_dir.clone()), "workerd")
     }
 
     /// Where everything that the runtime says is written.
@@ -158,6 +223,14 @@ impl Drop for Runtime {
     }
 }
 
+fn write_modules(directory: &Path, modules: &[(&str, &str)]) -> Result<()> {
+    for (name, text) in modules {
+        let path = directory.join(name);
+        fs::write(&path, text).with_context(|| format!("{} can't be written", path.display()))?;
+    }
+    Ok(())
+}
+
 fn died_with(status: std::io::Result<ExitStatus>) -> String {
     let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
     format!("the Workers runtime ended by itself ({how})")
@@ -167,8 +240,10 @@ fn died_with(status: std::io::Result<ExitStatus>) -> String {
 struct Launch<'a> {
     project: &'a Project,
     state_dir: &'a Path,
-    /// This installation's own copy of the built Worker.
-    worker: PathBuf,
+    /// The module that is served: this installation's own copy of the built Worker, or what stands around it.
+    entry: PathBuf,
+    /// Its wrangler.toml.
+    config: PathBuf,
 }
 
 impl Launch<'_> {
@@ -241,11 +316,8 @@ impl Launch<'_> {
         let log_file =
             File::create(log).with_context(|| format!("{} can't be written", log.display()))?;
         let mut wrangler = self.wrangler()?;
-        wrangler.arg("dev").arg(self.worker.join("index.js"));
-        // Named, because wrangler would look for it beside the script, which is not the project's own.
-        wrangler
-            .arg("--config")
-            .arg(self.project.root().join("wrangler.toml"));
+        wrangler.arg("dev").arg(&self.entry);
+        wrangler.arg("--config").arg(&self.config);
         wrangler.args(["--local", "--ip", "127.0.0.1", "--port", &port.to_string()]);
         // Any free port: the default one is taken as soon as two installations run.
         wrangler.args([

@@ -20,6 +20,19 @@ const NEEDED_SECRETS: [&str; 3] = [CLOUDFLARE_API_TOKEN, HMD_API_TOKEN, "HMD_SIG
 /// The secret that exists only while the signing key is rotated.
 const PREVIOUS_SIGNING_KEY: &str = "HMD_SIGNING_KEY_PREVIOUS";
 
+/// Local checks come every second, ten times as often as the shortest interval of a deployed HMD: so may the calls.
+pub const LOCAL_CALLS_PER_5MIN: &str = "12000";
+/// What Cloudflare allows a token.
+const CLOUDFLARES_CALLS_PER_5MIN: &str = "1200";
+
+/// The default for an API at this address: only a simulated one may be asked more than the real one.
+pub fn calls_per_5min(api: Option<&str>) -> &'static str {
+    match api {
+        Some(url) if url.contains("cloudflare.com") => CLOUDFLARES_CALLS_PER_5MIN,
+        _ => LOCAL_CALLS_PER_5MIN,
+    }
+}
+
 /// What the Worker's environment will hold.
 pub struct Settings {
     /// Public, and shown in logs.
@@ -43,6 +56,7 @@ impl Settings {
             ("MIN_CHECK_INTERVAL", "1s"),
             ("PROPAGATION_DELAY", "0s"),
             ("TELEMETRY_LAG", "1s"),
+            ("WEBHOOKS_TO_LOOPBACK", "true"),
         ];
         let mut vars: BTreeMap<_, _> = local.map(|(name, value)| (name, value.to_owned())).into();
         vars.extend(defaults);
@@ -52,6 +66,7 @@ impl Settings {
             "MIN_CHECK_INTERVAL",
             "CLOUDFLARE_CALLS_PER_5MIN",
             "PUBLIC_URL",
+            "WEBHOOKS_TO_LOOPBACK",
         ];
         vars.extend(
             names
@@ -135,7 +150,7 @@ impl Settings {
 }
 
 /// 32 random bytes in hex. Hex digits are base64 digits too, so it also serves as the signing key (as 48 bytes).
-fn random() -> Result<String> {
+pub fn random() -> Result<String> {
     let mut bytes = [0_u8; 32];
     rand::rngs::OsRng
         .try_fill_bytes(&mut bytes)
@@ -230,6 +245,17 @@ mod tests {
         assert_eq!(vars["MIN_CHECK_INTERVAL"], "1s");
         fs::remove_dir_all(state)?;
         Ok(())
+    }
+
+    #[test]
+    fn the_real_api_is_never_asked_more_than_it_allows() {
+        assert_eq!(calls_per_5min(None), "12000");
+        assert_eq!(
+            calls_per_5min(Some("http://127.0.0.1:9000/client/v4")),
+            "12000"
+        );
+        let real = "https://api.cloudflare.com/client/v4";
+        assert_eq!(calls_per_5min(Some(real)), "1200");
     }
 
     #[test]

@@ -10,24 +10,48 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::failure::Failure;
+use crate::settings::LOCAL_CALLS_PER_5MIN;
 use crate::signals;
+use crate::steer::Steer;
+
+/// The port unless another is asked for.
+pub const DEFAULT_PORT: u16 = 8788;
 
 /// The options of `hmd sim`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct SimArgs {
+    #[command(subcommand)]
+    steer: Option<Steer>,
     /// Port on 127.0.0.1; 0 takes any free one
-    #[arg(long, default_value_t = 8788)]
+    #[arg(long, default_value_t = DEFAULT_PORT)]
     port: u16,
     /// Seed of the simulated traffic: the same seed gives the same traffic
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
 
-/// Serves the simulator until it is told to stop.
+/// Serves the simulator until it is told to stop, or steers one that runs.
 pub async fn run(arguments: &SimArgs) -> Result<()> {
+    if let Some(steer) = &arguments.steer {
+        return steer.run().await;
+    }
     let mut simulator = Simulator::start(arguments.port, arguments.seed, None).await?;
     eprintln!("Cloudflare's API (any token): {}", simulator.api_url());
     eprintln!("the simulator's own controls: {}/sim", simulator.url());
+    eprintln!("try it from another terminal (`cargo run -- sim --help` lists all):");
+    let url = match arguments.port {
+        DEFAULT_PORT => String::new(),
+        _ => format!(" --url {}", simulator.url()),
+    };
+    for example in [
+        "worker put shop --rate 40 --versions v1,v2",
+        "deploy shop v1@90 v2@10",
+        "break shop --version v2 --error-rate 0.2",
+        "status",
+    ] {
+        eprintln!("  cargo run -- sim {example}{url}");
+    }
     crate::say(&format!("ready {}", simulator.url()));
     tokio::select! {
         signal = signals::wait() => signal.map(drop),
@@ -43,7 +67,8 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// Serves on a loopback port (0: any free one). With a `token`, its API wants that bearer token.
+    /// Serves on a loopback port (0: any free one). With a `token`, its API wants that bearer token; it belongs to a local
+    /// HMD then, and allows the calls that one makes.
     pub async fn start(port: u16, seed: u64, token: Option<String>) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
             .await
@@ -54,7 +79,11 @@ impl Simulator {
                 )
             })?;
         let url = format!("http://{}", listener.local_addr()?);
-        let cloudflare = Arc::new(Mutex::new(Cloudflare::new(seed)));
+        let mut cloudflare = Cloudflare::new(seed);
+        if token.is_some() {
+            cloudflare.set_call_limit(LOCAL_CALLS_PER_5MIN.parse().ok());
+        }
+        let cloudflare = Arc::new(Mutex::new(cloudflare));
         let task = tokio::spawn(simulator::serve(
             listener,
             cloudflare,

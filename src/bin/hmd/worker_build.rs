@@ -22,6 +22,17 @@ const PARTS: [&str; 5] = [
 /// Parts of `src/` that are not in the Worker.
 const HOST_ONLY: [&str; 3] = ["src/bin", "src/simulator", "src/simulator.rs"];
 
+/// What the compiler may use, as worker-build has it. Not all that wasm-opt knows: it would write what workerd can't read.
+const WASM_FEATURES: [&str; 7] = [
+    "mutable-globals",
+    "sign-ext",
+    "nontrapping-float-to-int",
+    "bulk-memory",
+    "multivalue",
+    "reference-types",
+    "exception-handling",
+];
+
 /// Installs what is missing and builds the Worker, one `hmd` at a time.
 pub async fn run(project: &Project) -> Result<()> {
     let _lock = project.lock().await?;
@@ -69,7 +80,6 @@ async fn build(project: &Project) -> Result<()> {
             .env("RUST_BACKTRACE", "0")
             // worker-build downloads the tools that it isn't told of.
             .env("WASM_BINDGEN_BIN", project.cargo_bin("wasm-bindgen"))
-            .env("WASM_OPT_BIN", project.node_bin("wasm-opt"))
             .env("ESBUILD_BIN", project.node_bin("esbuild"));
         Ok(command)
     })
@@ -78,11 +88,34 @@ async fn build(project: &Project) -> Result<()> {
         let hint = "run `cargo run -- setup` after removing .hmd/tools";
         return Err(Failure::new("worker-build left no build/index.js", hint).into());
     }
-    Ok(())
+    strip(project).await
+}
+
+/// Takes the names of functions out of the Worker: a fifth of what is uploaded, and worker-build always keeps them.
+async fn strip(project: &Project) -> Result<()> {
+    let wasm = project.root().join("build/index_bg.wasm");
+    let stripped = wasm.with_extension("stripped");
+    let step = Step {
+        title: "stripping the Worker".into(),
+        hint: "run `cargo run -- setup` after removing node_modules".into(),
+        needs_network: false,
+    };
+    step.run(|| {
+        let mut command = project.command(project.node_bin("wasm-opt"))?;
+        command
+            .args(WASM_FEATURES.map(|feature| format!("--enable-{feature}")))
+            .args(["--strip-debug", "--strip-producers"])
+            .arg(&wasm)
+            .arg("-o")
+            .arg(&stripped);
+        Ok(command)
+    })
+    .await?;
+    fs::rename(&stripped, &wasm).with_context(|| format!("{} can't be written", wasm.display()))
 }
 
 /// A fingerprint of all that goes into the Worker.
-fn fingerprint(root: &Path) -> Result<String> {
+pub fn fingerprint(root: &Path) -> Result<String> {
     fingerprint::of_files(root, &PARTS, &HOST_ONLY)
 }
 

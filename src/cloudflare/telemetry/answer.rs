@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::MAX_ROWS;
 use crate::cloudflare::client::{ApiError, Cloudflare, Urgency};
-use crate::pipeline::ports::{Clock, HttpOut};
+use crate::pipeline::ports::Ports;
 use crate::time::UnixMs;
 
 const WHAT: &str = "asking telemetry";
@@ -119,7 +119,7 @@ struct WireGroup {
 }
 
 /// Asks one question about `[from, to)` of an account.
-pub(super) async fn ask<P: HttpOut + Clock>(
+pub(super) async fn ask<P: Ports>(
     cloudflare: &Cloudflare<'_, P>,
     account: &str,
     (from, to): (UnixMs, UnixMs),
@@ -137,7 +137,7 @@ pub(super) async fn ask<P: HttpOut + Clock>(
     });
     let path = format!("/accounts/{account}/workers/observability/telemetry/query");
     let answer: WireAnswer = cloudflare
-        .call(WHAT, "POST", &path, Some(&body), (Urgency::Normal, None))
+        .call(WHAT, "POST", &path, Some(&body), (Urgency::Admitted, None))
         .await?;
     read(answer, (from, to), question)
 }

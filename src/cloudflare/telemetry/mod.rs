@@ -6,11 +6,12 @@ mod answer;
 mod questions;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use futures_util::future::{FutureExt as _, LocalBoxFuture, try_join_all};
 
-use super::client::{ApiError, Cloudflare};
-use crate::pipeline::ports::{Clock, HttpOut};
+use super::client::{ApiError, Cloudflare, Urgency};
+use crate::pipeline::ports::Ports;
 use crate::release::{Release, WorkerRef};
 use crate::slo::{Objective, SliKind, Slo, VersionCounts, Window};
 use crate::time::UnixMs;
@@ -61,9 +62,10 @@ impl Target {
 
 /// A release's view of what telemetry holds of its Worker.
 #[must_use]
-pub fn targets_window(release: &Release, index: i64, counts: Option<&ScriptCounts>) -> Window {
+pub fn targets_window(release: &Release, run: Range<i64>, counts: Option<&ScriptCounts>) -> Window {
     let mut window = Window {
-        index,
+        index: run.start,
+        merged: run.end - run.start - 1,
         ..Window::default()
     };
     let Some(counts) = counts else {
@@ -88,27 +90,31 @@ pub fn targets_window(release: &Release, index: i64, counts: Option<&ScriptCount
 ///
 /// # Errors
 /// [`ApiError`] if any of the questions failed or was answered in part: then nothing is known.
-pub async fn measure<P: HttpOut + Clock>(
+pub async fn measure<P: Ports>(
     cloudflare: &Cloudflare<'_, P>,
     account: &str,
     (from, to): (UnixMs, UnixMs),
     targets: &[Target],
+    urgency: Urgency,
 ) -> Result<BTreeMap<String, ScriptCounts>, ApiError> {
     let parts = targets
         .chunks(MAX_SCRIPTS)
-        .map(|targets| part(cloudflare, account, (from, to), targets));
+        .map(|targets| part(cloudflare, account, (from, to), targets, urgency));
     Ok(try_join_all(parts).await?.into_iter().flatten().collect())
 }
 
 /// One question's targets; when the answer would not fit, they are asked in two halves.
-fn part<'a, P: HttpOut + Clock>(
+fn part<'a, P: Ports>(
     cloudflare: &'a Cloudflare<'_, P>,
     account: &'a str,
     (from, to): (UnixMs, UnixMs),
     targets: &'a [Target],
+    urgency: Urgency,
 ) -> LocalBoxFuture<'a, Result<BTreeMap<String, ScriptCounts>, ApiError>> {
     async move {
         let asked = Questions::of(targets);
+        let calls = u32::try_from(asked.bodies.len()).unwrap_or(u32::MAX);
+        cloudflare.admit("asking telemetry", urgency, calls).await?;
         let answers = asked
             .bodies
             .iter()
@@ -122,8 +128,8 @@ fn part<'a, P: HttpOut + Clock>(
                 ));
             }
             let (a, b) = targets.split_at(targets.len() / 2);
-            let mut counts = part(cloudflare, account, (from, to), a).await?;
-            counts.extend(part(cloudflare, account, (from, to), b).await?);
+            let mut counts = part(cloudflare, account, (from, to), a, urgency).await?;
+            counts.extend(part(cloudflare, account, (from, to), b, urgency).await?);
             return Ok(counts);
         }
         Ok(asked.read(targets, &answers))
@@ -131,12 +137,40 @@ fn part<'a, P: HttpOut + Clock>(
     .boxed_local()
 }
 
+/// How many invocations telemetry holds of a Worker in `[from, to)`, of all its versions: one question.
+///
+/// # Errors
+/// [`ApiError`]
+pub async fn stored_requests<P: Ports>(
+    cloudflare: &Cloudflare<'_, P>,
+    worker: &WorkerRef,
+    times: (UnixMs, UnixMs),
+) -> Result<u64, ApiError> {
+    let target = Target {
+        script: worker.script_name.clone(),
+        slos: Vec::new(),
+    };
+    let counts = measure(
+        cloudflare,
+        &worker.account_id,
+        times,
+        &[target],
+        Urgency::Normal,
+    )
+    .await?;
+    let versions = counts
+        .get(&worker.script_name)
+        .into_iter()
+        .flat_map(|counts| counts.versions.values());
+    Ok(versions.map(|version| version.requests).sum())
+}
+
 /// The old version's percentiles over `[from, to)`, for the SLOs that hold times against them: T, above which a request
 /// of the release counts as slow. `None` where nothing was stored.
 ///
 /// # Errors
 /// [`ApiError`]
-pub async fn reference_percentiles<P: HttpOut + Clock>(
+pub async fn reference_percentiles<P: Ports>(
     cloudflare: &Cloudflare<'_, P>,
     (worker, old_version): (&WorkerRef, &str),
     (from, to): (UnixMs, UnixMs),
@@ -152,7 +186,14 @@ pub async fn reference_percentiles<P: HttpOut + Clock>(
         script: worker.script_name.clone(),
         slos: slos.iter().map(|slo| (slo.clone(), None)).collect(),
     };
-    let counts = measure(cloudflare, &worker.account_id, (from, to), &[target]).await?;
+    let counts = measure(
+        cloudflare,
+        &worker.account_id,
+        (from, to),
+        &[target],
+        Urgency::Normal,
+    )
+    .await?;
     let of_old = counts
         .get(&worker.script_name)
         .and_then(|counts| counts.versions.get(old_version));

@@ -100,9 +100,17 @@ pub async fn decide<P: Ports>(
             .by
             .map_or_else(|| API.to_owned(), |by| format!("{API}:{by}")),
         command: if approve {
-            Command::Approve { stage, comment }
+            Command::Approve {
+                stage,
+                version: None,
+                comment,
+            }
         } else {
-            Command::Deny { stage, comment }
+            Command::Deny {
+                stage,
+                version: None,
+                comment,
+            }
         },
     };
     carry_out(pipeline, release, input).await

@@ -1,6 +1,6 @@
 //! `POST /v1/releases`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ::http::{Request, Response, StatusCode, header};
 use serde::Deserialize;
@@ -9,14 +9,18 @@ use serde_json::json;
 use super::super::body::json_body;
 use super::super::problem::Problem;
 use super::super::{Answer, json_answer};
+use super::preflight::holder;
 use super::{API, held, not_ready, short_texts};
-use crate::pipeline::Pipeline;
+use crate::http::body::{json_value, parse};
 use crate::pipeline::message::{Message, MessageKind};
 use crate::pipeline::ports::Ports;
+use crate::pipeline::{self, Ground, Pipeline, Survey};
 use crate::release::{
-    Decision, Input, Origin, Progress, Refusal, Release, ReleaseView, SCHEMA, Status, decide,
+    Acceptable, Decision, Findings, Input, Origin, Progress, Refusal, Release, ReleaseView, SCHEMA,
+    Status, decide,
 };
-use crate::store::{self, Idempotency, StoreError, Write};
+use crate::store::{self, Idempotency, StoreError, StoredPlan, Write};
+use crate::time::UnixMs;
 
 /// The body of `POST /v1/releases`.
 #[derive(Deserialize)]
@@ -24,27 +28,60 @@ use crate::store::{self, Idempotency, StoreError, Write};
 #[cfg_attr(not(target_arch = "wasm32"), schemars(deny_unknown_fields))]
 pub struct NewRelease {
     /// Name of the plan.
-    plan: String,
+    pub(super) plan: String,
     /// Id of the version to release, or `latest`: the newest that can be deployed when the release is created.
-    new_version: String,
+    pub(super) new_version: String,
     /// The version that must serve all traffic when the release starts; whatever serves it if absent.
     #[serde(default)]
-    old_version: Option<String>,
+    pub(super) old_version: Option<String>,
     /// Start at once; `false` leaves it `staged` for a later `start`.
     #[serde(default = "yes")]
-    start: bool,
+    pub(super) start: bool,
     /// What happens if the Worker has an active release.
     #[serde(default)]
     #[cfg_attr(not(target_arch = "wasm32"), schemars(extend("default" = "reject")))]
-    on_conflict: OnConflict,
+    pub(super) on_conflict: OnConflict,
     /// For people: what is new.
     #[serde(default)]
     #[cfg_attr(not(target_arch = "wasm32"), schemars(length(max = crate::release::MAX_TEXT)))]
-    note: Option<String>,
+    pub(super) note: Option<String>,
     /// A link for people, such as to a CI run or a ticket.
     #[serde(default)]
     #[cfg_attr(not(target_arch = "wasm32"), schemars(length(max = crate::release::MAX_TEXT)))]
-    url: Option<String>,
+    pub(super) url: Option<String>,
+    /// Checks of the preflight that may fail.
+    #[serde(default)]
+    pub(super) accept: BTreeSet<Acceptable>,
+}
+
+/// The body of `POST /hooks/{plan}`: that of `POST /v1/releases` without the plan.
+#[cfg(not(target_arch = "wasm32"))]
+#[derive(Debug)]
+pub struct HookRelease;
+
+#[cfg(not(target_arch = "wasm32"))]
+impl schemars::JsonSchema for HookRelease {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "HookRelease".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let mut schema = NewRelease::json_schema(generator);
+        schema.insert(
+            "description".to_owned(),
+            json!("The body of a message to the hook of a plan."),
+        );
+        if let Some(fields) = schema
+            .get_mut("properties")
+            .and_then(|it| it.as_object_mut())
+        {
+            fields.remove("plan");
+        }
+        if let Some(required) = schema.get_mut("required").and_then(|it| it.as_array_mut()) {
+            required.retain(|name| name != "plan");
+        }
+        schema
+    }
 }
 
 fn yes() -> bool {
@@ -68,34 +105,95 @@ pub enum OnConflict {
 /// Longest idempotency key.
 const MAX_KEY: usize = 255;
 
+/// Who asks for a release, and how a repeated request is known.
+struct Sender {
+    /// As events name them.
+    actor: String,
+    /// By which a repeated request is known.
+    key: Option<String>,
+    /// A repeated request gets a refusal again, too; else it is tried anew.
+    refusals_stay: bool,
+    /// The request's body: with another one, the same key is a mistake.
+    raw: String,
+}
+
 /// `POST /v1/releases`.
 pub async fn create<P: Ports>(pipeline: &Pipeline<'_, P>, request: &Request<Vec<u8>>) -> Answer {
-    let key = idempotency_key(request)?;
-    let raw = String::from_utf8_lossy(request.body()).into_owned();
-    if let Some(key) = &key
-        && let Some(answer) = repeated(pipeline, key, &raw).await?
+    let sender = Sender {
+        actor: API.to_owned(),
+        key: idempotency_key(request)?,
+        refusals_stay: false,
+        raw: String::from_utf8_lossy(request.body()).into_owned(),
+    };
+    submit(pipeline, &sender, || json_body(request, &[])).await
+}
+
+/// What a believed message to the hook of a plan asks for: the same as `POST /v1/releases`, once for each message id.
+pub async fn create_by_hook<P: Ports>(
+    pipeline: &Pipeline<'_, P>,
+    (plan, message): (&str, &str),
+    request: &Request<Vec<u8>>,
+) -> Answer {
+    let sender = Sender {
+        actor: format!("hook:{plan}"),
+        // No header can hold a line break, so no caller of the API can have chosen this key.
+        key: Some(format!("hook\n{plan}\n{message}")),
+        refusals_stay: true,
+        raw: String::from_utf8_lossy(request.body()).into_owned(),
+    };
+    submit(pipeline, &sender, || hook_body(plan, request)).await
+}
+
+/// The body of a hook: that of `POST /v1/releases` but for the plan, which the address names.
+fn hook_body(plan: &str, request: &Request<Vec<u8>>) -> Result<NewRelease, Problem> {
+    let mut value = json_value(request)?;
+    let Some(fields) = value.as_object_mut() else {
+        return Err(Problem::field("", "the body must be an object"));
+    };
+    if fields.insert("plan".to_owned(), json!(plan)).is_some() {
+        let detail = "is not a field that is known here: the address names the plan";
+        return Err(Problem::field("/plan", detail));
+    }
+    parse(value).map_err(Problem::invalid)
+}
+
+async fn submit<P: Ports>(
+    pipeline: &Pipeline<'_, P>,
+    sender: &Sender,
+    body: impl FnOnce() -> Result<NewRelease, Problem>,
+) -> Answer {
+    if let Some(key) = &sender.key
+        && let Some(answer) = repeated(pipeline, key, &sender.raw).await?
     {
         return Ok(answer);
     }
-    let made = make(pipeline, request, key.as_deref(), &raw).await;
+    let made = match body() {
+        Ok(body) => make(pipeline, body, sender).await,
+        Err(problem) => Err(problem),
+    };
+    let (Err(problem), Some(key)) = (&made, &sender.key) else {
+        return made;
+    };
+    // What was only not possible just now may be sent again. A crash before this is remembered leaves the message without an
+    // answer, and it is judged anew.
+    if sender.refusals_stay && (400..500).contains(&problem.status) {
+        let refusal = serde_json::to_string(problem).map_err(|error| Problem::internal(&error))?;
+        let (texts, now) = (
+            (sender.raw.as_str(), refusal.as_str()),
+            pipeline.ports.now(),
+        );
+        store::remember_refusal(pipeline.ports, key, texts, problem.status, now).await?;
+    }
     // If the same request came twice at once, it is the other one's success that stood in the way of this one, be it that
     // it holds the Worker, that it splits the traffic already, or that it has used the key.
-    if let (Err(_), Some(key)) = (&made, &key)
-        && let Some(answer) = repeated(pipeline, key, &raw).await?
-    {
-        return Ok(answer);
+    match repeated(pipeline, key, &sender.raw).await? {
+        Some(answer) => Ok(answer),
+        None => made,
     }
-    made
 }
 
 /// Makes the release, and remembers the answer under the key.
-async fn make<P: Ports>(
-    pipeline: &Pipeline<'_, P>,
-    request: &Request<Vec<u8>>,
-    key: Option<&str>,
-    raw: &str,
-) -> Answer {
-    let body: NewRelease = json_body(request, &[])?;
+async fn make<P: Ports>(pipeline: &Pipeline<'_, P>, body: NewRelease, sender: &Sender) -> Answer {
     short_texts(&[("/note", &body.note), ("/url", &body.url)])?;
     let Some(stored) = store::get_plan(pipeline.ports, &body.plan).await? else {
         return Err(Problem::field(
@@ -111,47 +209,45 @@ async fn make<P: Ports>(
     {
         return Err(held(&worker, Some(active)));
     }
-    let new_version = pipeline
-        .resolve_version(&worker, &body.new_version)
-        .await
-        .map_err(not_ready)?;
+    let survey = pipeline.survey(&worker, &body.new_version).await;
+    let (start, on_conflict) = (body.start, body.on_conflict);
     let now = pipeline.ports.now();
-    let stages = stored.plan.stages.len();
-    let mut release = Release {
-        origin: Origin {
-            schema: SCHEMA,
-            id: format!("rel_{}", pipeline.ports.uuid().simple()),
-            plan_name: stored.name,
-            new_version,
-            required_old_version: body.old_version,
-            supersedes: body.on_conflict == OnConflict::Supersede,
-            note: body.note,
-            url: body.url,
-            created_at: now,
-            created_by: API.to_owned(),
-            plan: stored.plan,
-        },
-        progress: Progress::staged(String::new(), stages),
-    };
+    let id = format!("rel_{}", pipeline.ports.uuid().simple());
+    let mut release = staged(
+        (id, now, &sender.actor),
+        body,
+        stored,
+        &survey,
+        active.as_deref(),
+    )?;
     let memory = |release: &Release| -> Result<Option<Idempotency>, Problem> {
-        let Some(key) = key else {
+        let Some(key) = &sender.key else {
             return Ok(None);
         };
         let answer = serde_json::to_string(&ReleaseView::from(release))
             .map_err(|error| Problem::internal(&error))?;
         Ok(Some(Idempotency {
-            key: key.to_owned(),
-            body: raw.to_owned(),
+            key: key.clone(),
+            body: sender.raw.clone(),
             answer,
         }))
     };
     // Whoever is willing to wait does not overtake those who wait already; the queue starts it at once if nobody does.
-    let line = match body.on_conflict {
+    let line = match on_conflict {
         OnConflict::Reject => Vec::new(),
         _ => store::contenders(pipeline.ports, &worker, release.id()).await?,
     };
-    if body.start && active.is_none() && line.is_empty() {
-        let decision = started(pipeline, &release).await?;
+    let decision = if start && active.is_none() && line.is_empty() {
+        Some(started(pipeline, &release, (&survey.ground, &sender.actor)).await?)
+    } else {
+        None
+    };
+    // Only now: what the contract has always refused is refused as always.
+    let blocking = release.origin.preflight.blocking();
+    if !blocking.is_empty() {
+        return Err(Problem::preflight(blocking));
+    }
+    if let Some(decision) = decision {
         let write = Write {
             decision: &decision,
             decision_id: pipeline.ports.uuid().simple().to_string(),
@@ -159,25 +255,29 @@ async fn make<P: Ports>(
         };
         let memory = memory(&decision.release)?;
         // Row and start are one batch: a crash leaves both or neither, and the alarm in the row starts the work.
-        if store::create(pipeline.ports, &release, Some(&write), memory.as_ref()).await? {
-            pipeline.committed(&BTreeMap::new(), &[&decision]).await;
+        let owed = store::create(pipeline.ports, &release, Some(&write), memory.as_ref()).await?;
+        if let Some(owed) = owed {
+            pipeline
+                .committed(&BTreeMap::new(), &[&decision], &owed)
+                .await;
             return created(&decision.release);
         }
         // Lost: to the same request sent twice, or to another release that has just started.
-        if body.on_conflict == OnConflict::Reject {
+        if on_conflict == OnConflict::Reject {
             return Err(held(&worker, None));
         }
     }
-    if body.start {
+    if start {
         release.progress.status = Status::Queued;
         release.progress.act_due_at = Some(now);
-    } else if let Ok(deployment) = pipeline.serving(&worker).await {
+    } else {
         // Only to be shown; what counts is what serves at the start.
-        let sole = deployment.sole_version().unwrap_or_default();
+        let sole = survey.old_version().unwrap_or_default();
         sole.clone_into(&mut release.progress.old_version);
     }
     let memory = memory(&release)?;
-    if !store::create(pipeline.ports, &release, None, memory.as_ref()).await? {
+    let made = store::create(pipeline.ports, &release, None, memory.as_ref()).await?;
+    if made.is_none() {
         return Err(Problem::conflict("this Idempotency-Key has just been used"));
     }
     if release.progress.status == Status::Queued
@@ -193,14 +293,57 @@ async fn make<P: Ports>(
     created(&release)
 }
 
+/// The release as it is before anything happens to it, with what its preflight found.
+fn staged(
+    (id, now, actor): (String, UnixMs, &str),
+    body: NewRelease,
+    stored: StoredPlan,
+    survey: &Survey,
+    active: Option<&str>,
+) -> Result<Release, Problem> {
+    let new_version = survey
+        .ground
+        .resolve_version(&stored.plan.worker, &body.new_version)
+        .map_err(not_ready)?;
+    let asked = pipeline::Request {
+        plan: &stored.plan,
+        wanted: &new_version,
+        required_old: body.old_version.as_deref(),
+    };
+    let holder = holder(active, &body);
+    let findings = Findings::of(survey.checks(asked, holder.as_ref(), None), &body.accept);
+    let stages = stored.plan.stages.len();
+    Ok(Release {
+        origin: Origin {
+            schema: SCHEMA,
+            id,
+            plan_name: stored.name,
+            new_version,
+            required_old_version: body.old_version,
+            supersedes: body.on_conflict == OnConflict::Supersede,
+            note: body.note,
+            url: body.url,
+            created_at: now,
+            created_by: actor.to_owned(),
+            plan: stored.plan,
+            preflight: findings,
+        },
+        progress: Progress::staged(String::new(), stages),
+    })
+}
+
 /// The decision to start a release that does not exist yet, at the sequence after its first.
 async fn started<P: Ports>(
     pipeline: &Pipeline<'_, P>,
     release: &Release,
+    (ground, actor): (&Ground, &str),
 ) -> Result<Decision, Problem> {
-    let command = pipeline.start_command(release).await.map_err(not_ready)?;
+    let command = pipeline
+        .start_from(release, ground)
+        .await
+        .map_err(not_ready)?;
     let input = Input::Command {
-        actor: API.to_owned(),
+        actor: actor.to_owned(),
         command,
     };
     let mut decision =
@@ -247,17 +390,25 @@ async fn repeated<P: Ports>(
     key: &str,
     body: &str,
 ) -> Result<Option<Response<Vec<u8>>>, Problem> {
-    let Some((first, answer)) = store::remembered(pipeline.ports, key).await? else {
+    let Some(first) = store::remembered(pipeline.ports, key).await? else {
         return Ok(None);
     };
-    if first != body {
-        let detail = "this Idempotency-Key was used with another body; use a fresh one";
+    if first.body != body {
+        let detail =
+            "this Idempotency-Key or webhook-id was used with another body; use a fresh one";
         return Err(Problem::conflict(detail));
     }
+    if first.status >= 400 {
+        let mut response = Problem::new(first.status, "", "").response();
+        *response.body_mut() = first.answer.into_bytes();
+        return Ok(Some(response));
+    }
     let answer: serde_json::Value =
-        serde_json::from_str(&answer).map_err(|error| Problem::internal(&error))?;
+        serde_json::from_str(&first.answer).map_err(|error| Problem::internal(&error))?;
     let mut response = json_answer(StatusCode::CREATED, &answer)?;
     locate(&mut response, answer["id"].as_str().unwrap_or_default());
+    // Byte for byte, in the order of its fields.
+    *response.body_mut() = first.answer.into_bytes();
     Ok(Some(response))
 }
 

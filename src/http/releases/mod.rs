@@ -2,6 +2,7 @@
 
 mod command;
 mod create;
+mod preflight;
 mod read;
 
 use std::collections::BTreeSet;
@@ -11,20 +12,26 @@ use crate::pipeline::ports::Ports;
 use crate::pipeline::{NotReady, Pipeline};
 use crate::release::{MAX_TEXT, Release, WorkerRef};
 
-pub use command::{command, decide, delete};
-pub use create::create;
+pub use command::{Nothing, command, decide, delete};
+pub use create::{create, create_by_hook};
+pub use preflight::preflight;
+pub(crate) use read::{Query, bad, cursor_of, read_cursor};
 pub use read::{events, evidence, get, list};
 #[cfg(not(target_arch = "wasm32"))]
 pub use {
-    command::{Nothing, StageDecisionBody},
-    create::NewRelease,
+    command::StageDecisionBody,
+    create::{HookRelease, NewRelease},
+    preflight::PreflightView,
     read::{EventView, WindowView},
 };
 
 /// The actor of whoever shows the API token.
 const API: &str = "api";
 
-async fn load<P: Ports>(pipeline: &Pipeline<'_, P>, id: &str) -> Result<Release, Problem> {
+pub(super) async fn load<P: Ports>(
+    pipeline: &Pipeline<'_, P>,
+    id: &str,
+) -> Result<Release, Problem> {
     let rows = pipeline.load(&BTreeSet::from([id.to_owned()])).await?;
     rows.into_values()
         .next()
@@ -52,7 +59,7 @@ fn not_ready(refused: NotReady) -> Problem {
     }
 }
 
-fn short_texts(texts: &[(&str, &Option<String>)]) -> Result<(), Problem> {
+pub(super) fn short_texts(texts: &[(&str, &Option<String>)]) -> Result<(), Problem> {
     for (pointer, text) in texts {
         if text
             .as_ref()

@@ -49,7 +49,7 @@ pub struct EventView<'a> {
     kind: &'a str,
     /// When.
     at: Rfc3339,
-    /// Who: `api`, `api:<by>` for a decision that names somebody, or `hmd` itself.
+    /// Who: `api`, `api:<by>` for a decision that names somebody, `hook:<plan>` for a signed message, or `hmd` itself.
     actor: &'a str,
     /// In which stage, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -152,7 +152,7 @@ fn window_view(judged: &Judged, interval_ms: i64) -> WindowView<'_> {
     WindowView {
         stage: judged.stage,
         from: Rfc3339(window.index * interval_ms),
-        to: Rfc3339((window.index + 1) * interval_ms),
+        to: Rfc3339(window.run().end * interval_ms),
         requests: Requests {
             new: window.new.requests,
             old: window.old.requests,
@@ -227,7 +227,7 @@ pub async fn list<P: Ports>(pipeline: &Pipeline<'_, P>, request: &Request<Vec<u8
     };
     let (releases, next) = store::list(pipeline.ports, &filter).await?;
     // By creation time and id, so that what is created or ends between two pages moves nobody.
-    let next_cursor = next.map(|(at, id)| URL_SAFE_NO_PAD.encode(format!("{at},{id}")));
+    let next_cursor = next.map(|(at, id)| cursor_of(at, &id));
     let items: Vec<ReleaseView<'_>> = releases.iter().map(ReleaseView::from).collect();
     list_answer(items, next_cursor)
 }
@@ -242,21 +242,26 @@ fn known_state(query: &Query) -> Result<String, Problem> {
         .map_err(|_| bad("state", "the name of a state, such as rolling_out"))
 }
 
-fn read_cursor(cursor: &str) -> Option<(UnixMs, String)> {
+/// Where a page begins: after what has this time and id.
+pub(crate) fn cursor_of(at: UnixMs, id: &str) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{at},{id}"))
+}
+
+pub(crate) fn read_cursor(cursor: &str) -> Option<(UnixMs, String)> {
     let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
     let (at, id) = text.split_once(',')?;
     Some((at.parse().ok()?, id.to_owned()))
 }
 
-fn bad(name: &str, expected: &str) -> Problem {
+pub(crate) fn bad(name: &str, expected: &str) -> Problem {
     Problem::new(400, "Invalid query", format!("{name} must be {expected}"))
 }
 
 /// The parameters of a query, of which each is known.
-struct Query(Vec<(String, String)>);
+pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
-    fn read(request: &Request<Vec<u8>>, known: &[&str]) -> Result<Self, Problem> {
+    pub(crate) fn read(request: &Request<Vec<u8>>, known: &[&str]) -> Result<Self, Problem> {
         let query = request.uri().query().unwrap_or("");
         let pairs: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes())
             .into_owned()
@@ -270,7 +275,7 @@ impl Query {
         }
     }
 
-    fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let pair = self
             .0
             .iter()
@@ -278,7 +283,7 @@ impl Query {
         pair.map(|(_, value)| value.as_str())
     }
 
-    fn limit(&self, default: i64) -> Result<i64, Problem> {
+    pub(crate) fn limit(&self, default: i64) -> Result<i64, Problem> {
         let Some(limit) = self.get("limit") else {
             return Ok(default);
         };
@@ -286,7 +291,7 @@ impl Query {
         limit.ok_or_else(|| bad("limit", "a number from 1 to 200"))
     }
 
-    fn time(&self, name: &str) -> Result<Option<UnixMs>, Problem> {
+    pub(crate) fn time(&self, name: &str) -> Result<Option<UnixMs>, Problem> {
         let Some(text) = self.get(name) else {
             return Ok(None);
         };

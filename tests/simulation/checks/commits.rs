@@ -77,22 +77,25 @@ pub fn windows(_: &Model, commit: &Commit) -> Verdict {
             indexes.map(move |index| (index, before.stage, true))
         }));
     for judged in &commit.windows {
-        let index = judged.window.index;
-        let Some((wanted, stage, present)) = due.next() else {
-            return Err(format!("window {index}, though no split is in force"));
-        };
-        must(index == wanted, || {
-            format!("window {index} instead of {wanted}")
-        })?;
-        must(
-            (index + 1) * interval + TELEMETRY_LAG_MS <= commit.now,
-            || format!("window {index} was judged before it had settled"),
-        )?;
-        must(judged.stage == stage + 1, || {
-            format!("window {index} was counted for stage {}", judged.stage)
-        })?;
-        if present {
-            own += 1;
+        let mut of_present = false;
+        for index in judged.window.run() {
+            let Some((wanted, stage, present)) = due.next() else {
+                return Err(format!("window {index}, though no split is in force"));
+            };
+            must(index == wanted, || {
+                format!("window {index} instead of {wanted}")
+            })?;
+            must(
+                (index + 1) * interval + TELEMETRY_LAG_MS <= commit.now,
+                || format!("window {index} was judged before it had settled"),
+            )?;
+            must(judged.stage == stage + 1, || {
+                format!("window {index} was counted for stage {}", judged.stage)
+            })?;
+            own += i64::from(present);
+            of_present = present;
+        }
+        if of_present {
             requests += judged.window.new.requests;
         }
     }

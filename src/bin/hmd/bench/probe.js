@@ -1,0 +1,56 @@
+// Stands between the runtime and a queue consumer, HMD's or the empty one, and counts what each batch costs: round trips
+// to D1, sends to queues, and when it began and ended. The consumer itself is the one that is deployed, unchanged.
+import { WorkerEntrypoint } from "cloudflare:workers";
+
+let batches = [];
+// While it holds, checks are lost on arrival: so that the sweep then sends them all at once.
+let holds = false;
+
+function counted(binding, names, count) {
+  return new Proxy(binding, {
+    get(target, name) {
+      const value = target[name];
+      // The Worker knows its bindings by the name of their constructor.
+      if (typeof value !== "function" || name === "constructor") return value;
+      return (...parameters) => {
+        if (names.includes(name)) count();
+        return value.apply(target, parameters);
+      };
+    },
+  });
+}
+
+export function probe(Consumer) {
+  return class extends WorkerEntrypoint {
+    #consumer(seen) {
+      const env = { ...this.env };
+      env.DB = counted(env.DB, ["batch", "exec"], () => (seen.d1 += 1));
+      for (const queue of ["CHECKS", "TRANSITIONS"]) {
+        if (env[queue]) env[queue] = counted(env[queue], ["send", "sendBatch"], () => (seen.sends += 1));
+      }
+      return new Consumer(this.ctx, env);
+    }
+
+    async fetch(request) {
+      const url = new URL(request.url);
+      if (url.pathname === "/bench/batches") return Response.json(batches.splice(0));
+      if (url.pathname === "/bench/hold") {
+        holds = url.searchParams.get("on") === "true";
+        return new Response();
+      }
+      return this.#consumer({}).fetch(request);
+    }
+
+    async queue(batch) {
+      if (holds && batch.queue === "hmd-checks") return batch.ackAll();
+      const seen = { queue: batch.queue, size: batch.messages.length, d1: 0, sends: 0, start_ms: Date.now() };
+      await this.#consumer(seen).queue(batch);
+      seen.end_ms = Date.now();
+      batches.push(seen);
+    }
+
+    async scheduled(event) {
+      return this.#consumer({}).scheduled(event);
+    }
+  };
+}

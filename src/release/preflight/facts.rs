@@ -1,0 +1,167 @@
+//! What the checks rest on.
+
+use std::collections::BTreeSet;
+
+use super::super::head::Deployment;
+use super::super::plan::Plan;
+use super::super::state::Seen;
+
+/// What could be found out about something.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Learned<T> {
+    /// This.
+    Known(T),
+    /// Nothing: the token may not read it. What Cloudflare said.
+    Denied(String),
+    /// There is no such Worker. What Cloudflare said.
+    NoWorker(String),
+    /// Nothing: it did not answer, or not so that it can be understood. What happened.
+    Unknown(String),
+}
+
+impl<T> Learned<T> {
+    /// It, if it is known.
+    pub fn known(&self) -> Option<&T> {
+        match self {
+            Self::Known(it) => Some(it),
+            _ => None,
+        }
+    }
+
+    /// It, or why it is not known.
+    pub(super) fn or_why(&self) -> Result<&T, &str> {
+        match self {
+            Self::Known(it) => Ok(it),
+            Self::Denied(why) | Self::NoWorker(why) | Self::Unknown(why) => Err(why),
+        }
+    }
+}
+
+/// A version that can be deployed, as the list of versions tells of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListedVersion {
+    /// Its id.
+    pub id: String,
+    /// Rises with each upload; 0 if Cloudflare does not say.
+    pub number: i64,
+    /// Its tag.
+    pub tag: Option<String>,
+    /// What made it: `upload`, `secret` and so on.
+    pub triggered_by: Option<String>,
+}
+
+/// What a version is made of besides its code, as far as going back and forth depends on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VersionParts {
+    /// The names of its secrets.
+    pub secrets: BTreeSet<String>,
+    /// Its Durable Objects, if Cloudflare says anything of its runtime.
+    pub durable_objects: Option<DurableObjects>,
+}
+
+/// The Durable Objects of a version.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DurableObjects {
+    /// The tag of the last migration that it knows.
+    pub migration_tag: Option<String>,
+    /// Each exported class with what is declared of it, as text.
+    pub exports: BTreeSet<String>,
+}
+
+/// A Worker's settings of Workers Observability; `None` where Cloudflare does not say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observability {
+    /// Whether it is on.
+    pub enabled: Option<bool>,
+    /// The share of invocations that is kept, from 0 to 1.
+    pub head_sampling_rate: Option<f64>,
+    /// Whether logs are on.
+    pub logs_enabled: Option<bool>,
+    /// Whether logs are stored where they can be queried, and not only sent elsewhere.
+    pub logs_persist: Option<bool>,
+    /// Whether each invocation leaves an event of its own.
+    pub invocation_logs: Option<bool>,
+    /// The share of invocations whose logs are kept; goes before the outer rate.
+    pub logs_head_sampling_rate: Option<f64>,
+}
+
+/// Requests that telemetry holds of the Worker, of all its versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traffic {
+    /// Stored invocations: sampling has already taken its share.
+    pub stored_requests: u64,
+    /// Over how long, in milliseconds.
+    pub period_ms: i64,
+}
+
+/// Another release that holds the Worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its id.
+    pub id: String,
+    /// This release would wait for its end.
+    pub waits: bool,
+}
+
+/// Everything that the checks rest on.
+#[derive(Clone, Debug)]
+pub struct Facts<'a> {
+    /// The plan of the release.
+    pub plan: &'a Plan,
+    /// The version that was asked for: an id, or `latest`.
+    pub wanted: &'a str,
+    /// The old version that the caller insists on.
+    pub required_old: Option<&'a str>,
+    /// The release that holds the Worker now.
+    pub holder: Option<&'a Holder>,
+    /// The newest deployment that an earlier release of HMD has seen.
+    pub last_seen: Option<&'a Seen>,
+    /// The newest deployments.
+    pub deployments: &'a Learned<Vec<Deployment>>,
+    /// The versions that can be deployed.
+    pub versions: &'a Learned<Vec<ListedVersion>>,
+    /// What the old version is made of.
+    pub old_parts: &'a Learned<VersionParts>,
+    /// What the new version is made of.
+    pub new_parts: &'a Learned<VersionParts>,
+    /// The Worker's settings.
+    pub observability: &'a Learned<Observability>,
+    /// Its traffic.
+    pub traffic: &'a Learned<Traffic>,
+}
+
+impl Facts<'_> {
+    /// The deployment in force.
+    pub(super) fn head(&self) -> Option<&Deployment> {
+        newest_deployment(self.deployments.known()?)
+    }
+
+    /// The version that serves everything, if one does.
+    pub(super) fn old_version(&self) -> Option<&str> {
+        self.head()?.sole_version()
+    }
+
+    /// The new version, if it can be deployed.
+    pub(super) fn new_version(&self) -> Option<&ListedVersion> {
+        wanted_version(self.versions.known()?, self.wanted)
+    }
+}
+
+/// The deployment in force: Cloudflare answers newest first, but wrangler sorts again, so this does too.
+#[must_use]
+pub fn newest_deployment(deployments: &[Deployment]) -> Option<&Deployment> {
+    deployments.iter().max_by_key(|d| d.seen().created_us)
+}
+
+/// The version that is asked for, by id or as `latest`, if it is among those that can be deployed.
+#[must_use]
+pub fn wanted_version<'a>(
+    versions: &'a [ListedVersion],
+    wanted: &str,
+) -> Option<&'a ListedVersion> {
+    if wanted == "latest" {
+        versions.iter().max_by_key(|version| version.number)
+    } else {
+        versions.iter().find(|version| version.id == wanted)
+    }
+}
