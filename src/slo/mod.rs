@@ -1,5 +1,6 @@
 //! Service level indicators and objectives, and how a release is judged by them. Pure.
 
+pub mod evidence;
 mod objective;
 mod threshold;
 

@@ -24,6 +24,7 @@ mod signals;
 mod sim;
 mod steer;
 mod steps;
+mod study;
 mod worker_build;
 
 use std::io::Write;
@@ -73,6 +74,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Install the tools and build the Worker, and nothing else
     Setup,
+    /// Measure the evidence rule: false aborts and detection times, beside what others do, from seeds
+    Study(study::StudyArgs),
     /// Write schemas/: the OpenAPI document, the JSON Schemas and the API page, from the Rust types
     Schemas,
 }
@@ -122,6 +125,7 @@ async fn run(command: &Command) -> Result<ExitCode> {
         Command::Deploy(arguments) => deploy::run(arguments).await?,
         Command::Bench(arguments) => bench::run(arguments).await?,
         Command::Sim(arguments) => sim::run(arguments).await?,
+        Command::Study(arguments) => study::run(arguments)?,
         Command::Schemas => schemas::run()?,
         Command::Setup => {
             worker_build::run(&project::Project::find()?).await?;

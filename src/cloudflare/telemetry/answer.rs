@@ -32,7 +32,8 @@ pub(super) struct Answer {
 #[derive(Clone, Copy)]
 struct Cell {
     value: Option<f64>,
-    stored: u64,
+    /// `None` if what was answered is no count: that is not a zero.
+    stored: Option<u64>,
 }
 
 impl Answer {
@@ -52,7 +53,7 @@ impl Answer {
 
     /// Stored events of a group.
     pub(super) fn count(&self, at: &Group) -> u64 {
-        self.cell("n", at).map_or(0, |cell| cell.stored)
+        self.cell("n", at).and_then(|cell| cell.stored).unwrap_or(0)
     }
 
     /// A calculated value of a group, if it is a number.
@@ -203,6 +204,9 @@ fn read(
             aggregate.cell(interval)
         });
         let cells: BTreeMap<Group, Cell> = cells.collect();
+        if wanted == "n" && cells.values().any(|cell| cell.stored.is_none()) {
+            return Err(ApiError::unreadable(WHAT, "a row has no count"));
+        }
         read.values.insert(alias, cells);
     }
     let unanswered = asked
@@ -222,7 +226,7 @@ impl WireAggregate {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "rounded, clamped at 0, and far below 2^53"
+        reason = "rounded, not negative, and far below 2^53"
     )]
     fn cell(self, interval: f64) -> Option<(Group, Cell)> {
         let (mut script, mut version) = (None, None);
@@ -241,10 +245,12 @@ impl WireAggregate {
             version: version?,
         };
         // Cloudflare's count is weighted by the sample interval; what is judged is the events that are stored.
-        let weighted = self.count.or(self.value).unwrap_or(0.0);
+        let weighted = self.count.or(self.value);
         let cell = Cell {
             value: self.value,
-            stored: (weighted / interval).round().max(0.0) as u64,
+            stored: weighted
+                .filter(|weighted| *weighted >= 0.0)
+                .map(|weighted| (weighted / interval).round() as u64),
         };
         Some((at, cell))
     }
@@ -316,6 +322,17 @@ mod tests {
         assert!(answer(|a| a["calculations"] = json!([])).is_err());
         assert!(answer(|a| drop(a["calculations"].as_array_mut().unwrap().pop())).is_err());
         assert!(answer(|a| a["calculations"][1]["alias"] = json!("n")).is_err());
+        // A row without a count is not a zero.
+        let uncounted = |row: &mut Value| row["count"] = row["value"].take();
+        assert!(
+            answer(|a| {
+                let row = &mut a["calculations"][0]["aggregates"][0];
+                row["value"] = json!(null);
+                uncounted(row);
+            })
+            .is_err()
+        );
+        assert!(answer(|a| uncounted(&mut a["calculations"][1]["aggregates"][0])).is_ok());
         let row = answer(|_| ())
             .map(|_| json!({"groups": [], "value": 1, "count": 1}))
             .unwrap_or_default();
