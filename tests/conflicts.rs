@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use serde_json::{Value, json};
-use support::{Call, Fault, World, failing, healthy};
+use support::{ACCOUNT, Call, Fault, World, failing, healthy};
 
 fn create(world: &World, on_conflict: &str, version: &str) -> (u16, Value) {
     let body = json!({"plan": "shop", "new_version": version, "on_conflict": on_conflict});
@@ -514,4 +514,35 @@ fn nobody_overtakes_those_who_wait_and_no_newer_release_is_sent_back() {
         "after it, and not sent back by it"
     );
     assert_eq!(world.split("shop"), [(versions[1].clone(), 100.0)].into());
+}
+
+#[test]
+fn a_queued_release_that_the_call_budget_puts_off_alarms_nobody() {
+    let world = World::new();
+    let versions = world.worker("shop", &[healthy(), healthy(), healthy()]);
+    world.plan("shop", |_| ());
+    let first = id(&create(&world, "reject", &versions[1]).1);
+    world.run_to(&first, |r| r["stages"][0]["state"] == "soaking");
+    let waiting = id(&create(&world, "queue", &versions[2]).1);
+    // Somebody else has used the budget up for the next minutes.
+    let until_us = (world.now.get() + 300_000 + 500_000) * 1_000;
+    world.execute(&format!(
+        "UPDATE call_budgets SET total_us = {until_us}, checks_us = {until_us}, normal_us = {until_us}, looks_us = {until_us}"
+    ));
+    let path = format!("/v1/releases/{first}/stop");
+    world.api("POST", &path, &Value::Null);
+    world.run_for(120_000);
+    assert_eq!(world.get(&first)["state"], "reverted");
+    assert_eq!(world.get(&waiting)["state"], "queued", "it is put off");
+    let path = format!("/v1/workers/{ACCOUNT}/shop/versions");
+    let (status, answer) = world.api("GET", &path, &Value::Null);
+    assert_eq!(status, 503, "{answer}");
+    let alerts = |world: &World| {
+        let lines = world.lines.borrow();
+        let alerts = lines.iter().filter(|line| line["log"] == "alert");
+        alerts.cloned().collect::<Vec<_>>()
+    };
+    assert!(alerts(&world).is_empty(), "{:?}", alerts(&world));
+    assert_eq!(world.finish(&waiting)["state"], "succeeded");
+    assert!(alerts(&world).is_empty(), "{:?}", alerts(&world));
 }

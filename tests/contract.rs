@@ -150,10 +150,10 @@ fn other_token(stage: &Stage, change: impl Fn(&mut ApprovalToken)) -> String {
     format!("/approvals/{}", token.sign(keys))
 }
 
-fn subscriber_is(stage: &Stage, state: &str) {
+fn subscriber_is(stage: &Stage, now: &str) {
     let id = &stage.subscriber;
     stage.world.execute(&format!(
-        "UPDATE subscribers SET state = '{state}' WHERE id = '{id}'"
+        "UPDATE subscribers SET state = '{now}' WHERE id = '{id}'"
     ));
 }
 
@@ -176,8 +176,8 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
         ("showApproval" | "decideByLink", 400 | 403 | 404 | 409 | 410) => {
             let path = match status {
                 400 => format!("/approvals/{}x", stage.token),
-                403 => other_token(stage, |token| token.subscriber = "sub_gone".to_owned()),
-                404 => other_token(stage, |token| token.release = "rel_none".to_owned()),
+                403 => other_token(stage, |token| "sub_gone".clone_into(&mut token.subscriber)),
+                404 => other_token(stage, |token| "rel_none".clone_into(&mut token.release)),
                 409 => other_token(stage, |token| token.version = 99),
                 _ => other_token(stage, |token| token.expires_at = 1),
             };

@@ -398,6 +398,71 @@ fn secrets_that_changed_do_not_stop_the_way_back() {
 }
 
 #[test]
+fn a_secret_that_is_changed_during_a_soak_does_not_stop_the_way_back() {
+    let world = World::new();
+    let (versions, id) = released(&world);
+    world.run_to(&id, |r| r["stages"][0]["state"] == "soaking");
+    world
+        .cloudflare
+        .lock()
+        .unwrap()
+        .put_secret(world.now.get(), ACCOUNT, "shop", "API_KEY", false)
+        .unwrap();
+    world.set_error_rate("shop", &versions[1], 0.5);
+    let release = world.finish(&id);
+    assert_eq!(
+        (release["state"].as_str(), release["reason"].as_str()),
+        (Some("reverted"), Some("slo_violation"))
+    );
+    let ended = world.events(&id).pop().unwrap();
+    assert_eq!(ended["data"]["forced"], true, "{ended}");
+    assert_eq!(world.split("shop"), [(versions[0].clone(), 100.0)].into());
+    // Not forced from the start: Cloudflare itself has refused the first try.
+    let requests = world.requests.borrow();
+    let posts = requests
+        .iter()
+        .filter(|(method, path)| method == "POST" && path.contains("/deployments"));
+    let forced: Vec<bool> = posts
+        .map(|(_, path)| path.ends_with("?force=true"))
+        .collect();
+    assert_eq!(forced, [false, false, true]);
+}
+
+#[test]
+fn only_a_refused_share_of_zero_is_left_out() {
+    // Refused for the share, perhaps; for a secret; for a Durable Object migration.
+    for (code, tries) in [(10_026, 2), (10_220, 1), (100_405, 1)] {
+        let world = World::new();
+        world.worker("shop", &[healthy(), healthy()]);
+        world.plan("shop", |plan| {
+            plan["stages"] =
+                json!([{"percent": 0, "soak": "30s"}, {"percent": 100, "soak": "20s"}]);
+        });
+        let rule = hmd::simulator::FaultRule {
+            method: Some("POST".to_owned()),
+            path_contains: "/deployments".to_owned(),
+            status: Some(400),
+            code: Some(code),
+            ..hmd::simulator::FaultRule::default()
+        };
+        world
+            .cloudflare
+            .lock()
+            .unwrap()
+            .set_faults(vec![rule])
+            .unwrap();
+        let id = world.release("shop");
+        world.finish(&id);
+        let requests = world.requests.borrow();
+        let posts = requests.iter().filter(|(method, _)| method == "POST");
+        let posts = posts
+            .filter(|(_, path)| path.ends_with("/deployments"))
+            .count();
+        assert_eq!(posts, tries, "{code}");
+    }
+}
+
+#[test]
 fn telemetry_that_can_not_be_read_holds_and_judges_later() {
     let world = World::new();
     let (versions, id) = released(&world);

@@ -61,7 +61,7 @@ impl Shop {
     }
 
     fn put_secret(&self) {
-        self.cloudflare(|cf, now| cf.put_secret(now, ACCOUNT, "shop", "API_KEY"))
+        self.cloudflare(|cf, now| cf.put_secret(now, ACCOUNT, "shop", "API_KEY", true))
             .unwrap();
     }
 

@@ -242,7 +242,7 @@ fn refusals_of_all_kinds_are_described() {
 
     caller
         .model
-        .put_secret(NOW, ACCOUNT, "shop", "API_KEY")
+        .put_secret(NOW, ACCOUNT, "shop", "API_KEY", true)
         .unwrap();
     assert_eq!(
         code(&caller.call("POST", deployments, &all(&v[0]))),
@@ -409,6 +409,7 @@ fn a_running_simulator_is_steered_from_the_command_line() {
         "break shop --version v2 --error-rate 0.9 --slow-one-in 3 --slow-by-ms 100",
         "heal shop",
         "break shop",
+        "secret shop API_KEY --no-deploy",
         "secret shop API_KEY",
         "outage shop --for 1s",
         "fault add --method GET --path /versions --status 503 --times 1",

@@ -49,6 +49,7 @@ CREATE TABLE deliveries (
 CREATE INDEX deliveries_due ON deliveries (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX deliveries_of ON deliveries (subscriber, created_at, message);
 CREATE INDEX deliveries_created ON deliveries (created_at);
+CREATE INDEX messages_at ON messages (at);
 
 CREATE TABLE delivery_attempts (
     message     TEXT NOT NULL,

@@ -288,6 +288,10 @@ fn refusal(
             )
         }
         (_, 10_007) => "; no Worker of this name exists in the account".to_owned(),
+        (_, 7_003) => "; check the plan's account_id".to_owned(),
+        (_, 10_220) => "; a secret was changed after the version had been uploaded: upload it again and release that".to_owned(),
+        (_, 100_402 | 100_405 | 100_406) => "; a Durable Object migration lies between the versions, which no split can cross: deploy the new one with `wrangler deploy`"
+            .to_owned(),
         (_, 100_146) => "; the version does not exist or can't be deployed any more".to_owned(),
         (429, _) => "; somebody else uses the same token or user: 1,200 calls in 5 minutes are all they have together"
             .to_owned(),
@@ -304,5 +308,34 @@ fn refusal(
     ApiError {
         kind,
         detail: format!("{what}: Cloudflare answered {status} (code {code}): {said}{advice}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        for (status, code, advice) in [
+            (403, 10_000, "CLOUDFLARE_API_TOKEN"),
+            (404, 7_003, "account_id"),
+            (404, 10_007, "no Worker of this name"),
+            (400, 10_220, "upload it again"),
+            (400, 100_402, "wrangler deploy"),
+            (400, 100_405, "wrangler deploy"),
+            (400, 100_406, "wrangler deploy"),
+            (404, 100_146, "can't be deployed any more"),
+        ] {
+            let said = EnvelopeError {
+                code: Some(code),
+                message: Some("it is so".to_owned()),
+                detail: None,
+            };
+            let error = refusal("deploying shop", "/deployments", (status, None), &[said]);
+            assert_eq!(error.kind, ErrorKind::Refused { status, code });
+            assert!(error.detail.contains("it is so; "), "{}", error.detail);
+            assert!(error.detail.contains(advice), "{}", error.detail);
+        }
     }
 }

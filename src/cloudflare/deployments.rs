@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::client::{ApiError, Cloudflare, Urgency};
+use super::lenient::{null_as_default, whole};
 use crate::pipeline::ports::Ports;
 use crate::release::{Deployment, Percent, WorkerRef};
 use crate::time::UnixMs;
@@ -14,13 +15,13 @@ pub struct Version {
     /// Its id.
     pub id: String,
     /// Its number, rising with each upload.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     pub number: i64,
     /// Who uploaded it, when and from where.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub metadata: VersionMetadata,
     /// `workers/message` and `workers/tag`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub annotations: std::collections::BTreeMap<String, Value>,
 }
 
@@ -60,7 +61,7 @@ struct WireDeployment {
     author_email: Option<String>,
     #[serde(default)]
     annotations: Option<std::collections::BTreeMap<String, Value>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     versions: Vec<WireShare>,
 }
 
@@ -68,6 +69,30 @@ struct WireDeployment {
 struct WireShare {
     version_id: String,
     percentage: f64,
+}
+
+impl Deployments {
+    /// The deployments, if what is in force can be told from them. Of an older one something may be missing: whether that
+    /// matters depends on what the reader knows already.
+    fn read(self) -> Result<Vec<Deployment>, String> {
+        let deployments: Vec<Deployment> =
+            self.deployments.into_iter().map(Deployment::from).collect();
+        if let Some(first) = deployments.first() {
+            if !first.is_dated() {
+                return Err(format!(
+                    "deployment {} has no readable created_on",
+                    first.id
+                ));
+            }
+            if first.versions.is_empty() {
+                return Err(format!(
+                    "deployment {} does not say which versions serve",
+                    first.id
+                ));
+            }
+        }
+        Ok(deployments)
+    }
 }
 
 impl From<WireDeployment> for Deployment {
@@ -117,7 +142,8 @@ impl<P: Ports> Cloudflare<'_, P> {
         Ok(versions.items)
     }
 
-    /// The newest deployments. `until`: when the answer must be in, for callers that hold a lease.
+    /// The newest deployments; the first says what serves and since when. `until`: when the answer must be in, for callers
+    /// that hold a lease.
     ///
     /// # Errors
     /// [`ApiError`]
@@ -137,14 +163,7 @@ impl<P: Ports> Cloudflare<'_, P> {
                 (urgency, until),
             )
             .await?;
-        let deployments: Vec<Deployment> =
-            list.deployments.into_iter().map(Deployment::from).collect();
-        // Order and foreignness rest on the time, so an entry without one can't be judged.
-        if let Some(bad) = deployments.iter().find(|d| d.seen().created_us == 0) {
-            let why = format!("deployment {} has no readable created_on", bad.id);
-            return Err(ApiError::unreadable(&what, why));
-        }
-        Ok(deployments)
+        list.read().map_err(|why| ApiError::unreadable(&what, why))
     }
 
     /// Applies a split. Answers the deployment's id, if it came; the rest of the answer may be partial, so the caller reads
@@ -185,5 +204,54 @@ impl<P: Ports> Cloudflare<'_, P> {
             .await?;
         let made = made.unwrap_or_default();
         Ok(made["id"].as_str().map(str::to_owned))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deployments(list: &Value) -> Result<Vec<Deployment>, String> {
+        let answer = json!({"deployments": list});
+        serde_json::from_value::<Deployments>(answer)
+            .map_err(|error| error.to_string())
+            .and_then(Deployments::read)
+    }
+
+    #[test]
+    fn versions_are_read_with_nulls_and_decimal_points() {
+        let read = |version: Value| serde_json::from_value::<Version>(version).unwrap();
+        let bare = read(json!({"id": "a"}));
+        let nulls = json!({"id": "a", "number": null, "metadata": null, "annotations": null});
+        assert_eq!(read(nulls), bare);
+        assert_eq!((bare.number, bare.annotations.len()), (0, 0));
+        assert_eq!(read(json!({"id": "a", "number": 42.0})).number, 42);
+        assert_eq!(read(json!({"id": "a", "number": 42})).number, 42);
+    }
+
+    #[test]
+    fn only_the_deployment_in_force_must_be_whole() {
+        let head = json!({"id": "head", "created_on": "2026-10-01T09:20:00Z",
+            "versions": [{"version_id": "v", "percentage": 100}]});
+        let changed = |field: &str, value: Value| {
+            let mut changed = head.clone();
+            changed[field] = value;
+            changed
+        };
+        for broken in [
+            changed("versions", Value::Null),
+            changed("created_on", Value::Null),
+            changed("created_on", json!("yesterday")),
+        ] {
+            let read = deployments(&json!([head, broken])).unwrap();
+            assert_eq!(
+                (read.len(), read[0].sole_version()),
+                (2, Some("v")),
+                "{broken}"
+            );
+            let refused = deployments(&json!([broken, head])).unwrap_err();
+            assert!(refused.contains("deployment head"), "{refused}");
+        }
+        assert_eq!(deployments(&json!([])), Ok(Vec::new()));
     }
 }

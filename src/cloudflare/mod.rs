@@ -4,6 +4,7 @@ mod budget;
 mod client;
 mod deployments;
 mod in_flight;
+mod lenient;
 mod settings;
 mod telemetry;
 mod versions;

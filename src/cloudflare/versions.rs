@@ -67,7 +67,9 @@ impl From<WireRuntime> for DurableObjects {
             .filter(|(_, declared)| declared["type"] != "worker")
             .map(|(class, declared)| {
                 let of = |field: &str| declared[field].as_str().map(str::to_owned);
-                let parts = [Some(class), of("type"), of("storage"), of("state")];
+                // Created is what a class is that says nothing of its state.
+                let state = of("state").filter(|state| state != "created");
+                let parts = [Some(class), of("type"), of("storage"), state];
                 parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
             })
             .collect();
@@ -127,6 +129,20 @@ mod tests {
         assert_eq!(objects.migration_tag.as_deref(), Some("v2"));
         let cart = "Cart durable-object sqlite".to_owned();
         assert_eq!(objects.exports, BTreeSet::from([cart]));
+    }
+
+    #[test]
+    fn a_class_that_says_nothing_of_its_state_is_created() {
+        let with = |declared: Value| {
+            read(&json!({"bindings": [], "script_runtime": {"exports": {"Cart": declared}}}))
+        };
+        let silent = with(json!({"type": "durable-object", "storage": "sqlite"}));
+        let state = |state: Value| {
+            with(json!({"type": "durable-object", "storage": "sqlite", "state": state}))
+        };
+        assert_eq!(state(json!("created")), silent);
+        assert_eq!(state(Value::Null), silent);
+        assert_ne!(state(json!("deleted")), silent);
     }
 
     #[test]

@@ -80,7 +80,7 @@ pub async fn handle<P: Ports>(
         },
     };
     let response = answer.unwrap_or_else(|problem| {
-        if problem.status >= 500 {
+        if problem.status >= 500 && !problem.foreseen {
             // A token in a path decides something: it must not stand in a log.
             let path = match Route::of(request.uri().path()) {
                 Some(Route::Approval(_)) => "/approvals/…",

@@ -25,6 +25,9 @@ pub struct Problem {
     /// The checks of a preflight that failed.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub checks: Box<[Check]>,
+    /// Nothing has failed: nobody is to be alerted.
+    #[serde(skip)]
+    pub(super) foreseen: bool,
     #[serde(skip)]
     headers: Vec<(HeaderName, String)>,
 }
@@ -38,6 +41,7 @@ impl Problem {
             detail: detail.into(),
             errors: Vec::new(),
             checks: Box::default(),
+            foreseen: false,
             headers: Vec::new(),
         }
     }
@@ -97,6 +101,14 @@ impl Problem {
     pub fn unavailable(detail: impl Into<String>, retry_after_s: i64) -> Self {
         Self::new(503, "Temporarily unavailable", detail)
             .header(header::RETRY_AFTER, &retry_after_s.to_string())
+    }
+
+    /// The call budget lets it wait, which is no failure of anybody's.
+    pub fn put_off(detail: impl Into<String>, retry_after_s: i64) -> Self {
+        Self {
+            foreseen: true,
+            ..Self::unavailable(detail, retry_after_s)
+        }
     }
 
     /// A fault of HMD itself.

@@ -11,7 +11,6 @@ use super::route::SubscriberVerb;
 use super::{Answer, json_answer, list_answer, no_content};
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
-use crate::release::MAX_TEXT;
 use crate::store::{self, StoreError};
 use crate::time::{Rfc3339, UnixMs};
 use crate::webhook::{Format, NONCE_BYTES, Purpose, Subscriber, SubscriberState, WebhookSecret};
@@ -47,7 +46,7 @@ pub struct NewSubscriber {
     worker: Option<String>,
     /// For people: who this is.
     #[serde(default)]
-    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(max = MAX_TEXT)))]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(max = crate::release::MAX_TEXT)))]
     description: Option<String>,
 }
 
@@ -73,22 +72,48 @@ pub struct SubscriberPatch {
     #[serde(default)]
     approvals: Option<bool>,
     /// Only events of this plan's releases; null: of all.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default)]
     #[cfg_attr(not(target_arch = "wasm32"), schemars(with = "Option<String>"))]
-    plan: Option<Option<String>>,
+    plan: Change<String>,
     /// Only events of Workers of this script name; null: of all.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default)]
     #[cfg_attr(not(target_arch = "wasm32"), schemars(with = "Option<String>"))]
-    worker: Option<Option<String>>,
+    worker: Change<String>,
     /// For people; null: nothing.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default)]
     #[cfg_attr(not(target_arch = "wasm32"), schemars(with = "Option<String>"))]
-    description: Option<Option<String>>,
+    description: Change<String>,
 }
 
-/// Tells a null from an absent field.
-fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
+/// What a patch says of a field that may be null.
+#[derive(Default)]
+enum Change<T> {
+    /// Nothing: the field is absent.
+    #[default]
+    Keep,
+    /// It is this now.
+    To(Option<T>),
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Change<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Option::deserialize(deserializer).map(Self::To)
+    }
+}
+
+impl<T: Clone> Change<T> {
+    fn apply(&self, target: &mut Option<T>) {
+        if let Self::To(value) = self {
+            target.clone_from(value);
+        }
+    }
+}
+
+/// Takes over what was given.
+fn take<T: Clone>(given: Option<&T>, target: &mut T) {
+    if let Some(value) = given {
+        target.clone_from(value);
+    }
 }
 
 /// A subscriber: who hears of what.
@@ -315,39 +340,17 @@ pub async fn patch<P: Ports>(
 ) -> Answer {
     let patch: SubscriberPatch = json_body(request, &[])?;
     let apply = |subscriber: &mut Subscriber| {
-        let SubscriberPatch {
-            url,
-            events,
-            format,
-            approvals,
-            plan,
-            worker,
-            description,
-        } = &patch;
-        url.clone_into_if(&mut subscriber.url);
-        events.clone_into_if(&mut subscriber.events);
-        format.clone_into_if(&mut subscriber.format);
-        approvals.clone_into_if(&mut subscriber.approvals);
-        plan.clone_into_if(&mut subscriber.plan);
-        worker.clone_into_if(&mut subscriber.worker);
-        description.clone_into_if(&mut subscriber.description);
+        take(patch.url.as_ref(), &mut subscriber.url);
+        take(patch.events.as_ref(), &mut subscriber.events);
+        take(patch.format.as_ref(), &mut subscriber.format);
+        take(patch.approvals.as_ref(), &mut subscriber.approvals);
+        patch.plan.apply(&mut subscriber.plan);
+        patch.worker.apply(&mut subscriber.worker);
+        patch.description.apply(&mut subscriber.description);
         checked(pipeline, subscriber)
     };
     let changed = change(pipeline, id, apply).await?;
     shown(pipeline, &changed, request)
-}
-
-/// Takes over what was given.
-trait CloneIntoIf<T> {
-    fn clone_into_if(&self, target: &mut T);
-}
-
-impl<T: Clone> CloneIntoIf<T> for Option<T> {
-    fn clone_into_if(&self, target: &mut T) {
-        if let Some(value) = self {
-            target.clone_from(value);
-        }
-    }
 }
 
 /// `POST /v1/subscribers/{id}/pause`, `resume`, `rotate-secret` and `test`.

@@ -115,9 +115,15 @@ fn worker((account, script): (&str, &str)) -> Result<WorkerRef, Problem> {
 /// A failed read as a problem.
 pub(super) fn unreadable(error: &ApiError) -> Problem {
     match error.kind {
-        ErrorKind::Refused { code: 10_007, .. } => Problem::not_found(error.detail.clone()),
-        ErrorKind::Throttled { retry_after_ms } | ErrorKind::PutOff { retry_after_ms } => {
+        ErrorKind::Refused {
+            code: 10_007 | 7_003,
+            ..
+        } => Problem::not_found(error.detail.clone()),
+        ErrorKind::Throttled { retry_after_ms } => {
             Problem::unavailable(error.detail.clone(), retry_after_ms / 1_000)
+        }
+        ErrorKind::PutOff { retry_after_ms } => {
+            Problem::put_off(error.detail.clone(), retry_after_ms / 1_000)
         }
         _ => Problem::unavailable(error.detail.clone(), 5),
     }
@@ -143,6 +149,8 @@ pub async fn deployments<P: Ports>(pipeline: &Pipeline<'_, P>, names: (&str, &st
         .deployments(&worker, Urgency::Normal, None)
         .await
         .map_err(|error| unreadable(&error))?;
+    // When it was made is part of what is shown.
+    deployments.retain(Deployment::is_dated);
     deployments.sort_by_key(|deployment| std::cmp::Reverse(deployment.seen().created_us));
     list_answer(deployments.iter().map(DeploymentView::from).collect(), None)
 }

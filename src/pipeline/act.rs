@@ -147,13 +147,12 @@ async fn write<P: Ports>(
     }
 }
 
+/// Refused perhaps for its share of 0 %: for which code is not documented, but these say something else.
 fn refused_share(error: &ApiError) -> bool {
     matches!(
         error.kind,
-        ErrorKind::Refused {
-            status: 400 | 422,
-            ..
-        }
+        ErrorKind::Refused { status: 400 | 422, code }
+            if !matches!(code, SECRETS_CHANGED | VERSION_NOT_FOUND | 10_211 | 100_402 | 100_405 | 100_406)
     )
 }
 

@@ -154,7 +154,10 @@ fn learned<T>(answer: Result<T, ApiError>) -> Learned<T> {
         Err(error) => error,
     };
     match error.kind {
-        ErrorKind::Refused { code: 10_007, .. } => Learned::NoWorker(error.detail),
+        ErrorKind::Refused {
+            code: 10_007 | 7_003,
+            ..
+        } => Learned::NoWorker(error.detail),
         ErrorKind::Refused {
             status: 401 | 403, ..
         }

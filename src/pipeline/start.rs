@@ -43,7 +43,7 @@ impl NotReady {
 
 fn unreadable(error: &ApiError) -> NotReady {
     match error.code() {
-        10_007 => NotReady::Invalid(
+        10_007 | 7_003 => NotReady::Invalid(
             "/plan",
             format!("its Worker can't be released: {}", error.detail),
         ),
@@ -68,8 +68,10 @@ impl Ground {
     pub fn resolve_version(&self, worker: &WorkerRef, wanted: &str) -> Result<String, NotReady> {
         let versions = self.versions.as_ref().map_err(unreadable)?;
         let version = if wanted == "latest" {
+            // Newest first, and so without numbers: of equals, the last that is met counts.
             versions
                 .iter()
+                .rev()
                 .max_by_key(|version| version.number)
                 .map(|version| version.id.clone())
         } else {
@@ -213,6 +215,10 @@ impl<P: Ports> Pipeline<'_, P> {
                 actor: SYSTEM.to_owned(),
                 command,
             },
+            // Waiting for its turn in the call budget is no failure of anybody's.
+            Err(NotReady::Unreadable(error)) if matches!(error.kind, ErrorKind::PutOff { .. }) => {
+                return Ok(());
+            }
             Err(unknown @ (NotReady::Unreadable(_) | NotReady::Store(_))) => {
                 let detail = format!("a queued release could not start yet: {}", unknown.detail());
                 self.ports
@@ -269,4 +275,31 @@ fn deployable(worker: &WorkerRef, versions: &[Version], version: &str) -> Result
             worker.script_name
         ),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latest_is_the_greatest_number_and_without_numbers_the_first() {
+        let worker = WorkerRef {
+            account_id: "0".repeat(32),
+            script_name: "shop".to_owned(),
+        };
+        let latest = |versions: serde_json::Value| {
+            let ground = Ground {
+                deployments: Ok(Vec::new()),
+                versions: Ok(serde_json::from_value(versions).unwrap()),
+            };
+            ground.resolve_version(&worker, "latest").unwrap()
+        };
+        assert_eq!(
+            latest(json!([{"id": "newest"}, {"id": "oldest"}])),
+            "newest"
+        );
+        let unsorted =
+            json!([{"id": "a", "number": 1}, {"id": "b", "number": 3}, {"id": "c", "number": 2}]);
+        assert_eq!(latest(unsorted), "b");
+    }
 }

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::plan::Percent;
+use super::preflight::newest_deployment;
 use super::state::{Release, Seen};
 use crate::time::parse_rfc3339_us;
 
@@ -32,6 +33,12 @@ impl Deployment {
             deployment_id: self.id.clone(),
             created_us: parse_rfc3339_us(&self.created_on).unwrap_or(0),
         }
+    }
+
+    /// Whether it says readably when it was made.
+    #[must_use]
+    pub fn is_dated(&self) -> bool {
+        self.seen().created_us > 0
     }
 
     /// The version that serves everything, if one does.
@@ -93,7 +100,8 @@ pub enum Head {
         /// Whether ours is on top.
         overwritten: bool,
     },
-    /// An older state than HMD has seen already, or none at all: read again later.
+    /// An older state than HMD has seen already, none at all, or one with a deployment that may be new but does not say when it
+    /// was made: read again later.
     Lagging,
 }
 
@@ -104,7 +112,7 @@ pub fn read_head(release: &Release, deployments: &[Deployment]) -> Head {
     let marker = release.marker_prefix();
     let ours = |d: &Deployment| d.message.as_deref().is_some_and(|m| m.starts_with(&marker));
     // Cloudflare answers newest first, but wrangler sorts again, so this does too.
-    let Some(newest) = deployments.iter().max_by_key(|d| d.seen().created_us) else {
+    let Some(newest) = newest_deployment(deployments) else {
         return Head::Lagging;
     };
     let Some(seen) = &release.progress.seen else {
@@ -113,16 +121,23 @@ pub fn read_head(release: &Release, deployments: &[Deployment]) -> Head {
     let unknown = |d: &&Deployment| {
         d.seen().created_us >= seen.created_us && d.id != seen.deployment_id && !ours(d)
     };
+    // Newest first, so the first of those of one moment is the newest.
     let foreign = deployments
         .iter()
+        .rev()
         .filter(unknown)
         .max_by_key(|d| d.seen().created_us);
+    // A deployment without a time is older than what stands before it. Above all that was known, it may be somebody's.
+    let undated = deployments
+        .iter()
+        .take_while(|d| !d.is_dated() || d.seen().created_us > seen.created_us)
+        .any(|d| !d.is_dated() && d.id != seen.deployment_id && !ours(d));
     match foreign {
         Some(deployment) => Head::Foreign {
             overwritten: deployment.id != newest.id,
             deployment: deployment.clone(),
         },
-        None if newest.seen().created_us < seen.created_us => Head::Lagging,
+        None if undated || newest.seen().created_us < seen.created_us => Head::Lagging,
         None if release
             .progress
             .posted
@@ -220,6 +235,55 @@ mod tests {
             read_head(&release, &[other, before]),
             Head::Foreign { .. }
         ));
+    }
+
+    #[test]
+    fn of_one_moment_the_first_in_the_list_is_in_force() {
+        let mut release = fixture::release();
+        let before = deployment("d0", 0, None, &[("old", 100.0)]);
+        release.progress.seen = Some(before.seen());
+        let marker = format!("{}2", release.marker_prefix());
+        let ours = deployment("d1", 10, Some(&marker), &[("old", 90.0), ("new", 10.0)]);
+        let later = deployment("d2", 10, Some(&marker), &[("old", 50.0), ("new", 50.0)]);
+        assert_eq!(
+            read_head(&release, &[later.clone(), ours.clone(), before.clone()]),
+            Head::Ours(later)
+        );
+        let theirs = deployment("d3", 10, None, &[("third", 100.0)]);
+        assert_eq!(
+            read_head(&release, &[theirs.clone(), ours, before]),
+            Head::Foreign {
+                deployment: theirs,
+                overwritten: false
+            }
+        );
+    }
+
+    #[test]
+    fn a_deployment_without_a_time_matters_only_above_what_is_known() {
+        let mut release = fixture::release();
+        let before = deployment("d0", 0, None, &[("old", 100.0)]);
+        release.progress.seen = Some(before.seen());
+        let marker = format!("{}2", release.marker_prefix());
+        let ours = deployment("d1", 10, Some(&marker), &[("old", 90.0), ("new", 10.0)]);
+        let undated = |message| Deployment {
+            created_on: String::new(),
+            ..deployment("d9", 0, message, &[("third", 100.0)])
+        };
+        let read = |list: &[Deployment]| read_head(&release, list);
+        assert_eq!(
+            read(&[ours.clone(), before.clone(), undated(None)]),
+            Head::Ours(ours.clone())
+        );
+        assert_eq!(
+            read(&[ours.clone(), undated(None), before.clone()]),
+            Head::Lagging,
+            "it may be somebody's, overwritten by ours"
+        );
+        assert_eq!(
+            read(&[ours.clone(), undated(Some(&marker)), before]),
+            Head::Ours(ours)
+        );
     }
 
     #[test]

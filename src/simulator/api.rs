@@ -114,6 +114,12 @@ impl Cloudflare {
             return ApiAnswer::no_route();
         };
         let segments: Vec<&str> = path.split('/').collect();
+        // An account that nobody knows has no route.
+        if let [account, "workers", ..] = segments.as_slice()
+            && !self.has_account(account)
+        {
+            return ApiAnswer::no_route();
+        }
         let answer = match (method, segments.as_slice()) {
             ("GET", [account, "workers", "scripts", script, "versions"]) => {
                 self.list_versions(account, script, query, bent)

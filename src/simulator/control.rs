@@ -16,6 +16,14 @@ use super::http::{App, status};
 use super::spec::SimError;
 use super::switches::SwitchesPatch;
 
+/// How a secret is changed.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SecretChange {
+    /// Whether the version with the new value serves at once; if not it is only uploaded.
+    deploy: bool,
+}
+
 /// The control routes, without the prefix `/sim`.
 pub(super) fn routes() -> Router<App> {
     let worker = "/workers/{account}/{script}";
@@ -110,9 +118,12 @@ async fn delete_worker(State(app): State<App>, Path((account, script)): WorkerPa
 async fn put_secret(
     State(app): State<App>,
     Path((account, script, name)): Path<(String, String, String)>,
+    body: Bytes,
 ) -> Control {
+    // Nothing is what a person mostly does.
+    let deploy = body.is_empty() || read::<SecretChange>(&body)?.deploy;
     let (mut cloudflare, now_ms) = app.lock();
-    let version = cloudflare.put_secret(now_ms, &account, &script, &name)?;
+    let version = cloudflare.put_secret(now_ms, &account, &script, &name, deploy)?;
     Ok(Json(json!(version)))
 }
 

@@ -244,8 +244,9 @@ impl Cloudflare {
         removed.map(drop).ok_or(SimError::UnknownWorker)
     }
 
-    /// Gives a secret a new value, as a person does: a copy of the newest version that serves is
-    /// uploaded with it and serves alone from now on.
+    /// Gives a secret a new value, as a person does. With `deploy` a copy of the newest version
+    /// that serves is uploaded with it and serves alone from now on; without, as `wrangler versions
+    /// secret put` does it, a copy of the newest version is uploaded with it and serves nobody.
     ///
     /// # Errors
     /// [`SimError::UnknownWorker`]; [`SimError::Invalid`] without a name.
@@ -255,6 +256,7 @@ impl Cloudflare {
         account: &str,
         script: &str,
         name: &str,
+        deploy: bool,
     ) -> Result<VersionRef, SimError> {
         self.advance(now_ms);
         if name.is_empty() {
@@ -263,10 +265,18 @@ impl Cloudflare {
         let (version_id, deployment_id) = (self.next_id(), self.next_id());
         let at_us = self.now_us();
         let worker = self.worker_mut(account, script)?;
-        let mut copy = worker.newest_serving().ok_or(SimError::UnknownWorker)?;
+        let copied = if deploy {
+            worker.newest_serving()
+        } else {
+            worker.newest()
+        };
+        let mut copy = copied.ok_or(SimError::UnknownWorker)?;
         copy.resources.secrets.insert(name.to_owned());
         let created = upload(worker, version_id, at_us, copy, BY_SECRET)?;
         worker.secrets.note(name, created.number);
+        if !deploy {
+            return Ok(created);
+        }
         let all = VersionShare {
             version_id: created.id.clone(),
             percentage: 100.0,

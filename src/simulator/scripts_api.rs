@@ -196,7 +196,7 @@ impl Cloudflare {
     ) -> Result<ApiAnswer, SimError> {
         let secret: Secret = serde_json::from_slice(body)
             .map_err(|error| SimError::Invalid(format!("could not parse the body: {error}")))?;
-        self.put_secret(now_ms, account, script, &secret.name)?;
+        self.put_secret(now_ms, account, script, &secret.name, true)?;
         let shown = json!({"name": secret.name, "type": "secret_text"});
         Ok(ApiAnswer::success(&shown))
     }

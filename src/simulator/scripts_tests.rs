@@ -79,7 +79,9 @@ fn a_changed_secret_deploys_a_version_and_bars_the_older_ones() {
         200
     );
     for name in ["DB_URL", "API_KEY"] {
-        cloudflare.put_secret(START, ACCOUNT, SCRIPT, name).unwrap();
+        cloudflare
+            .put_secret(START, ACCOUNT, SCRIPT, name, true)
+            .unwrap();
     }
     let deployments = get(&mut cloudflare, "/deployments").body;
     let head = &deployments["result"]["deployments"][0];
@@ -117,6 +119,34 @@ fn a_changed_secret_deploys_a_version_and_bars_the_older_ones() {
         .upload_version(START, ACCOUNT, SCRIPT, version("v4", Behavior::default()))
         .unwrap();
     assert_eq!(post(&mut cloudflare, "", &[(&fourth, 100.0)]).status, 200);
+}
+
+#[test]
+fn a_secret_that_is_changed_without_a_deployment_bars_the_older_versions_too() {
+    let (mut cloudflare, v) = with_two_versions(1.0);
+    let before = get(&mut cloudflare, "/deployments").body;
+    let made = cloudflare
+        .put_secret(START, ACCOUNT, SCRIPT, "API_KEY", false)
+        .unwrap();
+    assert_eq!(get(&mut cloudflare, "/deployments").body, before);
+    let versions = get(&mut cloudflare, "/versions?deployable=true").body;
+    let newest = &versions["result"]["items"][0];
+    assert_eq!(newest["id"], made.id.as_str());
+    assert_eq!(newest["annotations"]["workers/triggered_by"], "secret");
+    let refused = post(&mut cloudflare, "", &[(&v[0], 100.0)]);
+    assert_eq!(code(&refused), (400, 10_220));
+    assert_eq!(post(&mut cloudflare, "", &[(&made, 100.0)]).status, 200);
+}
+
+#[test]
+fn an_unknown_account_has_no_route() {
+    let (mut cloudflare, _) = with_two_versions(1.0);
+    let other = "/client/v4/accounts/00000000000000000000000000000000/workers/scripts";
+    for rest in ["versions", "deployments", "script-settings"] {
+        let path = format!("{other}/{SCRIPT}/{rest}");
+        let answer = cloudflare.handle(START, "GET", &path, b"");
+        assert_eq!(code(&answer), (404, 7_003), "{rest}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::mem::size_of;
 use std::ops::Range;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value as Json, json};
 
 use super::aggregate::{Aggregate, Calculation, CalculationSpec, calculate, float};
@@ -45,8 +45,19 @@ struct Request {
 /// From when to when, in Unix milliseconds.
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub(super) struct Timeframe {
+    #[serde(deserialize_with = "milliseconds")]
     pub from: i64,
+    #[serde(deserialize_with = "milliseconds")]
     pub to: i64,
+}
+
+/// The schema says number: a decimal point is allowed.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a cast from a float stops at the bounds"
+)]
+fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    f64::deserialize(deserializer).map(|ms| ms as i64)
 }
 
 #[derive(Deserialize)]
@@ -331,6 +342,9 @@ fn check(request: &Request, parameters: &Parameters) -> Result<usize, String> {
     }
     if request.view == "events" && !parameters.group_bys.is_empty() {
         return Err("groupBys are for the view calculations".to_owned());
+    }
+    if parameters.order_by.is_some() && parameters.group_bys.is_empty() {
+        return Err("orderBy needs groupBys".to_owned());
     }
     let given = [request.limit, parameters.limit];
     let limit = given.into_iter().flatten().min().unwrap_or(DEFAULT_LIMIT);

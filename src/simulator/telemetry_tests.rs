@@ -248,7 +248,10 @@ fn queries_that_cannot_be_answered_are_refused() {
         counting(json!({"filters": [leaf(OUTCOME, "eq", "string", 5)]})),
         counting(json!({"filters": [leaf(OUTCOME, "in", "string", json!(["ok"]))]})),
         counting(json!({"filterCombination": "xor"})),
-        counting(json!({"orderBy": {"value": "other"}})),
+        counting(json!({"orderBy": {"value": "count"}})),
+        counting(
+            json!({"orderBy": {"value": "other"}, "groupBys": [{"type": "string", "value": VERSION}]}),
+        ),
         counting(json!({"havings": [{"key": "other", "operation": "gt", "value": 1}]})),
     ] {
         let (status, answer) = query_at(&mut cloudflare, NOW, &body(START, NOW, &parameters));
@@ -260,6 +263,17 @@ fn queries_that_cannot_be_answered_are_refused() {
     let good = counting(json!({}));
     let (status, _) = query_at(&mut cloudflare, NOW, &body(NOW, NOW, &good));
     assert_eq!(status, 400);
+    // Times are numbers, with a decimal point or without.
+    let whole = query_at(&mut cloudflare, NOW, &body(START, NOW, &good)).1;
+    let mut decimal = body(START, NOW, &good);
+    decimal["timeframe"] =
+        serde_json::from_str(&format!("{{\"from\": {START}.0, \"to\": {NOW}.0}}")).unwrap();
+    let (status, answer) = query_at(&mut cloudflare, NOW, &decimal);
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(
+        answer["result"]["calculations"],
+        whole["result"]["calculations"]
+    );
     for (name, value) in [
         ("view", json!("traces")),
         ("compare", json!(true)),

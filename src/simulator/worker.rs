@@ -227,13 +227,12 @@ impl Worker {
     /// What the newest of the serving versions was uploaded as, without its tag.
     pub fn newest_serving(&self) -> Option<VersionSpec> {
         let serving = self.route.iter().map(|(index, _)| &self.versions[*index]);
-        let newest = serving.max_by_key(|version| version.number)?;
-        Some(VersionSpec {
-            tag: String::new(),
-            message: None,
-            behavior: newest.behavior,
-            resources: newest.resources.clone(),
-        })
+        serving.max_by_key(|version| version.number).map(copy_of)
+    }
+
+    /// What the newest version was uploaded as, without its tag.
+    pub fn newest(&self) -> Option<VersionSpec> {
+        self.versions.last().map(copy_of)
     }
 
     /// Makes a deployment and puts it in force for the requests from now on.
@@ -334,6 +333,15 @@ impl Worker {
             return invalid("percentages must total 100");
         }
         Ok(route)
+    }
+}
+
+fn copy_of(version: &Version) -> VersionSpec {
+    VersionSpec {
+        tag: String::new(),
+        message: None,
+        behavior: version.behavior,
+        resources: version.resources.clone(),
     }
 }
 

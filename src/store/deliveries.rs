@@ -109,8 +109,9 @@ const PUT_BACK: &str = "UPDATE deliveries SET due_at = j.due_at, lease = NULL, a
 
 const TEST_TELL: &str =
     "INSERT INTO messages (id, type, body, at) VALUES (?1, ?3, ?4, ?5) ON CONFLICT (id) DO NOTHING";
-const TEST_OWE: &str = "INSERT INTO deliveries (message, subscriber, type, state, due_at, created_at)
-    SELECT ?1, s.id, ?3, 'pending', ?5, ?5 FROM subscribers s WHERE s.id = ?2 AND s.state = 'active' AND ?4 <> ''
+const TEST_OWE: &str =
+    "INSERT INTO deliveries (message, subscriber, type, state, due_at, created_at)
+    SELECT ?1, s.id, ?3, 'pending', ?5, ?5 FROM subscribers s WHERE s.id = ?2 AND s.state = 'active'
     ON CONFLICT (message, subscriber) DO NOTHING";
 
 const LIST: &str = "SELECT * FROM deliveries WHERE subscriber = ?1 AND (?2 = '' OR state = ?2) AND (?3 = '' OR type = ?3)
@@ -337,7 +338,7 @@ pub async fn record_outcomes(sql: &impl Sql, outcomes: &[Outcome]) -> Result<Rec
                 None => newest.push(outcome),
             }
         }
-        let newest = Value::from_iter(newest.iter().map(|outcome| json!(outcome))).to_string();
+        let newest = json!(newest).to_string();
         let each = |text| Statement::new(text, vec![newest.clone().into()]);
         statements.push(each(ANSWERED));
         let failures = outcomes.iter().any(|outcome| !outcome.took);

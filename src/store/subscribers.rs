@@ -32,7 +32,7 @@ const CHANGE: &str = "UPDATE subscribers SET url = j.url, events = j.events, for
 const RELEASE_HELD: &str = "UPDATE deliveries SET due_at = ?2 WHERE subscriber = ?1 AND state = 'pending' AND due_at IS NULL
     AND EXISTS (SELECT 1 FROM subscribers s WHERE s.id = ?1 AND s.state = 'active')";
 const DELETE: [&str; 3] = [
-    "DELETE FROM delivery_attempts WHERE subscriber = ?1",
+    "DELETE FROM delivery_attempts WHERE (message, subscriber) IN (SELECT message, subscriber FROM deliveries WHERE subscriber = ?1)",
     "DELETE FROM deliveries WHERE subscriber = ?1",
     "DELETE FROM subscribers WHERE id = ?1 RETURNING id",
 ];

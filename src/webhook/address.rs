@@ -132,7 +132,7 @@ fn is_private_name(name: &str) -> bool {
 
 /// The IPv4 blocks that are not public, after IANA's registry: address, bits.
 const NOT_PUBLIC_V4: [(Ipv4Addr, u32); 16] = [
-    (Ipv4Addr::new(0, 0, 0, 0), 8),
+    (Ipv4Addr::UNSPECIFIED, 8),
     (Ipv4Addr::new(10, 0, 0, 0), 8),
     (Ipv4Addr::new(100, 64, 0, 0), 10),
     (Ipv4Addr::new(127, 0, 0, 0), 8),
@@ -224,6 +224,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::too_many_lines, reason = "one table")]
     fn everything_else_is_refused() {
         for text in [
             // Not URLs, not HTTPS.

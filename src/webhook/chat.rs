@@ -169,7 +169,16 @@ pub(super) fn discord(told: &Told, timestamp: &str) -> Value {
                 format!("\nThe links show what would happen first, and work until {until}.")
             })
             .unwrap_or_default();
-        description += &format!("\n\n**[Approve…]({approve})** · **[Deny…]({deny})**{until}");
+        description.extend([
+            "
+
+**[Approve…](",
+            approve.as_str(),
+            ")** · **[Deny…](",
+            deny.as_str(),
+            ")**",
+            until.as_str(),
+        ]);
     }
     let fields: Vec<Value> = told
         .facts

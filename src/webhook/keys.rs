@@ -216,11 +216,9 @@ impl Keyring {
 
 /// HMAC-SHA256 of some parts, one after the other.
 pub(super) fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; KEY_BYTES] {
-    // HMAC takes a key of any length; were it ever to refuse one, an empty key is the same as no secret at all, so the
-    // callers check the length of theirs.
-    let mut mac = match Hmac::<Sha256>::new_from_slice(key) {
-        Ok(mac) => mac,
-        Err(_) => return [0; KEY_BYTES],
+    // HMAC takes keys of any length, so this never happens.
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else {
+        return [0; KEY_BYTES];
     };
     for part in parts {
         mac.update(part);

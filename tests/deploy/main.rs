@@ -18,7 +18,13 @@ use serde_json::{Value, json};
 /// wrangler's own token, and the Worker's.
 const WRANGLER_TOKEN: &str = "wranglers-own-token-83a1f0c2d4";
 const WORKER_TOKEN: &str = "the-workers-token-5c7e90b1aa21";
-const QUEUES: [&str; 3] = ["hmd-checks", "hmd-dead", "hmd-transitions"];
+const QUEUES: [&str; 5] = [
+    "hmd-checks",
+    "hmd-dead",
+    "hmd-deliveries",
+    "hmd-deliveries-slow",
+    "hmd-transitions",
+];
 /// What changes an account. `triggers deploy` is not among them: it sets again what is right.
 const CHANGES: [&str; 4] = [
     "d1 create",
@@ -361,6 +367,8 @@ fn a_failed_step_says_what_to_do_and_the_next_run_goes_on() {
         again.changes(),
         [
             "queues create hmd-dead",
+            "queues create hmd-deliveries",
+            "queues create hmd-deliveries-slow",
             "queues create hmd-transitions",
             "d1 migrations apply hmd",
             "deploy",

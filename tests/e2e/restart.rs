@@ -70,15 +70,12 @@ pub async fn a_killed_installation_goes_on(cloud: Arc<Cloud>, state_dir: &Path) 
     release.assert_deployments(&story, &HEALTHY_SPLITS, &[None]);
     let told = |got: &[Got]| {
         let sequences: BTreeSet<u64> = got.iter().map(Got::sequence).collect();
-        sequences.len() >= story.events.len()
+        // The one that the crash interrupted is told again when its lease has run out.
+        let again = got.iter().filter(|got| got.sequence() == 1).count() > 1;
+        sequences.len() >= story.events.len() && again
     };
     let got = receiver.until("told everything", told).await;
     webhooks::assert_told(&got, &secret, &story);
-    assert_eq!(
-        got.iter().filter(|got| got.sequence() == 1).count(),
-        2,
-        "again after the crash"
-    );
     second.end(Signal::Term).await;
 
     let rows = the_database_counts_each_window_once(state_dir, &story.release);

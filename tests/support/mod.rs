@@ -10,6 +10,7 @@
 
 pub mod cloudflare;
 pub mod openapi;
+mod receivers;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -27,6 +28,9 @@ use hmd::pipeline::{Fate, Incoming, Lane, Pipeline};
 use hmd::simulator::{Behavior, BehaviorPatch, Cloudflare, VersionSpec, WorkerPatch, WorkerSpec};
 use serde_json::{Value, json};
 use uuid::Uuid;
+
+#[allow(unused_imports, reason = "each test file uses its own part")]
+pub use receivers::{Got, Reaction, Receiver};
 
 pub const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
 pub const TOKEN: &str = "0123456789abcdef0123456789abcdef-token";
@@ -61,37 +65,6 @@ pub enum Call<'a> {
     Send(QueueName),
     Http(&'a HttpRequest),
     Post(&'a WebhookRequest),
-}
-
-/// What a receiver answers.
-#[derive(Clone, Debug)]
-pub enum Reaction {
-    /// With this status and body, at once.
-    Status(u16, &'static str),
-    /// With `Retry-After`.
-    RetryAfter(u16, i64),
-    /// Not within the time.
-    Hangs,
-    /// By closing the connection.
-    Closes,
-}
-
-/// Decides what a receiver answers to its nth request.
-pub type Receiver = Box<dyn FnMut(usize) -> Reaction>;
-
-/// A request that reached a receiver.
-#[derive(Clone, Debug)]
-pub struct Got {
-    pub at: i64,
-    pub url: String,
-    pub headers: BTreeMap<&'static str, String>,
-    pub body: String,
-}
-
-impl Got {
-    pub fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap()
-    }
 }
 
 pub struct Queued {
@@ -728,38 +701,6 @@ impl HttpOut for World {
             Some(Fault::CrashAfter) => match self.die().await {},
             Some(Fault::Lost) => Err(HttpError::Timeout(request.timeout_ms)),
             _ => answer,
-        }
-    }
-}
-
-impl World {
-    fn react(&self, request: &WebhookRequest) -> Result<WebhookAnswer, HttpError> {
-        let nth = self
-            .got
-            .borrow()
-            .iter()
-            .filter(|got| got.url == request.url)
-            .count();
-        self.got.borrow_mut().push(Got {
-            at: self.now.get(),
-            url: request.url.clone(),
-            headers: request.headers.iter().cloned().collect(),
-            body: request.body.clone(),
-        });
-        let mut receivers = self.receivers.borrow_mut();
-        let reaction = receivers
-            .get_mut(&request.url)
-            .map_or(Reaction::Status(200, "ok"), |receiver| receiver(nth));
-        let answer = |status, retry_after_s, body: &str| WebhookAnswer {
-            status,
-            retry_after_s,
-            body: body.to_owned(),
-        };
-        match reaction {
-            Reaction::Status(status, body) => Ok(answer(status, None, body)),
-            Reaction::RetryAfter(status, seconds) => Ok(answer(status, Some(seconds), "later")),
-            Reaction::Hangs => Err(HttpError::Timeout(request.timeout_ms)),
-            Reaction::Closes => Err(HttpError::Failed("connection closed".to_owned())),
         }
     }
 }

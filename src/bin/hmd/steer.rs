@@ -169,7 +169,8 @@ impl Steer {
                     target.worker(&arguments.script),
                     arguments.name
                 );
-                target.call(Method::PUT, &path, Value::Null).await?
+                let body = json!({"deploy": !arguments.no_deploy});
+                target.call(Method::PUT, &path, body).await?
             }
             Self::Outage(arguments) => {
                 let target = &arguments.steering.target;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::MAX_ROWS;
 use crate::cloudflare::client::{ApiError, Cloudflare, Urgency};
+use crate::cloudflare::lenient::null_as_default;
 use crate::pipeline::ports::Ports;
 use crate::time::UnixMs;
 
@@ -62,7 +63,7 @@ impl Answer {
 
 #[derive(Deserialize)]
 struct WireAnswer {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     run: WireRun,
     #[serde(default)]
     statistics: Option<WireStatistics>,
@@ -93,14 +94,14 @@ struct WireStatistics {
 struct WireCalculation {
     #[serde(default)]
     alias: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     aggregates: Vec<WireAggregate>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WireAggregate {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     groups: Vec<WireGroup>,
     #[serde(default)]
     value: Option<f64>,
@@ -276,6 +277,23 @@ mod tests {
         assert_eq!(read.count(&at), 90);
         let empty = answer(|a| a["calculations"][0]["aggregates"] = json!([])).unwrap();
         assert_eq!((empty.count(&at), empty.groups("shop").count()), (0, 0));
+    }
+
+    #[test]
+    fn a_null_is_as_if_it_were_missing() {
+        let at = Group {
+            script: "shop".to_owned(),
+            version: "v1".to_owned(),
+        };
+        let unsaid = answer(|a| a["run"] = Value::Null).unwrap();
+        assert_eq!(unsaid.count(&at), 90);
+        for change in [
+            "/calculations/0/aggregates",
+            "/calculations/0/aggregates/0/groups",
+        ] {
+            let empty = answer(|a| *a.pointer_mut(change).unwrap() = Value::Null).unwrap();
+            assert_eq!((empty.count(&at), empty.groups("shop").count()), (0, 0));
+        }
     }
 
     #[test]

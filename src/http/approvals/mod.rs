@@ -213,7 +213,7 @@ pub async fn show<P: Ports>(
             Some(problem) => Err(problem),
             None => Ok(link),
         });
-    answer(pipeline, request, shown)
+    Ok(answer(pipeline, request, shown))
 }
 
 /// `POST /approvals/{token}`: decides.
@@ -226,7 +226,7 @@ pub async fn decide<P: Ports>(
         Ok(link) => settle(pipeline, link, request).await,
         Err(problem) => Err(problem),
     };
-    answer(pipeline, request, decided)
+    Ok(answer(pipeline, request, decided))
 }
 
 async fn settle<P: Ports>(
@@ -333,7 +333,7 @@ fn answer<P: Ports>(
     pipeline: &Pipeline<'_, P>,
     request: &Request<Vec<u8>>,
     shown: Result<Link, Problem>,
-) -> Answer {
+) -> Response<Vec<u8>> {
     if let Err(problem) = &shown
         && problem.status >= 500
     {
@@ -350,9 +350,7 @@ fn answer<P: Ports>(
             html(status, page::problem(&problem))
         }
     };
-    Ok(private(
-        response.unwrap_or_else(|problem| problem.response()),
-    ))
+    private(response.unwrap_or_else(|problem| problem.response()))
 }
 
 fn html(status: StatusCode, page: maud::Markup) -> Answer {

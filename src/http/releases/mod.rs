@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use ::http::Request;
 
 use super::problem::Problem;
+use crate::cloudflare::ErrorKind;
 use crate::pipeline::ports::Ports;
 use crate::pipeline::{NotReady, Pipeline};
 use crate::release::{MAX_TEXT, Release, WorkerRef};
@@ -63,7 +64,11 @@ fn not_ready(refused: NotReady) -> Problem {
     match refused {
         NotReady::Unreadable(error) => {
             let seconds = (error.retry_after_ms() / 1_000).max(5);
-            Problem::unavailable(format!("nothing was changed: {}", error.detail), seconds)
+            let detail = format!("nothing was changed: {}", error.detail);
+            match error.kind {
+                ErrorKind::PutOff { .. } => Problem::put_off(detail, seconds),
+                _ => Problem::unavailable(detail, seconds),
+            }
         }
         NotReady::Store(error) => error.into(),
         NotReady::Conflict(detail) => Problem::conflict(detail),

@@ -147,21 +147,63 @@ impl Facts<'_> {
     }
 }
 
-/// The deployment in force: Cloudflare answers newest first, but wrangler sorts again, so this does too.
+/// The deployment in force: Cloudflare answers newest first, but wrangler sorts again, so this does too. Of one moment, the
+/// first in the list counts.
 #[must_use]
 pub fn newest_deployment(deployments: &[Deployment]) -> Option<&Deployment> {
-    deployments.iter().max_by_key(|d| d.seen().created_us)
+    let oldest_first = deployments.iter().rev();
+    oldest_first.max_by_key(|d| d.seen().created_us)
 }
 
-/// The version that is asked for, by id or as `latest`, if it is among those that can be deployed.
+/// The version that is asked for, by id or as `latest`, if it is among those that can be deployed. The list is newest
+/// first, so without numbers `latest` is the first.
 #[must_use]
 pub fn wanted_version<'a>(
     versions: &'a [ListedVersion],
     wanted: &str,
 ) -> Option<&'a ListedVersion> {
     if wanted == "latest" {
-        versions.iter().max_by_key(|version| version.number)
+        versions.iter().rev().max_by_key(|version| version.number)
     } else {
         versions.iter().find(|version| version.id == wanted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(id: &str, number: i64) -> ListedVersion {
+        ListedVersion {
+            id: id.to_owned(),
+            number,
+            ..ListedVersion::default()
+        }
+    }
+
+    #[test]
+    fn latest_is_the_greatest_number_and_without_numbers_the_first() {
+        let unnumbered = [listed("newest", 0), listed("older", 0), listed("oldest", 0)];
+        assert_eq!(wanted_version(&unnumbered, "latest").unwrap().id, "newest");
+        let unsorted = [listed("a", 1), listed("b", 3), listed("c", 2)];
+        assert_eq!(wanted_version(&unsorted, "latest").unwrap().id, "b");
+        assert_eq!(wanted_version(&unsorted, "c").unwrap().number, 2);
+    }
+
+    #[test]
+    fn of_deployments_of_one_moment_the_first_is_in_force() {
+        let made = |id: &str, created_on: &str| Deployment {
+            id: id.to_owned(),
+            created_on: created_on.to_owned(),
+            source: None,
+            author_email: None,
+            message: None,
+            versions: Vec::new(),
+        };
+        let (early, late) = ("2026-10-01T09:20:00Z", "2026-10-01T09:20:01Z");
+        let list = [made("head", late), made("before", late), made("old", early)];
+        assert_eq!(newest_deployment(&list).unwrap().id, "head");
+        let unsorted = [made("old", early), made("head", late)];
+        assert_eq!(newest_deployment(&unsorted).unwrap().id, "head");
     }
 }

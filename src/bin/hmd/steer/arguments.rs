@@ -221,6 +221,9 @@ pub struct SecretArgs {
     pub(super) script: String,
     /// The secret's name
     pub(super) name: String,
+    /// Only upload the version with the new value, as `wrangler versions secret put` does
+    #[arg(long)]
+    pub(super) no_deploy: bool,
     #[command(flatten)]
     pub(super) steering: Steering,
 }
