@@ -325,8 +325,8 @@ fn harm_that_begins_while_checks_are_put_off_does_not_hide_in_a_healthy_past() {
 }
 
 /// No call but reverts finds room before this moment.
-fn use_up(world: &World, until_ms: i64) {
-    let until_us = until_ms * 1_000;
+fn use_up(world: &World, end_ms: i64) {
+    let until_us = end_ms * 1_000;
     world.execute(&format!(
         "UPDATE call_budgets SET total_us = {until_us}, checks_us = {until_us}, normal_us = {until_us}, looks_us = {until_us}"
     ));

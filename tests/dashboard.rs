@@ -494,7 +494,7 @@ fn every_page_shows_what_there_is_and_runs_nobodys_text() {
                 "awaiting approval",
                 "succeeded",
                 "reverted",
-                "✋ 1 waiting for approval · Workers · HMD</title>",
+                "◆ 1 waiting for approval · Workers · HMD</title>",
             ],
         ),
         (
@@ -520,7 +520,7 @@ fn every_page_shows_what_there_is_and_runs_nobodys_text() {
         (
             format!("/releases/{}", ids[2]),
             vec![
-                "✋ awaiting approval · asks",
+                "◆ awaiting approval · asks",
                 "Approve…",
                 "Deny…",
                 "Stop…",

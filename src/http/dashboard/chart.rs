@@ -50,16 +50,11 @@ fn text(slo: &Slo, value: f64) -> String {
 }
 
 /// The line that must not be crossed, where it is the same in all windows.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "counts of requests are far below 2^53"
-)]
 fn threshold(slo: &Slo) -> Option<f64> {
     match slo.objective {
         Objective::Max(max) | Objective::MaxMs(max) => Some(max),
-        // The minimum is counted over the whole stage, so no single window is held to it.
-        Objective::Min(_) => None,
-        Objective::NoWorseThanOld(_) => None,
+        // A minimum is counted over the whole stage, so no single window is held to it.
+        Objective::Min(_) | Objective::NoWorseThanOld(_) => None,
     }
 }
 

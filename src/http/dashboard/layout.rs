@@ -67,9 +67,10 @@ pub(super) fn time(at: UnixMs) -> Markup {
 
 /// A moment as Cloudflare wrote it.
 pub(super) fn time_text(text: &str) -> Markup {
-    match crate::time::parse_rfc3339_us(text) {
-        Some(us) => time(us.div_euclid(1_000)),
-        None => html! { (text) },
+    if let Some(us) = crate::time::parse_rfc3339_us(text) {
+        time(us.div_euclid(1_000))
+    } else {
+        html! { (text) }
     }
 }
 
@@ -114,8 +115,8 @@ pub(super) fn state(name: &str) -> Markup {
 pub(super) fn sign(state: &str) -> &'static str {
     match state {
         "rolling_out" | "soaking" | "deploying" => "▶",
-        "paused" => "⏸",
-        "awaiting_approval" => "✋",
+        "paused" => "‖",
+        "awaiting_approval" => "◆",
         "reverting" => "◀",
         "succeeded" | "passed" | "delivered" | "active" => "✔",
         "reverted" | "failed" | "disabled" => "✖",

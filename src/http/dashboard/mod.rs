@@ -428,7 +428,7 @@ async fn answer<P: Ports>(
     match page {
         Page::Asset(content_type, text) => return asset(request, content_type, text),
         Page::SignIn if posted => return sign_in::sign_in(pipeline, request).await,
-        Page::SignIn => return sign_in::show(pipeline, request, visitor),
+        Page::SignIn => return sign_in::show(pipeline, request, visitor.as_ref()),
         Page::SignInLink(token) => return sign_in::by_link(pipeline, token, request).await,
         Page::SignOut => return sign_in::sign_out(is_secure(request)),
         _ => (),

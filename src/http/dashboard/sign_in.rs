@@ -52,10 +52,10 @@ fn page(status: StatusCode, title: &str, body: &Markup) -> Answer {
 pub(super) fn show<P: Ports>(
     pipeline: &Pipeline<'_, P>,
     request: &Request<Vec<u8>>,
-    visitor: Option<Visitor>,
+    visitor: Option<&Visitor>,
 ) -> Answer {
     let query = Form::read(request.uri().query().unwrap_or("").as_bytes());
-    if visitor.as_ref().is_some_and(|visitor| visitor.signed_in) {
+    if visitor.is_some_and(|visitor| visitor.signed_in) {
         return see_other(next(&query));
     }
     form(pipeline, request, (StatusCode::OK, None), next(&query))

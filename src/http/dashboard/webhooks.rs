@@ -25,6 +25,14 @@ const FORMATS: [(&str, &str); 4] = [
     ("discord", "Discord"),
 ];
 
+/// States of deliveries to choose from.
+const STATES: [(&str, &str); 4] = [
+    ("", "any"),
+    ("pending", "pending"),
+    ("delivered", "delivered"),
+    ("failed", "failed"),
+];
+
 fn format_name(format: Format) -> &'static str {
     match format {
         Format::Standard => "standard",
@@ -166,13 +174,7 @@ pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>, id: &str) -> Answer {
 async fn subscriber<P: Ports>(desk: &Desk<'_, P>, id: &str, refused: Option<&Problem>) -> Answer {
     let query = desk.query();
     let wanted = query.get("state");
-    let states = [
-        ("", "any"),
-        ("pending", "pending"),
-        ("delivered", "delivered"),
-        ("failed", "failed"),
-    ];
-    let known = states.iter().any(|(name, _)| *name == wanted);
+    let known = STATES.iter().any(|(name, _)| *name == wanted);
     let filter = DeliveryFilter {
         state: if known {
             wanted.to_owned()
@@ -200,28 +202,17 @@ async fn subscriber<P: Ports>(desk: &Desk<'_, P>, id: &str, refused: Option<&Pro
         "approvals" if it.approvals => "yes".to_owned(),
         _ => String::new(),
     };
-    let path = |verb: &str| format!("/webhooks/{id}/{verb}");
-    let act = |verb: &str, words: (&str, &str, &str)| {
-        confirm((&path(verb), &desk.form_token), words, &Markup::default())
-    };
     let body = html! {
         (done(Some(query.get("done"))))
         h1 { (name(&it)) }
         p.lead { (state(state_name(it.state))) @if it.slow { " answers slowly" } }
         @if let Some(reason) = &it.disabled_reason { p.warn { (sentence(reason)) } }
         @if let Some(problem) = refused { (layout::problem(problem)) }
-        section.commands aria-label="Commands" {
-            @if it.state == SubscriberState::Active {
-                (act("test", ("Test", "It is sent a message that says nothing has happened.", "")))
-                (act("pause", ("Pause", "What happens is kept for it until it is resumed.", "")))
-            } @else { (act("resume", ("Resume", "It is told again, and what was kept for it is sent.", "go"))) }
-            (act("rotate-secret", ("Rotate the secret", "It gets a new secret, shown once; the old one signs along for a day.", "")))
-            (act("delete", ("Delete", "It is forgotten with all its deliveries.", "danger")))
-        }
+        (commands(&it, &desk.form_token))
         section.card {
             h2 { "Deliveries" }
             form.filter method="get" action=(format!("/webhooks/{id}")) {
-                div { (select(("state", "state", "State"), &states, wanted)) }
+                div { (select(("state", "state", "State"), &STATES, wanted)) }
                 button type="submit" { "Filter" }
             }
             @if deliveries.is_empty() { p.quiet { "None yet." } }
@@ -246,6 +237,25 @@ async fn subscriber<P: Ports>(desk: &Desk<'_, P>, id: &str, refused: Option<&Pro
         name(&it),
         &body,
     )
+}
+
+/// What can be done to a subscriber as it is.
+fn commands(subscriber: &Subscriber, form_token: &str) -> Markup {
+    let id = &subscriber.id;
+    let act = |verb: &str, words: (&str, &str, &str)| {
+        let path = format!("/webhooks/{id}/{verb}");
+        confirm((&path, form_token), words, &Markup::default())
+    };
+    html! {
+        section.commands aria-label="Commands" {
+            @if subscriber.state == SubscriberState::Active {
+                (act("test", ("Test", "It is sent a message that says nothing has happened.", "")))
+                (act("pause", ("Pause", "What happens is kept for it until it is resumed.", "")))
+            } @else { (act("resume", ("Resume", "It is told again, and what was kept for it is sent.", "go"))) }
+            (act("rotate-secret", ("Rotate the secret", "It gets a new secret, shown once; the old one signs along for a day.", "")))
+            (act("delete", ("Delete", "It is forgotten with all its deliveries.", "danger")))
+        }
+    }
 }
 
 fn line(id: &str, delivery: &Delivery) -> Markup {

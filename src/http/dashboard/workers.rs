@@ -56,7 +56,7 @@ pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>) -> Answer {
     let title = match (waiting, active) {
         (0, 0) => "Workers".to_owned(),
         (0, active) => format!("▶ {active} running · Workers"),
-        (waiting, _) => format!("✋ {waiting} waiting for approval · Workers"),
+        (waiting, _) => format!("◆ {waiting} waiting for approval · Workers"),
     };
     let still = html! {
         div.head {
@@ -113,7 +113,7 @@ fn card(known: &Known) -> Markup {
             @if let Some(release) = &known.active {
                 p { (state(release.progress.status.name())) " stage " (release.progress.stage + 1) " of " (release.origin.plan.stages.len()) }
                 (split("new version", share(release)))
-                p { a href=(format!("/releases/{}", release.id())) aria-label=(format!("Release of {}", known.worker.script_name)) { "Open release" }
+                p { a href=(format!("/releases/{}", release.id())) aria-label=(format!("Open release of {}", known.worker.script_name)) { "Open release" }
                     " " (short(&release.origin.new_version)) }
             } @else {
                 p.quiet { "No release is running." }
