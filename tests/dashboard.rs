@@ -472,6 +472,7 @@ fn full() -> (Rc<World>, Browser, Vec<String>) {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "one line per page")]
 fn every_page_shows_what_there_is_and_runs_nobodys_text() {
     let (world, browser, ids) = full();
     let subscriber = &world.api("GET", "/v1/subscribers", &Value::Null).1["items"][0];
@@ -642,7 +643,7 @@ fn commands_do_what_the_api_does_and_are_offered_only_where_they_work() {
     let (world, browser) = scene();
     world.worker("shop", &[healthy(), healthy()]);
     world.plan("shop", |plan| {
-        plan["stages"][0]["advance"] = json!("manual")
+        plan["stages"][0]["advance"] = json!("manual");
     });
     let page = "/new?plan=shop";
     let target = browser.done(
