@@ -31,7 +31,7 @@ pub use preflight::{
     ListedVersion, Observability, Traffic, VersionParts, newest_deployment, preflight,
     wanted_version,
 };
-pub use soak::{Look, MAX_WINDOWS_PER_CHECK, wants_look, windows_due};
+pub use soak::{Look, wants_look, windows_due};
 pub use state::{
     Deploying, Ending, Lease, Origin, Progress, Reason, Release, Revert, SCHEMA, Seen, Soak,
     SoakClock, StageDecision, StageRecord, StageState, State, Status, Step, Wait,

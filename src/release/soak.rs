@@ -16,7 +16,7 @@ use crate::time::UnixMs;
 pub type Look = Head;
 
 /// Most questions of time asked in one check.
-pub const MAX_WINDOWS_PER_CHECK: usize = 12;
+const MAX_WINDOWS_PER_CHECK: usize = 12;
 /// So many of the newest windows are always asked for one by one: what begins just now must not be lost among what was.
 const FINE_WINDOWS: i64 = 4;
 /// The active deployment is looked at this often even if nothing is suspicious.
