@@ -12,5 +12,5 @@ pub use budget::{Accounts, Budget, Correction};
 pub use client::{ApiError, CALL_TIMEOUT_MS, Cloudflare, ErrorKind, Urgency};
 pub use deployments::Version;
 pub use telemetry::{
-    ScriptCounts, Target, measure, reference_percentiles, stored_requests, targets_window,
+    OldVersion, ScriptCounts, Target, measure, old_version, stored_requests, targets_window,
 };
