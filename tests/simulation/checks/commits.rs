@@ -170,6 +170,23 @@ pub fn rises(_: &Model, commit: &Commit) -> Verdict {
     stage_passed(&commit.after, before)
 }
 
+/// Every SLO that could have blocked stage `index` was safe when it was left.
+fn safe_at(release: &Tracked, index: usize) -> bool {
+    let soak = release.progress.status.soak();
+    let Some(soak) = soak.filter(|soak| soak.stage == index) else {
+        return false;
+    };
+    let slos = release.plan.slos.iter().zip(&soak.readings);
+    let mut blocking = slos.filter(|(slo, _)| slo.severity != Severity::Observe);
+    !soak.readings.is_empty()
+        && blocking.all(|(_, reading)| {
+            matches!(
+                reading.verdict,
+                hmd::slo::Verdict::Safe | hmd::slo::Verdict::NotApplicable
+            )
+        })
+}
+
 /// Stage `index` may be left for the next one.
 fn stage_passed(release: &Tracked, index: usize) -> Verdict {
     let stage = &release.plan.stages[index];
