@@ -12,5 +12,6 @@ pub use budget::{Accounts, Budget, Correction};
 pub use client::{ApiError, CALL_TIMEOUT_MS, Cloudflare, ErrorKind, Urgency};
 pub use deployments::Version;
 pub use telemetry::{
-    OldVersion, ScriptCounts, Target, measure, old_version, stored_requests, targets_window,
+    OldVersion, ScriptCounts, Target, measure, old_version, queries, stored_requests,
+    targets_window,
 };

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::input::Judged;
 use super::plan::{Percent, Plan, Stage, slo_applies};
 use crate::slo::evidence::{Before, Evidence, Place, Protocol, StagePlan};
 use crate::slo::{Ground, Reading, Rule, Slo, Tally};
@@ -92,6 +93,45 @@ pub fn readings(
         }
     };
     plan.slos.iter().enumerate().map(judge).collect()
+}
+
+/// What judging a release's windows rests on, beside the windows.
+#[derive(Clone, Copy, Debug)]
+pub struct Basis<'a> {
+    /// The plan as the release took it.
+    pub plan: &'a Plan,
+    /// For each SLO, the old version before the release.
+    pub before: &'a [Before],
+    /// For each SLO relative in time: T, in milliseconds.
+    pub slow_above_ms: &'a [Option<f64>],
+}
+
+/// Judges stored windows once more, in order: the verdicts after each. With the basis of the release that they are of, these are
+/// the verdicts that it came to.
+#[must_use]
+pub fn replay(basis: Basis<'_>, judged: &[Judged]) -> Vec<Vec<Reading>> {
+    let Basis {
+        plan,
+        before,
+        slow_above_ms,
+    } = basis;
+    let protocol = protocol(plan, before);
+    let (mut evidence, mut tally) = (Evidence::default(), (0, Tally::default()));
+    let judge = |judged: &Judged| {
+        if tally.0 != judged.stage {
+            tally = (judged.stage, Tally::default());
+        }
+        for (i, slo) in plan.slos.iter().enumerate() {
+            if judged.forgot.contains(&slo.name) {
+                evidence = std::mem::take(&mut evidence).forget(i);
+            }
+        }
+        let place = place(plan, judged.stage - 1, judged.warming_up);
+        evidence = std::mem::take(&mut evidence).step(&protocol, place, &judged.window);
+        tally.1.add(&judged.window, &plan.slos);
+        readings(plan, (&protocol, &evidence), place, &tally.1, slow_above_ms)
+    };
+    judged.iter().map(judge).collect()
 }
 
 /// What was known of the old version before the release, for people: by name of the SLO.

@@ -62,6 +62,18 @@ impl Target {
     }
 }
 
+/// The bodies of the questions that a release's windows are read with, one after the other for each window. What is sent may
+/// ask for other Workers, too; `timeframe` is the window's.
+#[must_use]
+pub fn queries(release: &Release, times: (UnixMs, UnixMs)) -> Vec<serde_json::Value> {
+    let asked = Questions::of(&[Target::of(release)]);
+    asked
+        .bodies
+        .iter()
+        .map(|question| answer::request(times, question))
+        .collect()
+}
+
 /// A release's view of what telemetry holds of its Worker.
 #[must_use]
 pub fn targets_window(release: &Release, run: Range<i64>, counts: Option<&ScriptCounts>) -> Window {

@@ -44,6 +44,8 @@ impl Default for Terms {
 
 /// The old version before the release, for one SLO.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(rename = "BeforeRelease"))]
 pub struct Before {
     /// Requests.
     pub requests: u64,
