@@ -230,3 +230,66 @@ fn rows_from_before_the_rule_are_read() {
     let read: Progress = serde_json::from_value(row).unwrap();
     assert_eq!(read.evidence, Evidence::default());
 }
+
+/// Short plans as people try HMD with: soaks of 10 and 20 s, a check each second, 10 %, 50 %, 100 %.
+#[test]
+fn plainly_bad_versions_go_back_within_short_soaks_and_healthy_ones_pass() {
+    use rand::{Rng as _, SeedableRng as _};
+    let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(7);
+    for (soak, rps, bad, reverted) in [
+        (10, 20, 0.2, 95..=100),
+        (10, 20, 0.5, 100..=100),
+        (10, 100, 0.2, 100..=100),
+        (20, 20, 0.3, 100..=100),
+        (20, 50, 0.2, 100..=100),
+        (10, 20, 0.001, 0..=0),
+        (20, 100, 0.002, 0..=0),
+    ] {
+        let plan = fixture::plan(|plan| {
+            plan["check_interval"] = json!("1s");
+            for stage in plan["stages"].as_array_mut().unwrap() {
+                stage["soak"] = json!(format!("{soak}s"));
+            }
+            plan["slos"] = json!([
+                {"name": "errors", "sli": {"kind": "error_rate"}, "objective": {"max": 0.01}, "min_requests": 30},
+                {"name": "against old", "sli": {"kind": "error_rate"}, "objective": {"no_worse_than_old": {}}}]);
+        });
+        let mut went_back = |_: &u32| {
+            let protocol = protocol(&plan, &[]);
+            let mut evidence = Evidence::default();
+            let mut index = 0;
+            (0..plan.stages.len()).any(|stage| {
+                let share = plan.stages[stage].percent.as_f64() / 100.0;
+                (0..soak).any(|second| {
+                    let (mut new, mut old) = ((0, 0), (0, 0));
+                    for _ in 0..rps {
+                        let to_new = random.random_bool(share);
+                        let failed = random.random_bool(if to_new { bad } else { 0.001 });
+                        let side = if to_new { &mut new } else { &mut old };
+                        *side = (side.0 + 1, side.1 + u64::from(failed));
+                    }
+                    index += 1;
+                    let place = place(&plan, stage, second * 4 < soak);
+                    let window = counted(index..index + 1, (new, old), 2);
+                    evidence = std::mem::take(&mut evidence).step(&protocol, place, &window);
+                    let ground = |slo| {
+                        if slo_applies(slo, plan.stages[stage].percent) {
+                            crate::slo::Ground::Firm
+                        } else {
+                            crate::slo::Ground::NotApplicable
+                        }
+                    };
+                    plan.slos.iter().enumerate().any(|(i, slo)| {
+                        let verdict = evidence.verdict(&protocol, place, (slo, i), ground(slo));
+                        verdict == Verdict::Harm
+                    })
+                })
+            })
+        };
+        let share = (0..100_u32).filter(&mut went_back).count();
+        assert!(
+            reverted.contains(&share),
+            "{soak} s, {rps} rps, {bad}: {share} %"
+        );
+    }
+}
