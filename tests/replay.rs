@@ -19,13 +19,11 @@ fn report(world: &World, id: &str) -> Value {
         let (status, mut page) = world.api("GET", &path, &Value::Null);
         assert_eq!(status, 200, "{page}");
         items.extend(page["items"].as_array().unwrap().clone());
-        match page["next_cursor"].as_str() {
-            Some(next) => cursor = format!("&cursor={next}"),
-            None => {
-                page["items"] = json!(items);
-                return page;
-            }
-        }
+        let Some(next) = page["next_cursor"].as_str() else {
+            page["items"] = json!(items);
+            return page;
+        };
+        cursor = format!("&cursor={next}");
     }
 }
 

@@ -76,8 +76,8 @@ pub async fn old_version<P: Ports>(
             known.slow_above_ms[i] = of.shown;
         }
         // Slower than its own percentile is by definition this share of requests.
-        let slow = slo.sli.percentile.filter(|_| relative_time(slo));
-        let bad = slow.map_or(of.bad, |p| {
+        let percentile = slo.sli.percentile.filter(|_| relative_time(slo));
+        let bad = percentile.map_or(of.bad, |p| {
             of.requests * p.allowed_slow_per_10_000() / 10_000
         });
         known.before[i] = Before {
