@@ -392,9 +392,9 @@ fn default_weight() -> f64 {
     1.0
 }
 
-#[expect(
+#[allow(
     clippy::trivially_copy_pass_by_ref,
-    reason = "the signature that serde calls"
+    reason = "the signature that serde calls; where pointers have 32 bits it is no finding"
 )]
 fn is_default_weight(weight: &f64) -> bool {
     (weight - default_weight()).abs() < f64::EPSILON
