@@ -7,7 +7,7 @@ use hmd::cloudflare::{Cloudflare, Target, Urgency, measure};
 use hmd::pipeline::config::Config;
 use hmd::pipeline::ports::{
     Clock, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Outgoing, QueueError, QueueName,
-    Queues, Random, Row, Sql, SqlError, Statement, WebhookAnswer, WebhookRequest,
+    Queues, Random, Row, Sql, SqlError, Statement, Urls, WebhookAnswer, WebhookRequest,
 };
 use hmd::slo::evidence::{Before, Evidence, Place, Protocol, StagePlan, Terms};
 use hmd::slo::{Ground, Slo, Verdict, Window};
@@ -71,6 +71,12 @@ impl Sql for Telemetry {
 impl Queues for Telemetry {
     async fn send(&self, _: QueueName, _: Vec<Outgoing>) -> Result<(), QueueError> {
         unreachable!("nothing is sent")
+    }
+}
+
+impl Urls for Telemetry {
+    fn parse_url(text: &str) -> Option<hmd::webhook::WebUrl> {
+        hmd::webhook::parse_url(text)
     }
 }
 

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::config::Secret;
 use crate::time::UnixMs;
+use crate::webhook::WebUrl;
 
 /// One SQL statement with its parameters (`?1`, `?2` …).
 #[derive(Clone, Debug)]
@@ -181,6 +182,12 @@ pub trait HttpOut {
     async fn post(&self, request: WebhookRequest) -> Result<WebhookAnswer, HttpError>;
 }
 
+/// URLs.
+pub trait Urls {
+    /// Takes a URL apart as the WHATWG's standard has it, and as [`HttpOut`] will; `None` if it is none.
+    fn parse_url(text: &str) -> Option<WebUrl>;
+}
+
 /// Time and identity.
 pub trait Clock {
     /// Now.
@@ -202,6 +209,6 @@ pub trait Log {
 }
 
 /// All of them.
-pub trait Ports: Sql + Queues + HttpOut + Clock + Random + Log {}
+pub trait Ports: Sql + Queues + HttpOut + Urls + Clock + Random + Log {}
 
-impl<T: Sql + Queues + HttpOut + Clock + Random + Log> Ports for T {}
+impl<T: Sql + Queues + HttpOut + Urls + Clock + Random + Log> Ports for T {}

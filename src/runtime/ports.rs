@@ -15,9 +15,10 @@ use worker::{
 
 use crate::pipeline::ports::{
     Clock, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Outgoing, Param, QueueError,
-    QueueName, Queues, Random, Row, Sql, SqlError, Statement, WebhookAnswer, WebhookRequest,
+    QueueName, Queues, Random, Row, Sql, SqlError, Statement, Urls, WebhookAnswer, WebhookRequest,
 };
 use crate::time::UnixMs;
+use crate::webhook::WebUrl;
 
 /// Most messages in one `sendBatch`.
 const MAX_SEND: usize = 100;
@@ -202,6 +203,19 @@ async fn first_bytes(response: &mut worker::Response) -> worker::Result<Vec<u8>>
     }
     bytes.truncate(ENOUGH_BYTES);
     Ok(bytes)
+}
+
+impl Urls for WorkerPorts {
+    fn parse_url(text: &str) -> Option<WebUrl> {
+        let url = web_sys::Url::new(text).ok()?;
+        Some(WebUrl {
+            href: url.href(),
+            scheme: url.protocol().trim_end_matches(':').to_owned(),
+            host: url.hostname(),
+            port: url.port().parse().ok(),
+            credentials: !url.username().is_empty() || !url.password().is_empty(),
+        })
+    }
 }
 
 impl Clock for WorkerPorts {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use hmd::pipeline::ports::{
     Clock, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Outgoing, QueueError, QueueName,
-    Queues, Random, Row, Sql, SqlError, Statement, WebhookAnswer, WebhookRequest,
+    Queues, Random, Row, Sql, SqlError, Statement, Urls, WebhookAnswer, WebhookRequest,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -229,6 +229,12 @@ impl Clock for Port {
         uuid::Builder::from_bytes(u128::to_be_bytes((at << 80) | id))
             .with_version(uuid::Version::SortRand)
             .into_uuid()
+    }
+}
+
+impl Urls for Port {
+    fn parse_url(text: &str) -> Option<hmd::webhook::WebUrl> {
+        hmd::webhook::parse_url(text)
     }
 }
 

@@ -22,7 +22,7 @@ use hmd::http as api;
 use hmd::pipeline::config::Config;
 use hmd::pipeline::ports::{
     Clock, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Outgoing, Param, QueueError,
-    QueueName, Queues, Random, Row, Sql, SqlError, Statement, WebhookAnswer, WebhookRequest,
+    QueueName, Queues, Random, Row, Sql, SqlError, Statement, Urls, WebhookAnswer, WebhookRequest,
 };
 use hmd::pipeline::{Fate, Incoming, Lane, Pipeline};
 use hmd::simulator::{Behavior, BehaviorPatch, Cloudflare, VersionSpec, WorkerPatch, WorkerSpec};
@@ -721,6 +721,12 @@ impl Clock for World {
         uuid::Builder::from_bytes(bytes)
             .with_version(uuid::Version::SortRand)
             .into_uuid()
+    }
+}
+
+impl Urls for World {
+    fn parse_url(text: &str) -> Option<hmd::webhook::WebUrl> {
+        hmd::webhook::parse_url(text)
     }
 }
 
