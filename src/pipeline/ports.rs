@@ -6,6 +6,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::config::Secret;
+use crate::http::StaticFile;
 use crate::time::UnixMs;
 use crate::webhook::WebUrl;
 
@@ -182,6 +183,20 @@ pub trait HttpOut {
     async fn post(&self, request: WebhookRequest) -> Result<WebhookAnswer, HttpError>;
 }
 
+/// A file that was deployed with the Worker can't be read.
+#[derive(Clone, Debug, Error)]
+#[error("{0} can't be read: {1}; deploy HMD again if that lasts")]
+pub struct FileError(pub &'static str, pub String);
+
+/// The files that are deployed beside the Worker.
+pub trait Files {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// [`FileError`]
+    async fn static_file(&self, file: StaticFile) -> Result<String, FileError>;
+}
+
 /// URLs.
 pub trait Urls {
     /// Takes a URL apart as the WHATWG's standard has it, and as [`HttpOut`] will; `None` if it is none.
@@ -209,6 +224,6 @@ pub trait Log {
 }
 
 /// All of them.
-pub trait Ports: Sql + Queues + HttpOut + Urls + Clock + Random + Log {}
+pub trait Ports: Sql + Queues + HttpOut + Files + Urls + Clock + Random + Log {}
 
-impl<T: Sql + Queues + HttpOut + Urls + Clock + Random + Log> Ports for T {}
+impl<T: Sql + Queues + HttpOut + Files + Urls + Clock + Random + Log> Ports for T {}
