@@ -5,8 +5,9 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use hmd::pipeline::ports::{
-    Clock, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Outgoing, QueueError, QueueName,
-    Queues, Random, Row, Sql, SqlError, Statement, WebhookAnswer, WebhookRequest,
+    Clock, FileError, Files, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Outgoing,
+    QueueError, QueueName, Queues, Random, Row, Sql, SqlError, Statement, Urls, WebhookAnswer,
+    WebhookRequest,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -229,6 +230,18 @@ impl Clock for Port {
         uuid::Builder::from_bytes(u128::to_be_bytes((at << 80) | id))
             .with_version(uuid::Version::SortRand)
             .into_uuid()
+    }
+}
+
+impl Files for Port {
+    async fn static_file(&self, file: hmd::http::StaticFile) -> Result<String, FileError> {
+        Ok(file.text().to_owned())
+    }
+}
+
+impl Urls for Port {
+    fn parse_url(text: &str) -> Option<hmd::webhook::WebUrl> {
+        hmd::webhook::parse_url(text)
     }
 }
 
