@@ -83,16 +83,20 @@ impl Runtime {
         Self::serve(&launch, port, settings, echo).await
     }
 
-    /// Serves a Worker that is not HMD: its modules and, last, its wrangler.toml.
+    /// Serves a Worker that is not HMD: its modules and, last, its wrangler.toml. With `crate_directory`, the crate there is
+    /// built, and what it becomes stands beside the modules.
     pub async fn start_other(
         project: &Project,
         state: &StateDir,
         port: u16,
         settings: &Settings,
-        modules: &[(&str, &str)],
+        (crate_directory, modules): (Option<&str>, &[(&str, &str)]),
     ) -> Result<Self> {
         let worker = state.path().join("worker");
         fs::create_dir_all(&worker)?;
+        if let Some(directory) = crate_directory {
+            worker_build::build_other_and_copy(project, directory, &worker).await?;
+        }
         write_modules(&worker, modules)?;
         let launch = Launch {
             project,

@@ -63,13 +63,28 @@ async fn prepare(project: &Project) -> Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    build(project).await?;
+    let title = "building the Worker (about a minute at first)";
+    build(project, project.root(), title).await?;
+    put_files(project)?;
     fs::write(&stamp, wanted).with_context(|| format!("{} can't be written", stamp.display()))
 }
 
-async fn build(project: &Project) -> Result<()> {
+/// Builds a crate of its own below the project as the Worker is built, and puts a copy of the result at `destination`.
+pub async fn build_other_and_copy(
+    project: &Project,
+    crate_directory: &str,
+    destination: &Path,
+) -> Result<()> {
+    let _lock = project.lock().await?;
+    setup::run(project).await?;
+    let root = project.root().join(crate_directory);
+    build(project, &root, &format!("building {crate_directory}")).await?;
+    copy_directory(&root.join("build"), destination)
+}
+
+async fn build(project: &Project, root: &Path, title: &str) -> Result<()> {
     let step = Step {
-        title: "building the Worker (about a minute at first)".into(),
+        title: title.to_owned().into(),
         hint: "`cargo check --lib --target wasm32-unknown-unknown` shows what does not compile"
             .into(),
         needs_network: false,
@@ -78,6 +93,7 @@ async fn build(project: &Project) -> Result<()> {
         let mut command = project.command(project.cargo_bin("worker-build"))?;
         command
             .arg("--release")
+            .current_dir(root)
             // A target directory of its own: cargo may be holding the usual one while it runs us (`cargo test`).
             .env("CARGO_TARGET_DIR", project.root().join("target/worker"))
             // Where worker-build itself failed says nothing about what did not compile.
@@ -88,12 +104,11 @@ async fn build(project: &Project) -> Result<()> {
         Ok(command)
     })
     .await?;
-    if !project.root().join("build/index.js").is_file() {
+    if !root.join("build/index.js").is_file() {
         let hint = "run `cargo run -- setup` after removing .hmd/tools";
         return Err(Failure::new("worker-build left no build/index.js", hint).into());
     }
-    put_files(project)?;
-    strip(project).await
+    strip(project, root).await
 }
 
 /// Puts the files of the installation beside the Worker.
@@ -110,8 +125,8 @@ fn put_files(project: &Project) -> Result<()> {
 }
 
 /// Takes the names of functions out of the Worker: a fifth of what is uploaded, and worker-build always keeps them.
-async fn strip(project: &Project) -> Result<()> {
-    let wasm = project.root().join("build/index_bg.wasm");
+async fn strip(project: &Project, root: &Path) -> Result<()> {
+    let wasm = root.join("build/index_bg.wasm");
     let stripped = wasm.with_extension("stripped");
     let step = Step {
         title: "stripping the Worker".into(),
