@@ -10,6 +10,7 @@
 )]
 
 pub mod cloudflare;
+mod gather;
 pub mod http;
 mod json;
 #[cfg(not(target_arch = "wasm32"))]
