@@ -126,7 +126,7 @@ fn a_version_that_fails_in_its_second_stage_is_reverted_by_whoever_sees_it() {
         violated["detail"]
             .as_str()
             .unwrap()
-            .contains("error rate is over <= 5 %"),
+            .contains(": more than the 5 % allowed"),
         "{violated}"
     );
     // The window that holds the fault settles 20 s after its end, and is judged then.
@@ -140,7 +140,7 @@ fn a_version_that_fails_in_its_second_stage_is_reverted_by_whoever_sees_it() {
 fn a_slow_version_is_reverted_though_no_request_fails() {
     let world = World::new();
     let mut slow = healthy();
-    slow.wall_ms.p99 = 900.0;
+    slow.wall_ms.p99 = 3_000.0;
     world.worker("shop", &[healthy(), slow]);
     world.plan("shop", |plan| {
         plan["slos"][1]["objective"]["max_ms"] = json!(400);
@@ -152,7 +152,7 @@ fn a_slow_version_is_reverted_though_no_request_fails() {
         release["detail"]
             .as_str()
             .unwrap()
-            .contains("p99 wall time"),
+            .contains("requests over 400 ms wall time are"),
         "{release}"
     );
     assert_eq!(release["stages"][0]["state"], "failed");

@@ -39,7 +39,7 @@ pub fn saved_plan() -> Value {
         "stages": [{"percent": 100, "soak": "10m", "advance": "auto", "on_approval_timeout": "deny"}],
         "slos": [{
             "name": "errors", "sli": {"kind": "error_rate"}, "objective": {"max": 0.01}, "severity": "revert",
-            "min_requests": 500, "on_no_data": "ask", "on_undecided": "pass", "rule": "threshold",
+            "min_requests": 500, "on_no_data": "ask", "on_undecided": "pass", "rule": "evidence",
         }],
         "alpha": 0.01,
         "revision": 3,
@@ -125,13 +125,14 @@ pub fn evidence() -> Value {
     json!({"items": [{
         "stage": 1, "from": "2026-10-01T09:00:30.000Z", "to": "2026-10-01T09:01:00.000Z",
         "requests": {"new": 61, "old": 549, "others": 0}, "sampled": false,
+        "warming_up": false, "forgot": [],
         "slos": [{
             "window": {"new": {"requests": 61, "bad": 0, "shown": 0.0}, "old": {"requests": 549, "bad": 1, "shown": 0.001_821}},
             "slo": "errors", "sli": "error_rate", "objective": "<= 1 %", "verdict": "undecided",
             "new": {"requests": 61, "bad": 0, "value": 0.0}, "old": {"requests": 549, "bad": 1, "value": 0.001_821},
             "sentence": "errors: 61 of 500 requests so far",
         }],
-    }], "next_cursor": null})
+    }], "next_cursor": null, "plan": plan(), "before": [{"requests": 0, "bad": 0}], "slow_above_ms": [null], "queries": []})
 }
 
 pub fn nothing() -> Value {

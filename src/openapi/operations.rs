@@ -12,7 +12,7 @@ use crate::http::deliveries::{DeliveryLog, DeliveryView, Replayed, Since};
 use crate::http::hooks::HookSecret;
 use crate::http::plans::PlanView;
 use crate::http::releases::{
-    EventView, HookRelease, NewRelease, Nothing, PreflightView, StageDecisionBody, WindowView,
+    EventView, EvidenceView, HookRelease, NewRelease, Nothing, PreflightView, StageDecisionBody,
 };
 use crate::http::subscribers::{NewSubscriber, SubscriberPatch, SubscriberView, WithSecret};
 use crate::http::workers::{DeploymentView, VersionView};
@@ -145,9 +145,9 @@ fn releases() -> Vec<Operation> {
         Operation::new((Method::GET, "/v1/releases/{id}/events"), ("listEvents", "Releases"), ("List the events of a release", "What happened, when, by whom and why, oldest first."))
             .ok::<List<EventView<'static>>>("All events.", examples::events)
             .problem(404, NO_RELEASE, &[]),
-        Operation::new((Method::GET, "/v1/releases/{id}/evidence"), ("listEvidence", "Releases"), ("List the evidence of a release", "Each judged window of telemetry with its counts and verdicts, oldest first."))
+        Operation::new((Method::GET, "/v1/releases/{id}/evidence"), ("listEvidence", "Releases"), ("List the evidence of a release", "Each judged window of telemetry with its counts, evidence and verdicts, oldest first, and all that they rest on: plan, what was known before the release, and the exact queries."))
             .parameters(&[WINDOWS, CURSOR])
-            .ok::<List<WindowView<'static>>>("A page of windows.", examples::evidence)
+            .ok::<EvidenceView<'static>>("A page of windows, and what their verdicts rest on.", examples::evidence)
             .problem(400, "A parameter is unknown or wrong.", &[])
             .problem(404, NO_RELEASE, &[]),
     ]

@@ -6,15 +6,12 @@ use std::collections::BTreeMap;
 
 use super::Pipeline;
 use super::ports::Ports;
-use crate::cloudflare::{ApiError, ErrorKind, Urgency, Version, reference_percentiles};
+use crate::cloudflare::{ApiError, ErrorKind, Urgency, Version, old_version};
 use crate::release::{
     Command, Deployment, Input, Release, SYSTEM, Seen, Status, WorkerRef, newest_deployment,
 };
 use crate::store::{self, StoreError};
 use crate::time::UnixMs;
-
-/// The old version's percentiles are taken over this long before the start.
-const REFERENCE_MS: i64 = 10 * 60_000;
 
 /// Why a release can't be, or can't start.
 #[derive(Debug)]
@@ -175,15 +172,14 @@ impl<P: Ports> Pipeline<'_, P> {
             ));
         }
         let until = self.ports.now() - self.config.telemetry_lag_ms;
-        let times = (until - REFERENCE_MS, until);
-        let slow_above_ms =
-            reference_percentiles(&self.cloudflare, (worker, &old), times, &plan.slos)
-                .await
-                .map_err(|error| unreadable(&error))?;
+        let known = old_version(&self.cloudflare, (worker, &old), until, &plan.slos)
+            .await
+            .map_err(|error| unreadable(&error))?;
         Ok(Command::Start {
             seen: deployment.seen(),
             old_version: old,
-            slow_above_ms,
+            slow_above_ms: known.slow_above_ms,
+            before: known.before,
         })
     }
 

@@ -271,6 +271,16 @@ impl Draft {
             before.before = None;
             (before.percent > Percent::ZERO && before.next_window < until).then_some(before)
         });
+        // What was waived for a stage must not speak in the next one; of windows that have yet to settle, see `count`.
+        if let Some(left) = deploying.watch.as_deref()
+            && left.stage != self.next.progress.stage
+            && before.is_none()
+        {
+            self.next
+                .progress
+                .to_forget
+                .extend(left.waived.iter().cloned());
+        }
         // A split that is only put back leaves in force what people said of its stage.
         let again = deploying
             .watch

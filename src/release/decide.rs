@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::input::{Command, Decision, Input, Judged, Moment, NewEvent, Refusal};
+use super::judge;
 use super::plan::{Advance, OnApprovalTimeout};
 use super::state::{
     Deploying, Ending, Lease, Reason, Release, Revert, Soak, SoakClock, StageDecision, StageState,
@@ -175,6 +176,7 @@ impl Draft {
                     seen,
                     old_version,
                     slow_above_ms,
+                    before,
                 },
             ) => {
                 let now = self.moment.now;
@@ -182,11 +184,20 @@ impl Draft {
                 progress.seen = Some(seen.clone());
                 progress.old_version.clone_from(old_version);
                 progress.slow_above_ms.clone_from(slow_above_ms);
+                progress.before.clone_from(before);
                 progress.started_at = Some(now);
                 self.starts = true;
                 let found = &self.next.origin.preflight;
-                let data = (!found.is_empty())
-                    .then(|| json!({"preflight": found.checks, "accepted": found.accepted}));
+                let mut data = serde_json::Map::new();
+                if !found.is_empty() {
+                    data.insert("preflight".to_owned(), json!(found.checks));
+                    data.insert("accepted".to_owned(), json!(found.accepted));
+                }
+                let known = judge::before_text(&self.next.origin.plan, before);
+                if !known.is_empty() {
+                    data.insert("before".to_owned(), Value::Object(known));
+                }
+                let data = (!data.is_empty()).then_some(Value::Object(data));
                 self.event("release.started", None, None, data);
                 self.enter_stage(0);
                 Ok(())
@@ -321,7 +332,9 @@ impl Draft {
             // Whoever approves has seen what was recorded meanwhile, and waives it for this stage.
             let slos = self.next.origin.plan.slos.clone();
             if let Some(soak) = self.next.progress.status.soak_mut() {
-                lacking.extend(waive_harm(soak, &slos));
+                let waived = waive_harm(soak, &slos);
+                self.next.progress.to_forget.extend(waived.iter().cloned());
+                lacking.extend(waived);
             }
             let data = (!lacking.is_empty()).then(|| json!({"waived": lacking}));
             self.event("approval.granted", None, comment.cloned(), data);
@@ -423,6 +436,7 @@ impl Draft {
                 ends_at = Some(now + left);
             }
         }
+        self.next.progress.to_forget.extend(waived.iter().cloned());
         self.next.progress.status = Status::RollingOut { step };
         if ends_at.is_some() {
             self.record().soak_ends_at = ends_at;
@@ -438,14 +452,18 @@ impl Draft {
         let manual =
             self.next.origin.plan.stages[self.next.progress.stage].advance == Advance::Manual;
         if manual && !last {
-            self.await_approval(Vec::new());
+            self.await_approval(Vec::new(), None);
         } else {
             self.pass_now();
         }
     }
 
-    /// Waits for a person; `lacking` names the SLOs without data that an approval would waive.
-    pub(super) fn await_approval(&mut self, lacking: Vec<String>) {
+    /// Waits for a person; `lacking` names the SLOs without data or verdict that an approval would waive, and `why` says so.
+    pub(super) fn await_approval(
+        &mut self,
+        lacking: Vec<String>,
+        why: Option<(Option<Reason>, String)>,
+    ) {
         let now = self.moment.now;
         let stage = &self.next.origin.plan.stages[self.next.progress.stage];
         let deny_at = stage
@@ -457,15 +475,9 @@ impl Draft {
             return;
         };
         let remind_at = remind_at(now, now + stage.decision_lifetime_ms());
-        let (reason, detail) = if lacking.is_empty() {
-            (
-                None,
-                "the stage passed; its plan wants a person to go on".to_owned(),
-            )
-        } else {
-            let detail = format!("no verdict without data: {}", lacking.join(", "));
-            (Some(Reason::NoData.name()), detail)
-        };
+        let passed = "the stage passed; its plan wants a person to go on";
+        let (reason, detail) = why.unwrap_or_else(|| (None, passed.to_owned()));
+        let reason = reason.map(Reason::name);
         let wait = Wait {
             since: now,
             deny_at,

@@ -56,6 +56,7 @@ pub(super) fn start() -> Input {
         },
         old_version: "old".to_owned(),
         slow_above_ms: vec![None, None],
+        before: Vec::new(),
     })
 }
 
@@ -620,7 +621,12 @@ pub(super) fn markers_name_one_intent_and_fit_in_50_bytes() {
 
 #[test]
 pub(super) fn a_batch_of_inputs_folds_into_one_decision() {
-    let (release, now) = in_phase(Phase::Soaking);
+    let release = soaking_of(fixture::plan(|plan| {
+        for slo in plan["slos"].as_array_mut().unwrap() {
+            slo["rule"] = serde_json::json!("threshold");
+        }
+    }));
+    let now = release.progress.check_due_at.unwrap();
     let check = checked(&release, vec![window(next_window(&release), 0)]);
     let (decision, fates) = decide_all(
         &release,

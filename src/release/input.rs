@@ -7,6 +7,7 @@ use super::apply::Outcome;
 use super::soak::Look;
 use super::state::{Release, Seen};
 use super::table::Kind;
+use crate::slo::evidence::Before;
 use crate::slo::{Reading, Window};
 use crate::time::UnixMs;
 
@@ -90,6 +91,8 @@ pub enum Command {
         old_version: String,
         /// For each SLO relative in time, the old version's percentile in milliseconds.
         slow_above_ms: Vec<Option<f64>>,
+        /// For each SLO, the old version before the release; what it lacks is unknown.
+        before: Vec<Before>,
     },
     /// Go back, or cancel.
     Stop,
@@ -231,6 +234,12 @@ pub struct Judged {
     pub window: Window,
     /// The verdicts after it.
     pub readings: Vec<Reading>,
+    /// The stage was still warming up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub warming_up: bool,
+    /// SLOs whose evidence was dropped before it, since a person had waived it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forgot: Vec<String>,
 }
 
 /// What is to be written, and done, in answer to inputs.

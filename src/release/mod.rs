@@ -5,9 +5,12 @@ mod decide;
 #[cfg(test)]
 mod decide_tests;
 #[cfg(test)]
+mod evidence_tests;
+#[cfg(test)]
 mod fixture;
 mod head;
 mod input;
+mod judge;
 mod plan;
 mod preflight;
 #[cfg(test)]
@@ -23,6 +26,7 @@ pub use apply::{ActPlan, Outcome, act_plan};
 pub use decide::{LEASE_MS, SYSTEM, decide, decide_all};
 pub use head::{Deployment, Head, read_head};
 pub use input::{Command, Decision, EventType, Failure, Input, Judged, Moment, NewEvent, Refusal};
+pub use judge::{Basis, place, protocol, readings, replay};
 pub use plan::{
     Advance, FieldError, MAX_TEXT, OnApprovalTimeout, Percent, Plan, Stage, WorkerRef, slo_applies,
 };

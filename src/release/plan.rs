@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::slo::{Objective, OnUndecided, SliKind, Slo, Tolerance};
+use crate::slo::{Objective, OnUndecided, Rule, SliKind, Slo, Tolerance};
 use crate::time::Span;
 
 /// A share of traffic in hundredths of a percent: whole numbers, so that two shares add up to exactly 100 %.
@@ -139,6 +139,9 @@ pub struct Stage {
     /// How long a stage that lacks data may hold; three times the soak if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_soak: Option<Span>,
+    /// Pass before the soak ends, as soon as every SLO is safe.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub early: bool,
 }
 
 /// How long a request for approval is good for if the stage has no `approval_timeout`.
@@ -350,6 +353,7 @@ impl Plan {
             );
             sli_errors(errors, i, slo);
             objective_errors(errors, i, slo);
+            evidence_errors(errors, i, slo);
         }
     }
 
@@ -365,12 +369,34 @@ impl Plan {
                 "never applies: it compares with the old version, and no stage gives both versions traffic",
             );
             warnings.when(
-                slo.on_undecided == OnUndecided::Hold,
+                slo.on_undecided == OnUndecided::Hold && slo.rule == Rule::Threshold,
                 format!("/slos/{i}/on_undecided"),
                 "has no effect with the threshold rule, which always has a verdict once there are min_requests",
             );
         }
+        let of_evidence = |slo: &Slo| {
+            [
+                ("overdispersion", slo.overdispersion.is_some()),
+                ("at_full", slo.at_full.is_some()),
+                ("weight", (slo.weight - 1.0).abs() > f64::EPSILON),
+            ]
+        };
+        for (i, slo) in self.slos.iter().enumerate() {
+            for (field, set) in of_evidence(slo) {
+                warnings.when(
+                    set && slo.rule == Rule::Threshold,
+                    format!("/slos/{i}/{field}"),
+                    "has no effect with the threshold rule",
+                );
+            }
+        }
+        let threshold = self.slos.iter().any(|slo| slo.rule == Rule::Threshold);
         for (i, stage) in self.stages.iter().enumerate() {
+            warnings.when(
+                stage.early && threshold,
+                format!("/stages/{i}/early"),
+                "the threshold rule calls an SLO safe as soon as it has min_requests, so the stage may pass on very little",
+            );
             let first_verdict =
                 propagation_delay_ms + 2 * self.check_interval.ms() + telemetry_lag_ms;
             warnings.when(
@@ -478,10 +504,39 @@ fn objective_errors(errors: &mut Errors, i: usize, slo: &Slo) {
     }
 }
 
+fn evidence_errors(errors: &mut Errors, i: usize, slo: &Slo) {
+    errors.when(
+        !(0.001..=1_000.0).contains(&slo.weight),
+        format!("/slos/{i}/weight"),
+        "must be from 0.001 to 1000",
+    );
+    errors.when(
+        slo.overdispersion
+            .is_some_and(|factor| !(1.0..=1_000.0).contains(&factor)),
+        format!("/slos/{i}/overdispersion"),
+        "must be from 1 (each request fails on its own) to 1000",
+    );
+    let Some(at_full) = slo.at_full else {
+        return;
+    };
+    errors.when(
+        !slo.objective.is_relative(),
+        format!("/slos/{i}/at_full"),
+        "is for no_worse_than_old; other objectives apply at 100 % as they are",
+    );
+    errors.when(
+        !(1.0..=1_000.0).contains(&at_full.margin),
+        format!("/slos/{i}/at_full/margin"),
+        "must be from 1 to 1000",
+    );
+}
+
 /// Whether a stage at this share gives the SLO the traffic that it needs.
 #[must_use]
 pub fn slo_applies(slo: &Slo, percent: Percent) -> bool {
-    percent > Percent::ZERO && !(slo.objective.is_relative() && percent == Percent::FULL)
+    let alone = percent == Percent::FULL;
+    let held_alone = slo.rule == Rule::Evidence && slo.at_full.is_some();
+    percent > Percent::ZERO && !(slo.objective.is_relative() && alone && !held_alone)
 }
 
 #[cfg(test)]

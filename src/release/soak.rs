@@ -7,9 +7,11 @@ use serde_json::json;
 use super::decide::Draft;
 use super::head::{Deployment, Head};
 use super::input::{Failure, Judged, Moment, Refusal};
+use super::judge;
 use super::plan::{Percent, slo_applies};
 use super::state::{Reason, Release, Soak, SoakClock, StageState, Status, Step};
-use crate::slo::{Ground, OnNoData, Severity, Slo, Verdict, Window};
+use crate::slo::evidence::ShareMismatch;
+use crate::slo::{OnNoData, OnUndecided, Severity, Slo, Verdict, Window};
 use crate::time::UnixMs;
 
 /// What a look at the active deployment showed.
@@ -42,7 +44,17 @@ pub fn windows_due(release: &Release, moment: &Moment) -> Vec<Range<i64>> {
     };
     let soak = release.progress.status.soak();
     let before = soak.and_then(|soak| soak.before.as_deref());
-    let due: Vec<Range<i64>> = [before, soak].into_iter().flatten().map(of).collect();
+    let mut due: Vec<Range<i64>> = Vec::new();
+    for soak in [before, soak].into_iter().flatten() {
+        // Windows of the warm-up are asked for apart from the others: those count for less.
+        let (plan, run) = (&release.origin.plan, of(soak));
+        let warm = judge::warm_from(plan, soak.stage, soak.started_at);
+        if judge::warms_up(plan) && warm > run.start && warm < run.end {
+            due.extend([run.start..warm, warm..run.end]);
+        } else {
+            due.push(run);
+        }
+    }
     let behind = soak.is_some_and(|soak| soak.behind);
     due.into_iter()
         .flat_map(|due| runs(due, behind))
@@ -259,9 +271,10 @@ impl Draft {
 
     /// Counts a window and answers the SLOs in harm that nobody waived; `None` if it is not the next one.
     fn count(&mut self, window: &Window) -> Option<Vec<(Severity, crate::slo::Reading)>> {
-        let plan = self.next.origin.plan.clone();
-        let slow_above_ms = self.next.progress.slow_above_ms.clone();
-        let present = self.next.progress.status.soak_mut()?;
+        let plan = &self.next.origin.plan;
+        let progress = &mut self.next.progress;
+        let present = progress.status.soak_mut()?;
+        let present_stage = present.stage;
         let is_next = |soak: &Soak| window.index == soak.next_window;
         let soak = match present.before.as_deref_mut() {
             Some(before) if is_next(before) => before,
@@ -271,27 +284,32 @@ impl Draft {
         if !is_next(soak) {
             return None;
         }
+        let warm_from = judge::warm_from(plan, soak.stage, soak.started_at);
+        let warming_up = window.index < warm_from;
+        let place = judge::place(plan, soak.stage, warming_up);
+        let protocol = judge::protocol(plan, &progress.before);
+        let mut forgot = Vec::new();
+        for (i, slo) in plan.slos.iter().enumerate() {
+            if progress.to_forget.contains(&slo.name) {
+                progress.evidence = std::mem::take(&mut progress.evidence).forget(i);
+                forgot.push(slo.name.clone());
+            }
+        }
+        progress.to_forget.clear();
+        if judge::by_evidence(plan) {
+            progress.evidence =
+                std::mem::take(&mut progress.evidence).step(&protocol, place, window);
+        }
+        let mismatch = progress.evidence.share_mismatch(place);
         soak.next_window = window.run().end;
         soak.tally.add(window, &plan.slos);
-        soak.readings = plan
-            .slos
-            .iter()
-            .enumerate()
-            .map(|(i, slo)| {
-                let reference = slow_above_ms.get(i).copied().flatten();
-                let ground = if !slo_applies(slo, soak.percent) {
-                    Ground::NotApplicable
-                } else if slo.objective.is_relative()
-                    && slo.time_key().is_some()
-                    && reference.is_none()
-                {
-                    Ground::NoReference
-                } else {
-                    Ground::Firm
-                };
-                soak.tally.judge(slo, i, ground)
-            })
-            .collect();
+        soak.readings = judge::readings(
+            plan,
+            (&protocol, &progress.evidence),
+            place,
+            &soak.tally,
+            &progress.slow_above_ms,
+        );
         let harmed = soak
             .readings
             .iter()
@@ -305,15 +323,39 @@ impl Draft {
         let over = soak
             .until_window
             .is_some_and(|until| soak.next_window >= until);
-        if over && let Some(present) = self.next.progress.status.soak_mut() {
-            present.before = None;
+        if over {
+            // What was waived for that stage must not speak in the next one.
+            if soak.stage != present_stage {
+                progress.to_forget.extend(soak.waived.iter().cloned());
+            }
+            if let Some(present) = progress.status.soak_mut() {
+                present.before = None;
+            }
         }
         self.judged.push(Judged {
             stage,
             window: window.clone(),
             readings,
+            warming_up,
+            forgot,
         });
+        if let Some(mismatch) = mismatch
+            && stage == present_stage + 1
+        {
+            self.wrong_share(&mismatch);
+        }
         Some(harmed)
+    }
+
+    /// Tells of traffic that is not split as the stage says, once a stage: it is for a person, and no verdict rests on it.
+    fn wrong_share(&mut self, mismatch: &ShareMismatch) {
+        let Some(soak) = self.next.progress.status.soak_mut() else {
+            return;
+        };
+        if soak.told.insert("share".to_owned()) {
+            let data = json!({"share": mismatch});
+            self.event("alert.raised", None, Some(mismatch.to_string()), Some(data));
+        }
     }
 
     /// Tells of harm, once per SLO and stage (counted from 1; it may be the one before the present).
@@ -377,13 +419,15 @@ impl Draft {
             return Vec::new();
         };
         let lacks = |(i, slo): (usize, &Slo)| {
-            let decided = soak.readings.get(i).is_some_and(|reading| {
-                !matches!(reading.verdict, Verdict::NoData | Verdict::Undecided)
-            });
+            // Undecided with enough requests is no lack of data; see `undecided`.
+            let data = soak
+                .readings
+                .get(i)
+                .is_some_and(|reading| reading.verdict != Verdict::NoData);
             let blocks = slo.severity != Severity::Observe
                 && !soak.waived.contains(&slo.name)
                 && slo_applies(slo, soak.percent);
-            (blocks && !(decided && soak.tally.requests(i) >= slo.needed_requests()))
+            (blocks && !(data && soak.tally.requests(i) >= slo.needed_requests()))
                 .then(|| slo.name.clone())
         };
         self.next
@@ -394,6 +438,36 @@ impl Draft {
             .enumerate()
             .filter_map(lacks)
             .collect()
+    }
+
+    /// SLOs without a verdict that must have one before the stage passes.
+    fn undecided(&self) -> Vec<String> {
+        let Some(soak) = self.next.progress.status.soak() else {
+            return Vec::new();
+        };
+        let slos = self.next.origin.plan.slos.iter().zip(&soak.readings);
+        slos.filter(|(slo, reading)| {
+            slo.on_undecided == OnUndecided::Hold
+                && slo.severity != Severity::Observe
+                && !soak.waived.contains(&slo.name)
+                && reading.verdict == Verdict::Undecided
+        })
+        .map(|(slo, _)| slo.name.clone())
+        .collect()
+    }
+
+    /// Whether every SLO that can block the stage is shown to be safe, and there is one.
+    fn all_safe(&self) -> bool {
+        let Some(soak) = self.next.progress.status.soak() else {
+            return false;
+        };
+        let slos = self.next.origin.plan.slos.iter().zip(&soak.readings);
+        let mut blocking = slos
+            .filter(|(slo, _)| slo.severity != Severity::Observe)
+            .map(|(_, reading)| reading.verdict)
+            .filter(|verdict| *verdict != Verdict::NotApplicable)
+            .peekable();
+        blocking.peek().is_some() && blocking.all(|verdict| verdict == Verdict::Safe)
     }
 
     /// Passes the stage if its soak is over, every settled window is judged and no SLO lacks data; holds it otherwise, and
@@ -415,12 +489,19 @@ impl Draft {
         };
         // The stage before is judged to its end first: its last windows settle while this one soaks.
         let judged = soak.before.is_none() && windows_due(&self.next, &asked).is_empty();
-        if now < ends_at || !judged {
+        let early = self.next.origin.plan.stages[self.next.progress.stage].early;
+        if !judged || (now < ends_at && !(early && self.all_safe())) {
             return;
         }
-        let lacking = self.lacking();
-        if lacking.is_empty() {
+        let (lacking, undecided) = (self.lacking(), self.undecided());
+        if lacking.is_empty() && undecided.is_empty() {
+            if now < ends_at {
+                self.record().soak_ends_at = Some(now);
+            }
             self.pass();
+            return;
+        }
+        if now < ends_at {
             return;
         }
         if now < ends_at + self.hold_ms() {
@@ -429,6 +510,10 @@ impl Draft {
             if soak.next_window >= ends_at.div_euclid(interval) {
                 self.tell_no_data(&lacking);
             }
+            return;
+        }
+        if lacking.is_empty() {
+            self.ask_about(undecided);
             return;
         }
         let plan = &self.next.origin.plan;
@@ -443,7 +528,12 @@ impl Draft {
         let detail = format!("no verdict without data: {}", lacking.join(", "));
         match strictest {
             OnNoData::Revert => self.go_back(Reason::NoData, Some(detail), true),
-            OnNoData::Ask => self.await_approval(lacking),
+            OnNoData::Ask => {
+                let mut waived = lacking;
+                let more = undecided.into_iter().filter(|name| !waived.contains(name));
+                waived.extend(more.collect::<Vec<_>>());
+                self.await_approval(waived, Some((Some(Reason::NoData), detail)));
+            }
             OnNoData::Continue => {
                 self.event(
                     "slo.no_data",
@@ -453,7 +543,15 @@ impl Draft {
                     )),
                     Some(json!({"waived": lacking})),
                 );
-                self.pass();
+                let undecided: Vec<String> = undecided
+                    .into_iter()
+                    .filter(|name| !lacking.contains(name))
+                    .collect();
+                if undecided.is_empty() {
+                    self.pass();
+                } else {
+                    self.ask_about(undecided);
+                }
             }
         }
     }
@@ -464,7 +562,23 @@ impl Draft {
         stage.max_soak_ms() - stage.soak.ms()
     }
 
+    /// The evidence has shown neither harm nor safety in `max_soak`: a person decides.
+    fn ask_about(&mut self, undecided: Vec<String>) {
+        let soak = self.next.progress.status.soak();
+        let readings = soak.map_or(&[][..], |soak| &soak.readings);
+        let sentences: Vec<&str> = readings
+            .iter()
+            .filter(|reading| undecided.contains(&reading.slo))
+            .map(|reading| reading.sentence.as_str())
+            .collect();
+        let detail = format!("still undecided: {}", sentences.join("; "));
+        self.await_approval(undecided, Some((None, detail)));
+    }
+
     fn tell_no_data(&mut self, lacking: &[String]) {
+        if lacking.is_empty() {
+            return;
+        }
         let Some(soak) = self.next.progress.status.soak_mut() else {
             return;
         };

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::{Percent, Plan};
 use super::preflight::Findings;
+use crate::slo::evidence::{Before, Evidence};
 use crate::slo::{Reading, Tally};
 use crate::time::UnixMs;
 
@@ -89,6 +90,15 @@ pub struct Progress {
     pub unknown_until: UnixMs,
     /// For each SLO relative in time: T, the old version's percentile before the start, in milliseconds.
     pub slow_above_ms: Vec<Option<f64>>,
+    /// For each SLO, the old version before the release, as the evidence rule wants it.
+    #[serde(default)]
+    pub before: Vec<Before>,
+    /// What the windows have shown so far.
+    #[serde(default)]
+    pub evidence: Evidence,
+    /// SLOs whose evidence a person has waived: it is dropped before the next window.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub to_forget: BTreeSet<String>,
     /// When it started.
     pub started_at: Option<UnixMs>,
     /// When it ended.
@@ -321,7 +331,7 @@ pub struct Wait {
     /// When it is asked for again.
     #[serde(default)]
     pub remind_at: Option<UnixMs>,
-    /// SLOs without data that approving waives; empty for a manual stage that passed.
+    /// SLOs without data or verdict that approving waives; empty for a manual stage that passed.
     pub lacking: Vec<String>,
 }
 
@@ -424,6 +434,9 @@ impl Progress {
             posted: None,
             unknown_until: 0,
             slow_above_ms: Vec::new(),
+            before: Vec::new(),
+            evidence: Evidence::default(),
+            to_forget: BTreeSet::new(),
             started_at: None,
             ended_at: None,
         }

@@ -5,7 +5,7 @@ mod objective;
 mod threshold;
 
 pub use objective::{
-    Filter, FilterKind, Objective, OnNoData, OnUndecided, Percentile, Rule, Severity, Sli, SliKind,
-    Slo, Tolerance,
+    AtFull, Filter, FilterKind, Objective, OnNoData, OnUndecided, Percentile, Rule, Severity, Sli,
+    SliKind, Slo, Tolerance,
 };
 pub use threshold::{Ground, Reading, Side, SloCounts, Tally, Verdict, VersionCounts, Window};

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::evidence::Terms;
+
 /// What is measured, on the fetch invocations of one version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
@@ -321,9 +323,21 @@ pub enum OnUndecided {
 #[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
-    /// The shortest run of the newest windows that holds `min_requests` is over the objective.
+    /// Sequential tests against the old version and against limits: may be checked as often as one likes.
     #[default]
+    Evidence,
+    /// The shortest run of the newest windows that holds `min_requests` is over the objective.
     Threshold,
+}
+
+/// What holds a relative SLO at 100 %, where there is no old version to compare with.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(deny_unknown_fields))]
+pub struct AtFull {
+    /// The old version's rate from before the release, times this, is the limit.
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(min = 1, max = 1_000)))]
+    pub margin: f64,
 }
 
 /// A service level objective.
@@ -351,12 +365,39 @@ pub struct Slo {
     /// What lacking data does when the stage may hold no longer.
     #[serde(default)]
     pub on_no_data: OnNoData,
-    /// What a missing verdict does at the end of a soak. The threshold rule always has one once there is data.
+    /// What being undecided does at the end of a soak. The threshold rule never is once there is data.
     #[serde(default)]
     pub on_undecided: OnUndecided,
     /// How counts become a verdict.
     #[serde(default)]
     pub rule: Rule,
+    /// Of the evidence rule: its share of the plan's `alpha`, in comparison with the other SLOs'.
+    #[serde(default = "default_weight", skip_serializing_if = "is_default_weight")]
+    #[cfg_attr(
+        not(target_arch = "wasm32"),
+        schemars(range(min = 0.001, max = 1_000.0))
+    )]
+    pub weight: f64,
+    /// Of the evidence rule: bad requests count for one in so many, since they come in bursts. If absent, a relative
+    /// objective takes it from the old version's windows before the release; others take 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(range(min = 1, max = 1_000)))]
+    pub overdispersion: Option<f64>,
+    /// Of the evidence rule and a relative objective: what holds it at 100 %.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_full: Option<AtFull>,
+}
+
+fn default_weight() -> f64 {
+    1.0
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde calls; where pointers have 32 bits it is no finding"
+)]
+fn is_default_weight(weight: &f64) -> bool {
+    (weight - default_weight()).abs() < f64::EPSILON
 }
 
 fn default_min_requests() -> u64 {
@@ -391,6 +432,17 @@ impl Slo {
         match self.objective {
             Objective::Min(min) => min,
             _ => self.min_requests,
+        }
+    }
+
+    /// What the evidence rule goes by. An SLO that another rule judges takes no share of alpha.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        let judged = self.rule == Rule::Evidence;
+        Terms {
+            weight: if judged { self.weight } else { 0.0 },
+            overdispersion: self.overdispersion,
+            at_full: self.at_full.map(|at_full| at_full.margin),
         }
     }
 

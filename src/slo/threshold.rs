@@ -15,11 +15,11 @@ use super::{Objective, SliKind, Slo, Tolerance};
 #[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Over the objective.
+    /// Over the objective; by the evidence rule, shown to be.
     Harm,
-    /// Enough requests, and within the objective.
+    /// Enough requests, and within the objective; by the evidence rule, shown to be.
     Safe,
-    /// Some requests, but fewer than the SLO's `min_requests`.
+    /// Fewer requests than the SLO's `min_requests`; by the evidence rule also: neither harm nor safety is shown.
     Undecided,
     /// Not one request to judge by.
     NoData,
@@ -108,6 +108,9 @@ pub struct Reading {
     pub old: Side,
     /// The same as a sentence.
     pub sentence: String,
+    /// What the evidence rule rests on; null of the threshold rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<super::evidence::Grounds>,
 }
 
 /// Whether there is ground to judge an SLO on.
@@ -174,6 +177,13 @@ impl Tally {
     #[must_use]
     pub fn requests(&self, index: usize) -> u64 {
         self.new_requests.get(index).copied().unwrap_or(0)
+    }
+
+    /// The indicators of the newest windows with traffic, of the new and of the old version.
+    #[must_use]
+    pub fn shown(&self, index: usize) -> (Option<f64>, Option<f64>) {
+        let of = |shown: &[Option<f64>]| shown.get(index).copied().flatten();
+        (of(&self.shown_new), of(&self.shown_old))
     }
 
     /// Drops what no SLO's run can reach any more, and keeps the rest small.
@@ -260,6 +270,7 @@ impl Tally {
             sentence: sentence(slo, verdict, &new, &old),
             new,
             old,
+            evidence: None,
         }
     }
 }

@@ -30,6 +30,9 @@ pub fn plan(world: &World, script: &str) -> Value {
                 stage["approval_timeout"] = json!(format!("{}s", world.pick(20..180)));
                 stage["on_approval_timeout"] = json!(choose(world, &["deny", "wait"]));
             }
+            if one_in(world, 4) {
+                stage["early"] = json!(true);
+            }
             if one_in(world, 3) {
                 stage["max_soak"] = json!(format!("{}s", world.pick(60..180)));
             }
@@ -51,6 +54,8 @@ pub fn plan(world: &World, script: &str) -> Value {
             slo["min_requests"] = json!(choose(world, &[1, 3, 10, 30]));
             slo["severity"] = json!(choose(world, &["revert", "revert", "pause", "observe"]));
             slo["on_no_data"] = json!(choose(world, &["ask", "revert", "continue"]));
+            slo["on_undecided"] = json!(choose(world, &["pass", "pass", "hold"]));
+            slo["rule"] = json!(choose(world, &["evidence", "evidence", "threshold"]));
             slos.push(slo);
         }
     }

@@ -125,14 +125,9 @@ struct WireGroup {
     value: Value,
 }
 
-/// Asks one question about `[from, to)` of an account.
-pub(super) async fn ask<P: Ports>(
-    cloudflare: &Cloudflare<'_, P>,
-    account: &str,
-    (from, to): (UnixMs, UnixMs),
-    question: &Value,
-) -> Result<Answer, ApiError> {
-    let body = json!({
+/// What is sent to ask one question about `[from, to)`.
+pub(super) fn request((from, to): (UnixMs, UnixMs), question: &Value) -> Value {
+    json!({
         "queryId": "hmd", "view": "calculations", "dry": true, "ignoreSeries": true, "limit": MAX_ROWS,
         "timeframe": {"from": from, "to": to},
         "parameters": {
@@ -141,7 +136,17 @@ pub(super) async fn ask<P: Ports>(
             "groupBys": [{"type": "string", "value": "$metadata.service"}, {"type": "string", "value": "$workers.scriptVersion.id"}],
             "limit": MAX_ROWS,
         },
-    });
+    })
+}
+
+/// Asks one question about `[from, to)` of an account.
+pub(super) async fn ask<P: Ports>(
+    cloudflare: &Cloudflare<'_, P>,
+    account: &str,
+    (from, to): (UnixMs, UnixMs),
+    question: &Value,
+) -> Result<Answer, ApiError> {
+    let body = request((from, to), question);
     let path = format!("/accounts/{account}/workers/observability/telemetry/query");
     let answer: WireAnswer = cloudflare
         .call_large(WHAT, "POST", &path, Some(&body), (Urgency::Admitted, None))

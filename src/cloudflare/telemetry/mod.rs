@@ -3,6 +3,7 @@
 //! beyond that (slow requests, filters of their own) one for each that a single Worker has.
 
 mod answer;
+mod before;
 mod questions;
 
 use std::collections::BTreeMap;
@@ -13,9 +14,10 @@ use futures_util::future::{FutureExt as _, LocalBoxFuture, try_join_all};
 use super::client::{ApiError, Cloudflare, Urgency};
 use crate::pipeline::ports::Ports;
 use crate::release::{Release, WorkerRef};
-use crate::slo::{Objective, SliKind, Slo, VersionCounts, Window};
+use crate::slo::{Objective, Slo, VersionCounts, Window};
 use crate::time::UnixMs;
 use answer::ask;
+pub use before::{OldVersion, old_version};
 use questions::Questions;
 
 /// Group rows in one answer; more are cut off silently, so an answer that has as many counts as truncated.
@@ -58,6 +60,18 @@ impl Target {
             slos: plan.slos.iter().enumerate().map(with_time).collect(),
         }
     }
+}
+
+/// The bodies of the questions that a release's windows are read with, one after the other for each window. What is sent may
+/// ask for other Workers, too; `timeframe` is the window's.
+#[must_use]
+pub fn queries(release: &Release, times: (UnixMs, UnixMs)) -> Vec<serde_json::Value> {
+    let asked = Questions::of(&[Target::of(release)]);
+    asked
+        .bodies
+        .iter()
+        .map(|question| answer::request(times, question))
+        .collect()
 }
 
 /// A release's view of what telemetry holds of its Worker.
@@ -174,45 +188,4 @@ pub async fn stored_requests<P: Ports>(
         .into_iter()
         .flat_map(|counts| counts.versions.values());
     Ok(versions.map(|version| version.requests).sum())
-}
-
-/// The old version's percentiles over `[from, to)`, for the SLOs that hold times against them: T, above which a request
-/// of the release counts as slow. `None` where nothing was stored.
-///
-/// # Errors
-/// [`ApiError`]
-pub async fn reference_percentiles<P: Ports>(
-    cloudflare: &Cloudflare<'_, P>,
-    (worker, old_version): (&WorkerRef, &str),
-    (from, to): (UnixMs, UnixMs),
-    slos: &[Slo],
-) -> Result<Vec<Option<f64>>, ApiError> {
-    let relative = |slo: &Slo| {
-        matches!(slo.sli.kind, SliKind::WallTime | SliKind::CpuTime) && slo.objective.is_relative()
-    };
-    if !slos.iter().any(relative) {
-        return Ok(vec![None; slos.len()]);
-    }
-    let target = Target {
-        script: worker.script_name.clone(),
-        slos: slos.iter().map(|slo| (slo.clone(), None)).collect(),
-    };
-    let counts = measure(
-        cloudflare,
-        &worker.account_id,
-        (from, to),
-        &[target],
-        Urgency::Normal,
-    )
-    .await?;
-    let of_old = counts
-        .get(&worker.script_name)
-        .and_then(|counts| counts.versions.get(old_version));
-    let percentile = |(i, slo): (usize, &Slo)| {
-        let shown = of_old
-            .and_then(|of| of.slos.get(i))
-            .and_then(|slo| slo.shown);
-        shown.filter(|_| relative(slo))
-    };
-    Ok(slos.iter().enumerate().map(percentile).collect())
 }

@@ -25,7 +25,7 @@ pub use {
     command::StageDecisionBody,
     create::{HookRelease, NewRelease},
     preflight::PreflightView,
-    read::{EventView, WindowView},
+    read::{EventView, EvidenceView},
 };
 
 /// The actor of whoever shows the API token.

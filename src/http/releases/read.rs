@@ -8,11 +8,13 @@ use serde_json::Value;
 
 use super::super::conditional::tagged;
 use super::super::problem::Problem;
-use super::super::{Answer, list_answer};
+use super::super::{Answer, json_answer, list_answer};
 use super::load;
+use crate::cloudflare::queries;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
-use crate::release::{Judged, NewEvent, ReleaseView, State};
+use crate::release::{Judged, NewEvent, Plan, ReleaseView, State};
+use crate::slo::evidence::Before;
 use crate::slo::{Reading, SloCounts};
 use crate::store::{self, ReleaseFilter};
 use crate::time::{Rfc3339, UnixMs, parse_rfc3339_us};
@@ -105,8 +107,37 @@ pub struct WindowView<'a> {
     requests: Requests,
     /// Cloudflare answered from sampled data; the counts are of stored events all the same.
     sampled: bool,
+    /// The stage was still warming up: comparisons with the old version leave the window out.
+    warming_up: bool,
+    /// SLOs whose evidence was dropped before this window, since a person had waived their harm.
+    forgot: &'a [String],
     /// Each SLO of the plan.
     slos: Vec<SloView<'a>>,
+}
+
+/// Why a release was judged as it was: a page of its windows, and all that their verdicts rest on. Whoever puts the windows
+/// through the same rules gets the same verdicts.
+#[derive(Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(rename = "Evidence"))]
+pub struct EvidenceView<'a> {
+    /// The windows on this page, oldest first.
+    items: Vec<WindowView<'a>>,
+    /// The `cursor` of the next page; null on the last one.
+    next_cursor: Option<String>,
+    /// The plan as it was when the release was created.
+    plan: &'a Plan,
+    /// For each SLO of the plan, the old version before the release, as far as the rule asked for it; empty before the start.
+    before: &'a [Before],
+    /// For each SLO of the plan that compares times: above so many milliseconds a request is slow.
+    slow_above_ms: &'a [Option<f64>],
+    /// What Workers Observability was asked for the newest window of this page; for the others the `timeframe` is theirs. What was
+    /// sent may have asked for other Workers of the account in the same question.
+    #[cfg_attr(
+        not(target_arch = "wasm32"),
+        schemars(with = "Vec<serde_json::Map<String, Value>>")
+    )]
+    queries: Vec<Value>,
 }
 
 /// Invocations of the Worker in a window.
@@ -159,6 +190,8 @@ fn window_view(judged: &Judged, interval_ms: i64) -> WindowView<'_> {
             others: window.others,
         },
         sampled: window.sampled,
+        warming_up: judged.warming_up,
+        forgot: &judged.forgot,
         slos: judged
             .readings
             .iter()
@@ -197,7 +230,18 @@ pub async fn evidence<P: Ports>(
         .iter()
         .map(|judged| window_view(judged, interval_ms))
         .collect();
-    list_answer(items, next_cursor)
+    let newest = judged.last().map(|judged| judged.window.run());
+    let view = EvidenceView {
+        items,
+        next_cursor,
+        plan: &release.origin.plan,
+        before: &release.progress.before,
+        slow_above_ms: &release.progress.slow_above_ms,
+        queries: newest.map_or_else(Vec::new, |run| {
+            queries(&release, (run.start * interval_ms, run.end * interval_ms))
+        }),
+    };
+    json_answer(StatusCode::OK, &view)
 }
 
 /// `GET /v1/releases`.

@@ -9,7 +9,7 @@ use super::protocol::{BETA, Protocol, Test};
 use super::question::{Counts, Question, float};
 use super::sums::{Place, SloSums, Stretch};
 use crate::slo::objective::percent_text;
-use crate::slo::{Ground, Objective, Side, SliKind, Slo, Verdict};
+use crate::slo::{Ground, Objective, Reading, Side, SliKind, Slo, Verdict};
 
 /// An SLO's verdict by evidence.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,6 +48,63 @@ pub struct Judgement {
     pub sampled: bool,
     /// The same for people.
     pub sentence: String,
+}
+
+/// What a verdict by evidence rests on, beside the counts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(rename = "EvidenceGrounds"))]
+pub struct Grounds {
+    /// Natural log of the e-value against "no worse than tolerated". Harm is `ln_e >= ln_e_needed`.
+    pub ln_e: f64,
+    /// The highest that it has been in the release.
+    pub ln_e_peak: f64,
+    /// `ln(1/alpha)` with the SLO's share of the plan's alpha.
+    pub ln_e_needed: f64,
+    /// Natural log of the e-value against "as bad as must not be shipped". Safe is `ln_e_safe >= ln_e_safe_needed`.
+    pub ln_e_safe: f64,
+    /// `ln(1/0.05)`.
+    pub ln_e_safe_needed: f64,
+    /// The ratio of the two versions' rates (relative), or the new version's rate: it holds whenever it is read.
+    pub interval: Option<Interval>,
+    /// Requests of the new version in the stage, with those of the warm-up: `min_requests` is held against them.
+    pub stage_requests: u64,
+    /// Bad requests counted for one in so many.
+    pub overdispersion: f64,
+    /// Some of the stage's windows were answered from sampled data: they can show harm, but not safety.
+    pub sampled: bool,
+}
+
+impl Judgement {
+    /// The same as a reading. `shown` holds the indicators of a time, which are no shares.
+    #[must_use]
+    pub fn into_reading(self, slo: &Slo, shown: (Option<f64>, Option<f64>)) -> Reading {
+        let time = slo.time_key().is_some();
+        let side = |side: Side, shown| Side {
+            value: if time { shown } else { side.value },
+            ..side
+        };
+        Reading {
+            slo: self.slo,
+            sli: slo.sli.kind.name().to_owned(),
+            objective: slo.objective_text(),
+            verdict: self.verdict,
+            new: side(self.new, shown.0),
+            old: side(self.old, shown.1),
+            sentence: self.sentence,
+            evidence: Some(Grounds {
+                ln_e: self.ln_e,
+                ln_e_peak: self.ln_e_peak,
+                ln_e_needed: self.ln_e_needed,
+                ln_e_safe: self.ln_e_safe,
+                ln_e_safe_needed: self.ln_e_safe_needed,
+                interval: self.interval,
+                stage_requests: self.stage_requests,
+                overdispersion: self.overdispersion,
+                sampled: self.sampled,
+            }),
+        }
+    }
 }
 
 impl Evidence {

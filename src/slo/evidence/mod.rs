@@ -14,9 +14,9 @@ mod share;
 mod sums;
 
 pub use interval::{Interval, interval};
-pub use judgement::Judgement;
+pub use judgement::{Grounds, Judgement};
 pub use mixture::{Alternative, Flips, HARM, Mixture, NanoNats, SAFE};
-pub use overdispersion::overdispersion;
+pub use overdispersion::{FEWEST_BAD, overdispersion};
 pub use protocol::{
     BETA, Before, Protocol, START_EVERY_MS, SloProtocol, StagePlan, StartKind, Starts, Terms, Test,
 };

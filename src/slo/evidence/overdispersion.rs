@@ -8,7 +8,7 @@ use super::question::float;
 /// Fewer pairs of neighbouring windows than this say nothing about a variance.
 const FEWEST_PAIRS: usize = 8;
 /// With so few bad requests overall, a single burst would be taken for the rule.
-const FEWEST_BAD: u64 = 10;
+pub const FEWEST_BAD: u64 = 10;
 /// More than this is an incident, not how users retry; counting a fiftieth of the failures would leave the test blind.
 const MOST: f64 = 50.0;
 

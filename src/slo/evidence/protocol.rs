@@ -44,6 +44,8 @@ impl Default for Terms {
 
 /// The old version before the release, for one SLO.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(rename = "BeforeRelease"))]
 pub struct Before {
     /// Requests.
     pub requests: u64,
@@ -219,9 +221,15 @@ impl Protocol {
         let windows_per_start = (START_EVERY_MS / check_interval_ms.max(1)).max(1);
         let of = |(i, (slo, terms)): (usize, &(Slo, Terms))| {
             let before = before.get(i).copied().unwrap_or_default();
+            let total = total_of(slo.severity);
             let mut protocol = SloProtocol {
                 test: test(slo, *terms, before),
-                alpha: alpha * terms.weight / total_of(slo.severity),
+                // Where nothing is tested there is nothing to share.
+                alpha: if total > 0.0 {
+                    alpha * terms.weight / total
+                } else {
+                    alpha
+                },
                 overdispersion: terms
                     .overdispersion
                     .or(before.overdispersion)

@@ -121,7 +121,8 @@ impl SloSums {
                 self.safe.start(&SAFE, 1.0);
             }
         }
-        self.windows_since_start = self.windows_since_start.saturating_add(1);
+        let windows = u32::try_from(1 + window.merged).unwrap_or(u32::MAX);
+        self.windows_since_start = self.windows_since_start.saturating_add(windows);
         let Some(flips) = question.flips(counts, 1.0, of.overdispersion) else {
             return;
         };
@@ -229,7 +230,7 @@ impl Evidence {
             return self;
         }
         self.schema = SCHEMA;
-        self.newest = Some(window.index);
+        self.newest = Some(window.run().end - 1);
         self.slos.resize_with(protocol.slos.len(), SloSums::default);
         for (index, (sums, of)) in self.slos.iter_mut().zip(&protocol.slos).enumerate() {
             sums.step((of, protocol.windows_per_start), place, (window, index));

@@ -170,6 +170,23 @@ pub fn rises(_: &Model, commit: &Commit) -> Verdict {
     stage_passed(&commit.after, before)
 }
 
+/// Every SLO that could have blocked stage `index` was safe when it was left.
+fn safe_at(release: &Tracked, index: usize) -> bool {
+    let soak = release.progress.status.soak();
+    let Some(soak) = soak.filter(|soak| soak.stage == index) else {
+        return false;
+    };
+    let slos = release.plan.slos.iter().zip(&soak.readings);
+    let mut blocking = slos.filter(|(slo, _)| slo.severity != Severity::Observe);
+    !soak.readings.is_empty()
+        && blocking.all(|(_, reading)| {
+            matches!(
+                reading.verdict,
+                hmd::slo::Verdict::Safe | hmd::slo::Verdict::NotApplicable
+            )
+        })
+}
+
 /// Stage `index` may be left for the next one.
 fn stage_passed(release: &Tracked, index: usize) -> Verdict {
     let stage = &release.plan.stages[index];
@@ -190,8 +207,8 @@ fn stage_passed(release: &Tracked, index: usize) -> Verdict {
         })?;
     }
     let began = of_stage("stage.started").first().map_or(i64::MAX, |e| e.at);
-    if passed.actor == SYSTEM {
-        must(passed.at - began >= stage.soak.ms(), || {
+    if passed.actor == SYSTEM && passed.at - began < stage.soak.ms() {
+        must(stage.early && safe_at(release, index), || {
             format!("stage {} passed after {} ms", index + 1, passed.at - began)
         })?;
     }

@@ -1,0 +1,159 @@
+//! How a release's windows become verdicts: the one way, for a release in progress, its report and a replay.
+
+use serde_json::Value;
+
+use super::input::Judged;
+use super::plan::{Percent, Plan, Stage, slo_applies};
+use crate::slo::evidence::{Before, Evidence, Place, Protocol, StagePlan};
+use crate::slo::{Ground, Reading, Rule, Slo, Tally};
+use crate::time::UnixMs;
+
+/// The plan's tests, which are fixed before the first window.
+#[must_use]
+pub fn protocol(plan: &Plan, before: &[Before]) -> Protocol {
+    let slos: Vec<_> = plan
+        .slos
+        .iter()
+        .map(|slo| (slo.clone(), slo.terms()))
+        .collect();
+    let stages: Vec<StagePlan> = plan.stages.iter().map(stage_plan).collect();
+    Protocol::new(&slos, before, &stages, plan.check_interval.ms(), plan.alpha)
+}
+
+fn stage_plan(stage: &Stage) -> StagePlan {
+    StagePlan {
+        share: stage.percent.as_f64() / 100.0,
+        soak_ms: stage.soak.ms(),
+    }
+}
+
+/// Whether the plan has SLOs that the evidence rule judges.
+#[must_use]
+pub(super) fn by_evidence(plan: &Plan) -> bool {
+    plan.slos.iter().any(|slo| slo.rule == Rule::Evidence)
+}
+
+/// Where a window of stage number `stage` (from 0) lies.
+#[must_use]
+pub fn place(plan: &Plan, stage: usize, warming_up: bool) -> Place {
+    let share = plan.stages.get(stage).map_or(Percent::ZERO, |s| s.percent);
+    Place {
+        stage,
+        share: share.as_f64() / 100.0,
+        warming_up,
+    }
+}
+
+/// Whether one of them compares versions, and so looks away while a stage warms up.
+#[must_use]
+pub(super) fn warms_up(plan: &Plan) -> bool {
+    let compared = |slo: &Slo| slo.rule == Rule::Evidence && slo.objective.is_relative();
+    plan.slos.iter().any(compared)
+}
+
+/// The first window that begins after the warm-up of a stage whose split was in force from `started_at` on.
+#[must_use]
+pub(super) fn warm_from(plan: &Plan, stage: usize, started_at: UnixMs) -> i64 {
+    let warm_up_ms = plan
+        .stages
+        .get(stage)
+        .map_or(0, |s| stage_plan(s).warm_up_ms());
+    let interval = plan.check_interval.ms();
+    -(-(started_at + warm_up_ms)).div_euclid(interval)
+}
+
+/// The verdicts on all SLOs after a window that `tally` and `evidence` have taken in.
+#[must_use]
+pub fn readings(
+    plan: &Plan,
+    (protocol, evidence): (&Protocol, &Evidence),
+    place: Place,
+    tally: &Tally,
+    slow_above_ms: &[Option<f64>],
+) -> Vec<Reading> {
+    let percent = plan
+        .stages
+        .get(place.stage)
+        .map_or(Percent::ZERO, |s| s.percent);
+    let judge = |(i, slo): (usize, &Slo)| {
+        let reference = slow_above_ms.get(i).copied().flatten();
+        let of_times = slo.objective.is_relative() && slo.time_key().is_some();
+        let ground = if !slo_applies(slo, percent) {
+            Ground::NotApplicable
+        } else if of_times && reference.is_none() {
+            Ground::NoReference
+        } else {
+            Ground::Firm
+        };
+        match slo.rule {
+            Rule::Threshold => tally.judge(slo, i, ground),
+            Rule::Evidence => evidence
+                .judge(protocol, place, (slo, i), ground)
+                .into_reading(slo, tally.shown(i)),
+        }
+    };
+    plan.slos.iter().enumerate().map(judge).collect()
+}
+
+/// What judging a release's windows rests on, beside the windows.
+#[derive(Clone, Copy, Debug)]
+pub struct Basis<'a> {
+    /// The plan as the release took it.
+    pub plan: &'a Plan,
+    /// For each SLO, the old version before the release.
+    pub before: &'a [Before],
+    /// For each SLO relative in time: T, in milliseconds.
+    pub slow_above_ms: &'a [Option<f64>],
+}
+
+/// Judges stored windows once more, in order: the verdicts after each. With the basis of the release that they are of, these are
+/// the verdicts that it came to.
+#[must_use]
+pub fn replay(basis: Basis<'_>, judged: &[Judged]) -> Vec<Vec<Reading>> {
+    let Basis {
+        plan,
+        before,
+        slow_above_ms,
+    } = basis;
+    let protocol = protocol(plan, before);
+    let (mut evidence, mut tally) = (Evidence::default(), (0, Tally::default()));
+    let judge = |judged: &Judged| {
+        if tally.0 != judged.stage {
+            tally = (judged.stage, Tally::default());
+        }
+        for (i, slo) in plan.slos.iter().enumerate() {
+            if judged.forgot.contains(&slo.name) {
+                evidence = std::mem::take(&mut evidence).forget(i);
+            }
+        }
+        let place = place(plan, judged.stage - 1, judged.warming_up);
+        evidence = std::mem::take(&mut evidence).step(&protocol, place, &judged.window);
+        tally.1.add(&judged.window, &plan.slos);
+        readings(plan, (&protocol, &evidence), place, &tally.1, slow_above_ms)
+    };
+    judged.iter().map(judge).collect()
+}
+
+/// What was known of the old version before the release, for people: by name of the SLO.
+#[must_use]
+pub(super) fn before_text(plan: &Plan, before: &[Before]) -> serde_json::Map<String, Value> {
+    let tested = |slo: &Slo| slo.rule == Rule::Evidence && slo.objective.is_relative();
+    let text = |(i, slo): (usize, &Slo)| {
+        let before = before.get(i).copied().unwrap_or_default();
+        let factor = match (slo.overdispersion, before.overdispersion) {
+            (Some(factor), _) => format!("overdispersion {factor}, as the plan says"),
+            (None, Some(factor)) => format!("overdispersion {factor:.2}, as seen"),
+            (None, None) => {
+                "too few of them to see whether they come in bursts: taken as independent (1)"
+                    .to_owned()
+            }
+        };
+        let text = format!(
+            "{} bad of {} requests; {factor}",
+            before.bad, before.requests
+        );
+        (slo.name.clone(), Value::String(text))
+    };
+    let slos = plan.slos.iter().enumerate();
+    slos.filter(|(_, slo)| tested(slo)).map(text).collect()
+}

@@ -1,0 +1,129 @@
+//! The why report holds all that a verdict rests on: what it shows, put through the engine once more, gives the same verdicts.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail at once")]
+
+mod support;
+
+use hmd::release::{Basis, Judged, Plan, replay};
+use hmd::slo::evidence::Before;
+use hmd::slo::{SloCounts, VersionCounts, Window};
+use hmd::time::parse_rfc3339_us;
+use serde_json::{Value, json};
+use support::{World, failing, healthy};
+
+/// All pages of a release's report, the last with its items replaced by all of them.
+fn report(world: &World, id: &str) -> Value {
+    let (mut items, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let path = format!("/v1/releases/{id}/evidence?limit=5{cursor}");
+        let (status, mut page) = world.api("GET", &path, &Value::Null);
+        assert_eq!(status, 200, "{page}");
+        items.extend(page["items"].as_array().unwrap().clone());
+        let Some(next) = page["next_cursor"].as_str() else {
+            page["items"] = json!(items);
+            return page;
+        };
+        cursor = format!("&cursor={next}");
+    }
+}
+
+/// A stored window from nothing but what the report shows.
+fn judged(item: &Value, interval_ms: i64) -> Judged {
+    let at = |field: &str| {
+        let us = parse_rfc3339_us(item[field].as_str().unwrap()).unwrap();
+        us / 1_000 / interval_ms
+    };
+    let side = |side: &str| VersionCounts {
+        requests: item["requests"][side].as_u64().unwrap(),
+        slos: item["slos"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|slo| serde_json::from_value(slo["window"][side].clone()).ok())
+            .collect::<Vec<SloCounts>>(),
+    };
+    Judged {
+        stage: usize::try_from(item["stage"].as_u64().unwrap()).unwrap(),
+        window: Window {
+            index: at("from"),
+            merged: at("to") - at("from") - 1,
+            old: side("old"),
+            new: side("new"),
+            others: 0,
+            other_version: None,
+            sampled: item["sampled"].as_bool().unwrap(),
+        },
+        readings: Vec::new(),
+        warming_up: item["warming_up"].as_bool().unwrap(),
+        forgot: serde_json::from_value(item["forgot"].clone()).unwrap(),
+    }
+}
+
+fn holds(report: &Value) -> usize {
+    let plan: Plan = serde_json::from_value(report["plan"].clone()).unwrap();
+    let before: Vec<Before> = serde_json::from_value(report["before"].clone()).unwrap();
+    let slow: Vec<Option<f64>> = serde_json::from_value(report["slow_above_ms"].clone()).unwrap();
+    let items = report["items"].as_array().unwrap();
+    let windows: Vec<Judged> = items
+        .iter()
+        .map(|item| judged(item, plan.check_interval.ms()))
+        .collect();
+    let basis = Basis {
+        plan: &plan,
+        before: &before,
+        slow_above_ms: &slow,
+    };
+    let again = replay(basis, &windows);
+    for (item, readings) in items.iter().zip(&again) {
+        for (shown, reading) in item["slos"].as_array().unwrap().iter().zip(readings) {
+            let reading = serde_json::to_value(reading).unwrap();
+            for field in ["verdict", "sentence", "evidence", "new", "old"] {
+                assert_eq!(shown[field], reading[field], "{field} of {item}");
+            }
+        }
+    }
+    again.len()
+}
+
+#[test]
+fn the_report_replays_to_the_same_verdicts() {
+    for (rate, end) in [(0.001, "succeeded"), (0.04, "reverted")] {
+        let world = World::new();
+        world.worker("shop", &[failing(0.002), failing(rate)]);
+        world.plan("shop", |plan| {
+            plan["slos"] = json!([
+                {"name": "against old", "sli": {"kind": "error_rate"}, "objective": {"no_worse_than_old": {}}, "at_full": {"margin": 3}},
+                {"name": "limit", "sli": {"kind": "error_rate"}, "objective": {"max": 0.5}, "weight": 2},
+                {"name": "slow", "sli": {"kind": "wall_time", "percentile": 99}, "objective": {"max_ms": 2000}},
+                {"name": "plain", "sli": {"kind": "error_rate"}, "objective": {"max": 0.5}, "rule": "threshold"},
+            ]);
+        });
+        // The Worker has served for a while, so that something is known of its old version.
+        world.run_for(700_000);
+        let id = world.release("shop");
+        assert_eq!(world.finish(&id)["state"], end, "{:#?}", world.events(&id));
+        let report = report(&world, &id);
+        assert!(
+            report["before"][0]["requests"].as_u64() > Some(0),
+            "{}",
+            report["before"]
+        );
+        assert!(holds(&report) > 1);
+        let verdict = &report["items"].as_array().unwrap().last().unwrap()["slos"][0]["verdict"];
+        assert_eq!(verdict == "harm", end == "reverted", "{verdict}");
+        // The exact questions: one for totals, one for errors, one for slow requests.
+        let queries = report["queries"].as_array().unwrap();
+        assert_eq!(queries.len(), 3);
+        assert!(queries[1].to_string().contains("$workers.outcome"));
+    }
+}
+
+#[test]
+fn a_healthy_release_by_default_rules_is_not_turned_back() {
+    let world = World::new();
+    world.worker("shop", &[healthy(), healthy()]);
+    world.plan("shop", |_| ());
+    let id = world.release("shop");
+    assert_eq!(world.finish(&id)["state"], "succeeded");
+    holds(&report(&world, &id));
+}
