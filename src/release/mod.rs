@@ -1,6 +1,9 @@
 //! Plans, releases and the transition table. Pure: no I/O, no clock, no randomness.
 
+#[cfg(test)]
+mod act_tests;
 mod apply;
+mod approve;
 mod decide;
 #[cfg(test)]
 mod decide_tests;
