@@ -10,6 +10,7 @@ pub mod message;
 pub mod ports;
 mod preflight;
 mod start;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 

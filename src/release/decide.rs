@@ -7,10 +7,12 @@ use super::input::{Command, Decision, Input, Judged, Moment, NewEvent, Refusal};
 use super::judge;
 use super::plan::Advance;
 use super::state::{
-    Deploying, Ending, Lease, Reason, Release, Revert, SoakClock, StageState, Status, Step,
+    Deploying, Ending, Lease, Mode, Reason, Release, Revert, SoakClock, StageState, Status, Step,
 };
 use super::table::{Phase, Rule, rule};
+use super::watch::WATCHES;
 use crate::slo::Reading;
+use crate::slo::evidence::Before;
 use crate::time::UnixMs;
 
 /// How long an actor may write for a release: a few calls of 10 s each, and room to queue for them.
@@ -43,11 +45,9 @@ pub fn decide(release: &Release, input: &Input, moment: &Moment) -> Result<Decis
         input.kind(),
         Phase::of(&draft.next.progress.status),
     );
-    let before = (Phase::of(&release.progress.status), release.progress.stage);
-    let after = (
-        Phase::of(&draft.next.progress.status),
-        draft.next.progress.stage,
-    );
+    let split = |r: &Release| r.progress.status.soak().and_then(|soak| soak.split);
+    let place = |r: &Release| (Phase::of(&r.progress.status), r.progress.stage, split(r));
+    let (before, after) = (place(release), place(&draft.next));
     let reverts_for = |r: &Release| r.progress.status.ending().map(|ending| ending.reason);
     if before == after && reverts_for(release) == reverts_for(&draft.next) {
         draft.next.progress.version = release.progress.version;
@@ -123,7 +123,7 @@ impl Draft {
             (Rule::Applied, Input::Reported { act, outcome }) => self.applied(*act, outcome),
             (Rule::WentBack, Input::Reported { act, outcome }) => self.went_back(*act, outcome),
             (
-                Rule::Judge,
+                rule @ (Rule::Judge | Rule::Watch),
                 Input::Checked {
                     due_at,
                     windows,
@@ -131,14 +131,24 @@ impl Draft {
                     failure,
                     look,
                 },
-            ) => self.judge(*due_at, windows, *asked_at, failure.as_ref(), look.as_ref()),
+            ) => {
+                if self.next.progress.check_due_at != Some(*due_at) || self.moment.now < *due_at {
+                    return Err(Refusal::Stale);
+                }
+                let (failure, look) = (failure.as_ref(), look.as_ref());
+                if rule == Rule::Watch {
+                    self.watch(windows, *asked_at, failure, look);
+                } else {
+                    self.judge(windows, *asked_at, failure, look);
+                }
+                Ok(())
+            }
             (rule, Input::Command { command, .. }) => self.command(rule, command),
             _ => Err(Refusal::Stale),
         }
     }
 
     fn command(&mut self, rule: Rule, command: &Command) -> Result<(), Refusal> {
-        let words = |default: &str| Some(default.to_owned());
         match (rule, command) {
             (
                 Rule::Start,
@@ -148,36 +158,33 @@ impl Draft {
                     slow_above_ms,
                     before,
                 },
-            ) => {
-                let now = self.moment.now;
-                let progress = &mut self.next.progress;
-                progress.seen = Some(seen.clone());
-                progress.old_version.clone_from(old_version);
-                progress.slow_above_ms.clone_from(slow_above_ms);
-                progress.before.clone_from(before);
-                progress.started_at = Some(now);
+            ) if self.next.origin.mode == Mode::Deploy => {
+                self.next.progress.seen = Some(seen.clone());
                 self.starts = true;
-                let found = &self.next.origin.preflight;
-                let mut data = serde_json::Map::new();
-                if !found.is_empty() {
-                    data.insert("preflight".to_owned(), json!(found.checks));
-                    data.insert("accepted".to_owned(), json!(found.accepted));
-                }
-                let known = judge::before_text(&self.next.origin.plan, before);
-                if !known.is_empty() {
-                    data.insert("before".to_owned(), Value::Object(known));
-                }
-                let data = (!data.is_empty()).then_some(Value::Object(data));
-                self.event("release.started", None, None, data);
+                self.begin((old_version, slow_above_ms, before), None);
                 self.enter_stage(0);
                 Ok(())
             }
+            (
+                Rule::Start,
+                Command::Watch {
+                    serving,
+                    old_version,
+                    slow_above_ms,
+                    before,
+                },
+            ) if self.next.origin.mode == Mode::Watch => {
+                self.begin((old_version, slow_above_ms, before), Some(WATCHES));
+                self.begin_watch(serving);
+                Ok(())
+            }
             (Rule::Cancel, _) => {
-                self.end(
-                    Status::Cancelled,
-                    Reason::Stopped,
-                    words("stopped before it started"),
-                );
+                let detail = match self.next.progress.started_at {
+                    Some(_) => format!("stopped by {}; the traffic is as it was", self.actor),
+                    None => "stopped before it started".to_owned(),
+                };
+                self.leave_split();
+                self.end(Status::Cancelled, Reason::Stopped, Some(detail));
                 Ok(())
             }
             (Rule::Stop, _) => {
@@ -216,6 +223,31 @@ impl Draft {
         }
     }
 
+    /// Starts, with what is known of the old version.
+    fn begin(
+        &mut self,
+        (old_version, slow_above_ms, before): (&str, &[Option<f64>], &[Before]),
+        detail: Option<&str>,
+    ) {
+        let progress = &mut self.next.progress;
+        old_version.clone_into(&mut progress.old_version);
+        progress.slow_above_ms = slow_above_ms.to_vec();
+        progress.before = before.to_vec();
+        progress.started_at = Some(self.moment.now);
+        let found = &self.next.origin.preflight;
+        let mut data = serde_json::Map::new();
+        if !found.is_empty() {
+            data.insert("preflight".to_owned(), json!(found.checks));
+            data.insert("accepted".to_owned(), json!(found.accepted));
+        }
+        let known = judge::before_text(&self.next.origin.plan, before);
+        if !known.is_empty() {
+            data.insert("before".to_owned(), Value::Object(known));
+        }
+        let data = (!data.is_empty()).then_some(Value::Object(data));
+        self.event("release.started", None, detail.map(str::to_owned), data);
+    }
+
     fn make_room(&mut self, by: &str) {
         let detail = Some(format!("release {by} takes its place"));
         if self.next.progress.status == Status::Queued {
@@ -227,7 +259,7 @@ impl Draft {
 
     fn conflict(&self, command: &Command) -> Refusal {
         let verb = match command {
-            Command::Start { .. } => "started",
+            Command::Start { .. } | Command::Watch { .. } => "started",
             Command::Stop => "stopped",
             Command::Pause => "paused",
             Command::Resume => "resumed",
@@ -237,6 +269,17 @@ impl Draft {
             Command::Abandon => "abandoned",
         };
         let release = &self.next;
+        if release.origin.mode == Mode::Watch && !release.is_over() {
+            return Refusal::Conflict(format!(
+                "release {} only watches what others deploy, so it can't be {verb}; it can be {}",
+                release.id(),
+                if release.progress.started_at.is_some() {
+                    "stopped"
+                } else {
+                    "started or stopped"
+                }
+            ));
+        }
         let step = match Phase::of(&release.progress.status) {
             Phase::Deploying | Phase::PausedDeploying => " (its split is just being applied)",
             _ => "",

@@ -193,6 +193,7 @@ pub(super) fn in_phase(phase: Phase) -> (Release, i64) {
             let release = then(&soaking, &command(Command::Stop), NOW);
             then(&release, &act_due(&release), NOW)
         }
+        Phase::Watching => watch_tests::watching(&[("old", 90.0), ("new", 10.0)]),
         Phase::Ended => then(&fixture::release(), &command(Command::Stop), NOW),
     };
     assert_eq!(Phase::of(&release.progress.status), phase);
@@ -245,7 +246,7 @@ pub(super) fn input(kind: Kind, release: &Release, now: i64) -> Input {
 
 /// What the design's table says, cell by cell: the state afterwards, `409`, or `-` for what is dropped.
 #[rustfmt::skip]
-const EXPECTED: [(Phase, [&str; 13]); 9] = {
+const EXPECTED: [(Phase, [&str; 13]); 10] = {
     use Phase as P;
     const C: &str = "409";
     const D: &str = "-";
@@ -259,6 +260,7 @@ const EXPECTED: [(Phase, [&str; 13]); 9] = {
         (P::PausedSoaking,    [C            , "reverting"  , C            , "rolling_out", C            , C            , C            , C            , "reverting"  , D            , D            , D            , "paused"     ]),
         (P::AwaitingApproval, [C            , "reverting"  , C            , C            , C            , "rolling_out", "reverting"  , C            , "reverting"  , D            , D            , D            , "awaiting_approval"]),
         (P::Reverting,        [C            , "="          , C            , C            , C            , C            , C            , C            , D            , D            , "reverting"  , "reverted"   , D            ]),
+        (P::Watching,         [C            , "cancelled"  , C            , C            , C            , C            , C            , C            , D            , D            , D            , D            , "rolling_out"]),
         (P::Ended,            [C            , C            , C            , C            , C            , C            , C            , C            , D            , D            , D            , D            , D            ]),
     ]
 };

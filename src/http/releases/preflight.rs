@@ -10,7 +10,7 @@ use super::create::{NewRelease, OnConflict};
 use super::short_texts;
 use crate::pipeline::ports::Ports;
 use crate::pipeline::{self, Pipeline};
-use crate::release::{Check, Findings, Holder, WorkerRef};
+use crate::release::{Check, Findings, Holder, Mode, WorkerRef};
 use crate::store;
 
 /// What stands before a release.
@@ -24,7 +24,8 @@ pub struct PreflightView<'a> {
     plan: &'a str,
     /// The Worker.
     worker: &'a WorkerRef,
-    /// The version that serves all traffic now; null if none does, or it is not known.
+    /// The version that serves all traffic now, or for `watch` the one that the new version would be compared with; null if there
+    /// is none, or it is not known.
     old_version: Option<&'a str>,
     /// The version that would be released, `latest` resolved; null if it can't be deployed, or that is not known.
     new_version: Option<&'a str>,
@@ -43,19 +44,26 @@ pub async fn preflight<P: Ports>(pipeline: &Pipeline<'_, P>, request: &Request<V
         )));
     };
     let worker = &stored.plan.worker;
-    let holder = holder(
-        store::has_active(pipeline.ports, worker).await?.as_deref(),
-        &body,
-    );
+    body.check_mode()?;
+    let holder = match body.mode {
+        Mode::Deploy => holder(
+            store::has_active(pipeline.ports, worker).await?.as_deref(),
+            &body,
+        ),
+        Mode::Watch => None,
+    };
     let last_seen = store::last_seen(pipeline.ports, worker).await?;
-    let survey = pipeline.survey(worker, &body.new_version).await;
+    let survey = pipeline
+        .survey(worker, (&body.new_version, body.mode))
+        .await;
     if let Some(error) = survey.unreadable() {
         let seconds = (error.retry_after_ms() / 1_000).max(5);
         return Err(Problem::unavailable(error.detail.clone(), seconds));
     }
     let asked = pipeline::Request {
         plan: &stored.plan,
-        wanted: &body.new_version,
+        mode: body.mode,
+        wanted: survey.meant(&body.new_version, body.mode),
         required_old: body.old_version.as_deref(),
     };
     let checks = survey.checks(asked, holder.as_ref(), last_seen.as_ref());
@@ -64,8 +72,8 @@ pub async fn preflight<P: Ports>(pipeline: &Pipeline<'_, P>, request: &Request<V
         ok: findings.failed().next().is_none(),
         plan: &stored.name,
         worker,
-        old_version: survey.old_version(),
-        new_version: survey.new_version(&body.new_version),
+        old_version: survey.compared_with(asked),
+        new_version: survey.new_version(asked),
         checks: &checks,
     };
     json_answer(StatusCode::OK, &view)
