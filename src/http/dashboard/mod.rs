@@ -3,11 +3,13 @@
 
 mod chart;
 mod create;
+mod health;
 mod history;
 mod layout;
 mod plan;
 mod plan_form;
 mod release;
+mod report;
 mod session;
 mod sign_in;
 mod webhooks;
