@@ -19,7 +19,7 @@ const CHART: &str = r#"WITH RECURSIVE
     chosen (i) AS (
         SELECT (SELECT window_index FROM windows WHERE release = ?1 AND window_index >= places.i ORDER BY window_index LIMIT 1) FROM places
         UNION SELECT hi FROM ends
-        UNION SELECT window_index FROM (SELECT window_index FROM windows WHERE release = ?1
+        UNION SELECT window_index FROM (SELECT window_index FROM windows INDEXED BY windows_notable WHERE release = ?1
             AND (instr(body, '"verdict":"harm"') OR instr(body, '"forgot":[')) ORDER BY window_index DESC LIMIT 60))
     SELECT json_group_array(json_array(window_index, body->'$.window.merged', stage, body->'$.warming_up', body->'$.window.sampled',
         body->'$.forgot', body->'$.window.new.slos', body->'$.window.old.slos',

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::chart::{Room, Scene, charts, e_text, shapes};
+use super::chart::{Room, Scene, charts, e_text, shapes, weight};
 use super::layout::{sentence, time, verdict};
 use crate::release::{Release, SoakClock, Status, Step, place};
 use crate::slo::evidence::{Grounds, grouped};
@@ -10,11 +10,13 @@ use crate::slo::{OnUndecided, Reading, Rule, Severity, SliKind, Slo, Verdict};
 use crate::store::Story;
 use crate::time::UnixMs;
 
-/// Dots of all charts together, and most and least of one; and the same of rows of tables: a page must stay small.
-const DOTS: usize = 150;
-const DOTS_OF_ONE: (usize, usize) = (8, 60);
-const ROWS: usize = 80;
-const ROWS_OF_ONE: (usize, usize) = (3, 12);
+/// Of many SLOs, the worst so many have charts at once: a page must stay small.
+const CHARTS: usize = 4;
+/// Dots of all charts together, and most of one; and the same of rows of tables.
+const DOTS: usize = 120;
+const DOTS_OF_ONE: usize = 60;
+const ROWS: usize = 36;
+const ROWS_OF_ONE: usize = 12;
 
 /// The newest verdict of an SLO: of the present stage, or of the last window of a release that is over.
 fn reading(story: &Story, index: usize) -> Option<&Reading> {
@@ -23,17 +25,32 @@ fn reading(story: &Story, index: usize) -> Option<&Reading> {
     now.or_else(|| story.newest.as_ref()?.readings.get(index))
 }
 
-/// The section of a release's page.
-pub(super) fn health(story: &Story) -> Markup {
+/// Which SLOs get charts: the one that was asked for, else the worst.
+fn charted(story: &Story, wanted: Option<usize>) -> Vec<usize> {
+    let count = story.release.origin.plan.slos.len();
+    if let Some(wanted) = wanted.filter(|wanted| *wanted < count) {
+        return vec![wanted];
+    }
+    let mut all: Vec<usize> = (0..count).collect();
+    all.sort_by_key(|i| std::cmp::Reverse(reading(story, *i).map_or(0, |it| weight(it.verdict))));
+    if count > CHARTS + 2 {
+        all.truncate(CHARTS);
+    }
+    all
+}
+
+/// The section of a release's page. `wanted` is the place of the SLO whose charts alone were asked for.
+pub(super) fn health(story: &Story, wanted: Option<usize>) -> Markup {
     let release = &story.release;
     let plan = &release.origin.plan;
-    let count = plan.slos.len().max(1);
+    let charted = charted(story, wanted);
+    let count = charted.len().max(1);
     let scene = Scene {
         plan,
         windows: &story.chart,
         room: Room {
-            dots: (DOTS / count).clamp(DOTS_OF_ONE.0, DOTS_OF_ONE.1),
-            rows: (ROWS / count).clamp(ROWS_OF_ONE.0, ROWS_OF_ONE.1),
+            dots: (DOTS / count).min(DOTS_OF_ONE),
+            rows: (ROWS / count).min(ROWS_OF_ONE),
         },
     };
     html! {
@@ -44,11 +61,21 @@ pub(super) fn health(story: &Story) -> Markup {
             (legend(release))
             div.slos {
                 @for (i, slo) in plan.slos.iter().enumerate() {
-                    (one(release, &scene, (slo, i), reading(story, i)))
+                    article.slo id=(format!("slo-{i}")) aria-label=(slo.name) {
+                        (one(release, slo, reading(story, i)))
+                        @if charted.contains(&i) { (charts(&scene, slo, i, needed(reading(story, i)))) }
+                        @else { p { a href=(format!("?slo={i}#slo-{i}")) { "Its charts" } } }
+                    }
                 }
             }
+            @if charted.len() < plan.slos.len() && wanted.is_some() { p { a href="?" { "The charts of all" } } }
         }
     }
+}
+
+fn needed(reading: Option<&Reading>) -> Option<f64> {
+    let grounds = reading.and_then(|it| it.evidence.as_ref());
+    grounds.map(|it| it.ln_e_needed)
 }
 
 /// Traffic that is not split as the stage says.
@@ -78,7 +105,7 @@ fn legend(release: &Release) -> Markup {
         details.how {
             summary { "How to read this" }
             p { "A mark is a window of " (release.origin.plan.check_interval) " (on a long release one stands for its neighbours, and the worst one is shown); its colour and shape are the verdict after it. Shaded times are a stage's warm-up, which comparisons leave out." }
-            p { "“All so far” adds the windows up: the line is what was counted, and the new version truly lies in the shaded band, however often one looks. It is in harm once the whole band is past what is allowed." }
+            p { "“The stage so far” adds windows up (of harm, those since it began to show): the line is what was counted, and the shaded band is where the new version truly lies, however often one looks. It is in harm once the whole band is past what is allowed." }
             p { "E measures evidence: of a version that is within its objective it grows to 100 once in a hundred releases at most. Harm is E at the dashed line, which follows from the plan’s alpha and the SLO’s share of it. Counting goes on from window to window, so a small fault needs time and a large one does not." }
         }
     }
@@ -124,37 +151,29 @@ fn evidence_words(slo: &Slo, verdict: Verdict, grounds: &Grounds) -> String {
     words
 }
 
-fn one(
-    release: &Release,
-    scene: &Scene<'_>,
-    (slo, index): (&Slo, usize),
-    reading: Option<&Reading>,
-) -> Markup {
+/// An SLO in words.
+fn one(release: &Release, slo: &Slo, reading: Option<&Reading>) -> Markup {
     let soak = release.progress.status.soak();
     let waived = soak.is_some_and(|soak| soak.waived.contains(&slo.name));
     let grounds = reading.and_then(|it| it.evidence.as_ref());
     let tested = grounds.filter(|_| slo.sli.kind != SliKind::RequestCount);
     let sampled = grounds.is_some_and(|it| it.sampled);
     let overdispersion = tested.map_or(1.0, |it| it.overdispersion);
-    let needed = tested.map(|it| it.ln_e_needed);
     html! {
-        article.slo aria-label=(slo.name) {
-            h3 { (slo.name) " " @if let Some(reading) = reading { (verdict(reading.verdict)) } }
-            p.quiet {
-                (slo.indicator()) " " (slo.objective_text())
-                @for tag in tags(slo, waived) { " " span.tag { (tag) } }
-            }
-            @if let Some(reading) = reading {
-                p { strong { (sentence(&reading.sentence)) } }
-                @if let Some(grounds) = tested && reading.verdict != Verdict::NotApplicable {
-                    p { (evidence_words(slo, reading.verdict, grounds)) }
-                }
-            }
-            @if waived { p.warn { "A person has waived its harm for this stage: what was seen before does not count any more." } }
-            @if sampled { p.warn { "Some windows of this stage were answered from sampled data: they can show harm, but not safety." } }
-            @if overdispersion > 1.0 { p.quiet { "Bad requests come in bursts here: " (format!("{overdispersion:.1}")) " of them count for one." } }
-            (charts(scene, slo, index, needed))
+        h3 { (slo.name) " " @if let Some(reading) = reading { (verdict(reading.verdict)) } }
+        p.quiet {
+            (slo.indicator()) " " (slo.objective_text())
+            @for tag in tags(slo, waived) { " " span.tag { (tag) } }
         }
+        @if let Some(reading) = reading {
+            p { strong { (sentence(&reading.sentence)) } }
+            @if let Some(grounds) = tested && reading.verdict != Verdict::NotApplicable {
+                p { (evidence_words(slo, reading.verdict, grounds)) }
+            }
+        }
+        @if waived { p.warn { "A person has waived its harm for this stage: what was seen before does not count any more." } }
+        @if sampled { p.warn { "Some windows of this stage were answered from sampled data: they can show harm, but not safety." } }
+        @if overdispersion > 1.0 { p.quiet { "Bad requests come in bursts here: " (format!("{overdispersion:.1}")) " of them count for one." } }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::store::{self, Story};
 use crate::time::UnixMs;
 
 /// Events on the page; the API has them all.
-const EVENTS: i64 = 60;
+const EVENTS: i64 = 40;
 
 /// `GET /releases/{id}`.
 pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>, id: &str) -> Answer {
@@ -57,7 +57,7 @@ fn body<P: Ports>(desk: &Desk<'_, P>, story: &Story) -> Markup {
         @if release.is_over() { (report(story)) }
         (commands(release, &desk.form_token))
         section.card { h2 { "Stages" } (stages(release, now)) }
-        (health(story))
+        (health(story, desk.query().get("slo").parse().ok()))
         (events(story))
         (queries(story))
     }

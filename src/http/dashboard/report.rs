@@ -13,7 +13,7 @@ use crate::store::{StoredEvent, Story};
 use crate::time::UnixMs;
 
 /// Of the questions to telemetry, so many bytes are shown; the API has them all.
-const QUERY_BYTES: usize = 4_000;
+const QUERY_BYTES: usize = 3_000;
 
 const ENDS: [&str; 4] = [
     "release.reverting",

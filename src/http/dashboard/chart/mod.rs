@@ -12,10 +12,11 @@ use crate::slo::evidence::Interval;
 use crate::slo::{Objective, Rule, SliKind, Slo, SloCounts, Tolerance, Verdict};
 use crate::store::ChartWindow;
 use crate::time::UnixMs;
-use plane::{Backdrop, STRIP, Scale, TALL, Times, band, line, mark, svg};
+use plane::{Backdrop, STRIP, Scale, TALL, Times, band, line, mark, svg, trail};
 use thin::thin;
 
 pub(super) use plane::shapes;
+pub(super) use thin::weight;
 
 /// Evidence below this is not told apart.
 const LEAST_E: f64 = 0.1;
@@ -62,10 +63,6 @@ impl Default for Point {
 impl Point {
     fn middle(&self) -> UnixMs {
         i64::midpoint(self.times.0, self.times.1)
-    }
-
-    fn end(&self) -> UnixMs {
-        self.times.1
     }
 }
 
@@ -190,7 +187,7 @@ pub(super) fn charts(scene: &Scene<'_>, slo: &Slo, index: usize, needed: Option<
         named,
     };
     let drawn = thin(&all, scene.room.dots);
-    let judged = slo.rule == Rule::Evidence;
+    let judged = slo.rule == Rule::Evidence && slo.sli.kind != SliKind::RequestCount;
     let bounded = judged && drawn.iter().any(|point| point.interval.is_some());
     html! {
         (each(slo, &drawn, &backdrop(TALL, true)))
@@ -199,20 +196,17 @@ pub(super) fn charts(scene: &Scene<'_>, slo: &Slo, index: usize, needed: Option<
         div.times { (time(times.from)) (time(times.to)) }
         details {
             summary { "As a table" }
-            (table(slo, &thin(&all, scene.room.rows)))
+            (table(slo, &thin(&all, scene.room.rows), times))
         }
     }
 }
 
+/// From when to when; windows between two that are known are of the same warm-up.
 fn warm_ups(points: &[Point]) -> Vec<(UnixMs, UnixMs)> {
-    let mut found: Vec<(UnixMs, UnixMs)> = Vec::new();
-    for point in points.iter().filter(|point| point.warming_up) {
-        match found.last_mut() {
-            Some(before) if before.1 == point.times.0 => before.1 = point.times.1,
-            _ => found.push(point.times),
-        }
-    }
-    found
+    let runs = points.chunk_by(|a, b| a.warming_up == b.warming_up && a.stage == b.stage);
+    runs.filter(|run| run[0].warming_up)
+        .map(|run| (run[0].times.0, run[run.len() - 1].times.1))
+        .collect()
 }
 
 fn stages(points: &[Point], plan: &Plan) -> Vec<(UnixMs, String)> {
@@ -222,17 +216,24 @@ fn stages(points: &[Point], plan: &Plan) -> Vec<(UnixMs, String)> {
         if point.stage > before {
             before = point.stage;
             let percent = plan.stages.get(point.stage - 1).map(|it| it.percent);
-            let name = percent.map_or(String::new(), |percent| percent.to_string());
+            let name = percent.map_or(String::new(), |it| format!("stage {before}: {it}"));
             found.push((point.times.0, name));
         }
     }
     found
 }
 
+/// A moment of a chart, in UTC; with the day if the chart shows more than half a day.
+fn clock(at: UnixMs, times: Times) -> String {
+    let dated = times.to - times.from > 12 * 3_600_000;
+    let text = utc(at);
+    let shown = text.get(if dated { 5..19 } else { 11..19 });
+    shown.unwrap_or_default().to_owned()
+}
+
 /// What a dot says. Numbers and fixed words only.
-fn said(slo: &Slo, point: &Point) -> String {
-    let at = utc(point.times.0);
-    let at = at.get(11..19).unwrap_or_default();
+fn said(slo: &Slo, point: &Point, times: Times) -> String {
+    let at = clock(point.times.0, times);
     let value = point
         .new
         .map_or("no requests".to_owned(), |it| text(slo, it));
@@ -274,9 +275,9 @@ fn each(slo: &Slo, points: &[&Point], backdrop: &Backdrop<'_>) -> Markup {
     let scale = Scale::linear(top, backdrop.height);
     let on = (backdrop.times, scale);
     let lines = [
-        ("limit", line(points, Point::middle, &limit, on)),
-        ("old", line(points, Point::middle, &|point| point.old, on)),
-        ("new", line(points, Point::middle, &|point| point.new, on)),
+        ("limit", line(points, &limit, on)),
+        ("old", line(points, &|point| point.old, on)),
+        ("new", line(points, &|point| point.new, on)),
     ];
     let mut marks = String::new();
     for point in points {
@@ -286,17 +287,17 @@ fn each(slo: &Slo, points: &[&Point], backdrop: &Backdrop<'_>) -> Markup {
             &mut marks,
             verdict_class(point.verdict),
             (x, y),
-            &said(slo, point),
+            &said(slo, point, backdrop.times),
         );
         if point.sampled {
             mark(&mut marks, "sampled", (x, backdrop.height - 3.0), "sampled");
         }
     }
     let mut texts = Vec::new();
-    if top > 0.0 {
+    let newest_limit = points.iter().rev().find_map(|it| limit(it));
+    if top > 0.0 && newest_limit.is_none_or(|limit| (top - limit).abs() > 0.05 * top) {
         texts.push((false, 26.0, text(slo, top)));
     }
-    let newest_limit = points.iter().rev().find_map(|point| limit(point));
     if let Some(limit) = newest_limit {
         texts.push((
             true,
@@ -373,10 +374,7 @@ fn so_far(slo: &Slo, points: &[&Point], backdrop: &Backdrop<'_>) -> Markup {
     let upper = |point: &Point| of(point).map(|it| it.upper.unwrap_or(f64::MAX));
     let mut lines = vec![
         ("band", band(points, (&lower, &upper), on)),
-        (
-            "new",
-            line(points, Point::end, &|point| of(point)?.estimate, on),
-        ),
+        ("new", trail(points, &|point| of(point)?.estimate, on)),
     ];
     let mut texts = Vec::new();
     if let Some(limit) = limit {
@@ -402,8 +400,8 @@ fn so_far(slo: &Slo, points: &[&Point], backdrop: &Backdrop<'_>) -> Markup {
         (false, false) => "share of bad requests",
     };
     html! {
-        p.caption { "All so far: " (what) ", " (between) }
-        (svg(&format!("{what}, all windows so far: {between}"), backdrop, &lines, String::new(), &texts))
+        p.caption { "The stage so far: " (what) ", " (between) }
+        (svg(&format!("{what}, the stage so far: {between}"), backdrop, &lines, String::new(), &texts))
     }
 }
 
@@ -426,7 +424,7 @@ fn evidence(points: &[&Point], needed: f64, backdrop: &Backdrop<'_>) -> Markup {
             "evidence-area",
             band(points, (&|point| e(point).and(floor(point)), &e), on),
         ),
-        ("evidence", line(points, Point::end, &e, on)),
+        ("evidence", trail(points, &e, on)),
         ("limit", format!("M0 {y:.1}H1000")),
     ];
     let needed = e_text(needed);
@@ -439,9 +437,8 @@ fn evidence(points: &[&Point], needed: f64, backdrop: &Backdrop<'_>) -> Markup {
     }
 }
 
-fn table(slo: &Slo, points: &[&Point]) -> Markup {
+fn table(slo: &Slo, points: &[&Point], times: Times) -> Markup {
     let shown = |value: Option<f64>| value.map_or("–".to_owned(), |it| text(slo, it));
-    let clock = |at: UnixMs| utc(at).get(11..19).unwrap_or_default().to_owned();
     let judged = points.iter().any(|point| point.ln_e.is_some());
     html! {
         div.scroll tabindex="0" role="region" aria-label=(format!("Windows of {}", slo.name)) {
@@ -449,7 +446,7 @@ fn table(slo: &Slo, points: &[&Point]) -> Markup {
                 tr { th { "Window, UTC" } th { "Stage" } th { "New" } th { "Old" } @if judged { th { "E" } } th { "Verdict" } }
                 @for point in points.iter().rev() {
                     tr {
-                        td { (clock(point.times.0)) }
+                        td { (clock(point.times.0, times)) }
                         td { (point.stage) }
                         td { (shown(point.new)) @if slo.sli.kind != SliKind::RequestCount { " of " (point.requests) } }
                         td { (shown(point.old)) }

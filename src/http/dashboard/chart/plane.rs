@@ -9,10 +9,11 @@ use super::Point;
 use crate::time::UnixMs;
 
 /// Height of a tall chart, and of a strip below one, in pixels.
-pub(super) const TALL: f64 = 132.0;
+pub(super) const TALL: f64 = 144.0;
 pub(super) const STRIP: f64 = 84.0;
-/// Room above the highest and below the lowest value.
+/// Room above the highest value for its name, and in a tall chart for those of stages; and below the lowest value.
 const ABOVE: f64 = 16.0;
+const ABOVE_TALL: f64 = 30.0;
 const BELOW: f64 = 5.0;
 /// The width of the stretched box.
 const WIDTH: f64 = 1_000.0;
@@ -83,7 +84,12 @@ impl Scale {
             value
         };
         let part = (value - self.lowest) / (self.highest - self.lowest);
-        let room = self.height - ABOVE - BELOW;
+        let above = if self.height < TALL {
+            ABOVE
+        } else {
+            ABOVE_TALL
+        };
+        let room = self.height - above - BELOW;
         self.height - BELOW - room * part.clamp(0.0, 1.0)
     }
 
@@ -96,12 +102,7 @@ impl Scale {
 pub(super) type Of<'f> = &'f dyn Fn(&Point) -> Option<f64>;
 
 /// A line through values; a point without one is a gap, not a zero.
-pub(super) fn line(
-    points: &[&Point],
-    at: fn(&Point) -> UnixMs,
-    of: Of<'_>,
-    (times, scale): (Times, Scale),
-) -> String {
+pub(super) fn line(points: &[&Point], of: Of<'_>, (times, scale): (Times, Scale)) -> String {
     let mut path = String::new();
     let mut pen_up = true;
     for point in points {
@@ -110,9 +111,24 @@ pub(super) fn line(
             continue;
         };
         let step = if pen_up { 'M' } else { 'L' };
-        let (x, y) = (times.stretched(at(point)), scale.y(value));
-        let _ = write!(path, "{step}{x:.0} {y:.1}");
+        let x = times.stretched(i64::midpoint(point.times.0, point.times.1));
+        let _ = write!(path, "{step}{x:.0} {:.1}", scale.y(value));
         pen_up = false;
+    }
+    path
+}
+
+/// The same of what windows add up to: it is so at a window's end, and what was before the first one is not known.
+pub(super) fn trail(points: &[&Point], of: Of<'_>, (times, scale): (Times, Scale)) -> String {
+    let mut path = String::new();
+    for stretch in points.split(|point| of(point).is_none()) {
+        for (i, point) in stretch.iter().enumerate() {
+            let y = scale.y(of(point).unwrap_or(0.0));
+            if i == 0 {
+                let _ = write!(path, "M{:.0} {y:.1}", times.stretched(point.times.0));
+            }
+            let _ = write!(path, "L{:.0} {y:.1}", times.stretched(point.times.1));
+        }
     }
     path
 }
@@ -186,14 +202,20 @@ pub(super) struct Backdrop<'a> {
 impl Backdrop<'_> {
     fn markup(&self) -> Markup {
         let percent = |at: UnixMs| format!("{:.1}%", self.times.percent(at));
+        // Names must not run into one another, nor out of the chart.
         let mut named_to = f64::NEG_INFINITY;
         let mut name = |at: UnixMs| {
             let x = self.times.percent(at);
-            let fits = self.named && x > named_to && x < 92.0;
-            if fits {
-                named_to = x + 14.0;
+            let (from, to) = if x > 70.0 {
+                (x - 28.0, x)
+            } else {
+                (x, x + 28.0)
+            };
+            if !self.named || from < named_to {
+                return None;
             }
-            fits
+            named_to = to;
+            Some(x > 70.0)
         };
         html! {
             @for (from, to) in self.warm_up {
@@ -201,7 +223,7 @@ impl Backdrop<'_> {
             }
             @for (at, text) in self.stages {
                 line.stage-line x1=(percent(*at)) x2=(percent(*at)) y2=(self.height) {}
-                @if name(*at) { text x=(percent(*at)) dx="4" y="11" { (text) } }
+                @if let Some(left) = name(*at) { text x=(percent(*at)) dx=(if left { -4 } else { 4 }) y="11" text-anchor=[left.then_some("end")] { (text) } }
             }
             @for at in self.waived { line.waived x1=(percent(*at)) x2=(percent(*at)) y2=(self.height) {} }
         }

@@ -6,7 +6,7 @@ use super::Point;
 use crate::slo::Verdict;
 
 /// The worse, the higher: of several dots that can't all be drawn, the worst one is.
-fn weight(verdict: Verdict) -> u8 {
+pub(in crate::http::dashboard) fn weight(verdict: Verdict) -> u8 {
     match verdict {
         Verdict::Harm => 4,
         Verdict::NoData => 3,
