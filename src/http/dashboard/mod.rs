@@ -4,11 +4,13 @@
 mod access;
 mod chart;
 mod create;
+mod health;
 mod history;
 mod layout;
 mod plan;
 mod plan_form;
 mod release;
+mod report;
 mod session;
 mod sign_in;
 mod webhooks;
