@@ -10,6 +10,7 @@ mod files;
 pub(crate) mod hooks;
 pub(crate) mod plans;
 mod problem;
+pub(crate) mod queries;
 pub(crate) mod releases;
 pub(crate) mod route;
 pub(crate) mod subscribers;
@@ -161,6 +162,12 @@ async fn answer<P: Ports>(
         Route::Versions(account, script) => workers::versions(pipeline, (account, script)).await,
         Route::Deployments(account, script) => {
             workers::deployments(pipeline, (account, script)).await
+        }
+        Route::Queries(account, script) if put_or_post => {
+            queries::create(pipeline, (account, script), request).await
+        }
+        Route::Queries(account, script) => {
+            queries::list(pipeline, (account, script), request).await
         }
     }
 }

@@ -144,11 +144,12 @@ mod tests {
             Route::Replay(..) => "/v1/subscribers/{subscriber}/deliveries/{delivery}/replay",
             Route::Versions(..) => "/v1/workers/{account_id}/{script_name}/versions",
             Route::Deployments(..) => "/v1/workers/{account_id}/{script_name}/deployments",
+            Route::Queries(..) => "/v1/workers/{account_id}/{script_name}/queries",
         }
     }
 
     /// One of each, in the order of the match above.
-    const ROUTES: [Route<'_>; 33] = [
+    const ROUTES: [Route<'_>; 34] = [
         Route::Health,
         Route::OpenApi,
         Route::Docs,
@@ -182,6 +183,7 @@ mod tests {
         Route::Replay("x", "x"),
         Route::Versions("x", "x"),
         Route::Deployments("x", "x"),
+        Route::Queries("x", "x"),
     ];
 
     #[test]

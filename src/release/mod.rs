@@ -37,7 +37,8 @@ pub use input::{
 };
 pub use judge::{Basis, place, place_of, protocol, readings, replay};
 pub use plan::{
-    Advance, FieldError, MAX_TEXT, OnApprovalTimeout, Percent, Plan, Stage, WorkerRef, slo_applies,
+    Advance, FieldError, KeysSeen, MAX_TEXT, OnApprovalTimeout, Percent, Plan, Stage, WorkerRef,
+    slo_applies,
 };
 pub use preflight::{
     Acceptable, Check, CheckName, CheckStatus, DurableObjects, Facts, Findings, Holder, Learned,

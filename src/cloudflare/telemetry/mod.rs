@@ -19,6 +19,7 @@ use crate::time::UnixMs;
 use answer::ask;
 pub use before::{OldVersion, old_version};
 use questions::Questions;
+pub use questions::parameters_of;
 
 /// Group rows in one answer; more are cut off silently, so an answer that has as many counts as truncated.
 const MAX_ROWS: usize = 2_000;
