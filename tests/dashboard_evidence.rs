@@ -504,7 +504,7 @@ fn the_settings_of_the_evidence_rule_are_edited_and_refused_at_their_fields() {
         "A stage holds until it is shown to be safe.",
         "when the newest windows with 30 requests are over that",
         "data-rule=\"evidence\" data-objective=\"no_worse_than_old\"",
-        "as soon as all is shown to be safe",
+        "as soon as all is safe",
     ] {
         assert!(page.contains(needed), "{needed} in {page}");
     }

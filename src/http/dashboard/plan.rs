@@ -226,11 +226,7 @@ fn general(draft: &Draft<'_>) -> Markup {
             &plan["worker"]["script_name"],
         ),
         ("check_interval", "Check every", &plan["check_interval"]),
-        (
-            "alpha",
-            "Alpha: chance of a false abort in a release (empty: 0.01)",
-            &plan["alpha"],
-        ),
+        ("alpha", "Alpha (empty: 0.01)", &plan["alpha"]),
     ];
     html! {
         div.fields { @for (id, label, value) in all { (field(draft, &Field { id, name: id, label, value }, false)) } }
@@ -253,7 +249,7 @@ const STAGE_CHOICES: [Choice; 3] = [
         "Pass",
         [
             ("", "when the time is over"),
-            ("true", "as soon as all is shown to be safe"),
+            ("true", "as soon as all is safe"),
         ],
     ),
     (
@@ -305,12 +301,41 @@ const KINDS: [(&str, &str); 5] = [
     ("query", "query"),
 ];
 const OBJECTIVES: [(&str, &str); 4] = [
-    ("max", "share at most (0.01 is 1 %)"),
+    ("max", "share at most (0.01: 1 %)"),
     ("max_ms", "milliseconds at most"),
     ("min", "requests at least"),
+    ("no_worse_than_old", "times the old version’s, at most"),
+];
+
+/// The settings that a name does not explain.
+const TERMS: [(&str, &str); 7] = [
     (
-        "no_worse_than_old",
-        "at most so many times the old version's",
+        "Judged by",
+        "Evidence: sequential tests, which may be looked at as often as one likes. Threshold: harm as soon as the newest windows are over the limit, by chance or not.",
+    ),
+    (
+        "Alpha",
+        "The chance that a release of a version within its objectives is ever aborted, by any of its objectives.",
+    ),
+    (
+        "Weight",
+        "An objective’s part of alpha, in comparison with the others: twice the weight shows harm with half the evidence.",
+    ),
+    (
+        "Overdispersion",
+        "Failures that come in bursts count for one in so many. If empty, an objective against the old version takes what was seen before the release, others 1.",
+    ),
+    (
+        "Margin at 100 %",
+        "An objective against the old version has nothing to compare with at 100 %. With a margin it is held to the old version’s rate from before the release, times this.",
+    ),
+    (
+        "Undecided at the end",
+        "Neither harm nor safety was shown when the soak is over: the stage passes, or holds up to its longest time and then asks.",
+    ),
+    (
+        "Requests needed",
+        "A stage never passes with fewer requests to the new version than this.",
     ),
 ];
 
@@ -326,6 +351,12 @@ fn slos(draft: &Draft<'_>) -> Markup {
                     p.quiet { (preview(plan.as_ref(), slo, i)) }
                     div.fields { (slo_fields(draft, slo, i)) }
                 }
+            }
+        }
+        details.how {
+            summary { "What the settings mean" }
+            dl.facts {
+                @for (term, words) in TERMS { dt { (term) } dd { (words) } }
             }
         }
         (add(draft, "slos", "Add an objective"))
@@ -373,12 +404,12 @@ fn slo_fields(draft: &Draft<'_>, slo: &Value, i: usize) -> Markup {
         (choice("severity", "Harm", &[("revert", "goes back at once"), ("pause", "pauses"), ("observe", "is only recorded")], &chosen("severity", "revert")))
         (one("min_requests", "Requests needed (empty: 30)", &slo["min_requests"]))
         (choice("on_no_data", "Without data", &[("ask", "ask a person"), ("continue", "go on"), ("revert", "go back")], &chosen("on_no_data", "ask")))
-        (choice("rule", "Judged by", &[("evidence", "evidence: sequential tests"), ("threshold", "threshold: the newest windows")], &chosen("rule", "evidence")))
+        (choice("rule", "Judged by", &[("evidence", "evidence"), ("threshold", "threshold")], &chosen("rule", "evidence")))
         div data-rule="evidence" { (choice("on_undecided", "Undecided at the end", &[("pass", "passes"), ("hold", "holds")], &chosen("on_undecided", "pass"))) }
-        @for (name, label) in [("weight", "Its share of alpha, against the others’ (empty: 1)"), ("overdispersion", "Bad requests that count for one (empty: as seen before, or 1)")] {
+        @for (name, label) in [("weight", "Weight (empty: 1)"), ("overdispersion", "Overdispersion (empty: as seen)")] {
             div data-rule="evidence" { (one(name, label, &slo[name])) }
         }
-        div data-rule="evidence" data-objective="no_worse_than_old" { (one("at_full", "At 100 %: so many times the rate before (empty: not held)", &slo["at_full"]["margin"])) }
+        div data-rule="evidence" data-objective="no_worse_than_old" { (one("at_full", "Margin at 100 % (empty: none)", &slo["at_full"]["margin"])) }
         @for (name, label) in [("bad", "Bad events (filters as JSON)"), ("total", "Events that count (filters as JSON)")] {
             div data-for="query" { (one(name, label, &slo["sli"][name])) }
         }

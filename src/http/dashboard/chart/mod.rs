@@ -360,8 +360,9 @@ fn so_far(slo: &Slo, points: &[&Point], backdrop: &Backdrop<'_>) -> Markup {
             ratio_text,
         )
     } else {
+        let most = if line_at > 0.0 { 6.0 * line_at } else { 1.0 };
         let top = highest
-            .max(newest_upper.min(6.0 * line_at))
+            .max(newest_upper.min(most))
             .max(2.0 * line_at)
             * 1.1;
         (
