@@ -406,10 +406,10 @@ fn slo_fields(draft: &Draft<'_>, slo: &Value, i: usize) -> Markup {
         (choice("on_no_data", "Without data", &[("ask", "ask a person"), ("continue", "go on"), ("revert", "go back")], &chosen("on_no_data", "ask")))
         (choice("rule", "Judged by", &[("evidence", "evidence"), ("threshold", "threshold")], &chosen("rule", "evidence")))
         div data-rule="evidence" { (choice("on_undecided", "Undecided at the end", &[("pass", "passes"), ("hold", "holds")], &chosen("on_undecided", "pass"))) }
-        @for (name, label) in [("weight", "Weight (empty: 1)"), ("overdispersion", "Overdispersion (empty: as seen)")] {
+        @for (name, label) in [("weight", "Weight (empty: 1)"), ("overdispersion", "Overdispersion (optional)")] {
             div data-rule="evidence" { (one(name, label, &slo[name])) }
         }
-        div data-rule="evidence" data-objective="no_worse_than_old" { (one("at_full", "Margin at 100 % (empty: none)", &slo["at_full"]["margin"])) }
+        div data-rule="evidence" data-objective="no_worse_than_old" { (one("at_full", "Margin at 100 % (optional)", &slo["at_full"]["margin"])) }
         @for (name, label) in [("bad", "Bad events (filters as JSON)"), ("total", "Events that count (filters as JSON)")] {
             div data-for="query" { (one(name, label, &slo["sli"][name])) }
         }
