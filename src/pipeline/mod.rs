@@ -11,6 +11,7 @@ pub mod ports;
 mod preflight;
 mod queries;
 mod start;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 
