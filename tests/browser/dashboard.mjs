@@ -43,7 +43,11 @@ const worker = (script, newErrors) => sim('PUT', `/workers/${ACCOUNT}/${script}`
 const plan = (script, manual) => ({
   worker: { account_id: ACCOUNT, script_name: script }, check_interval: '1s',
   stages: [{ percent: 25, soak: '4s', advance: manual ? 'manual' : 'auto', description: 'look at the funnel' }, { percent: 100, soak: '3s' }],
-  slos: [{ name: 'errors', sli: { kind: 'error_rate' }, objective: { max: 0.05 }, min_requests: 40 }],
+  slos: [
+    { name: 'errors', sli: { kind: 'error_rate' }, objective: { max: 0.05 }, min_requests: 40 },
+    { name: 'errors against old', sli: { kind: 'error_rate' }, objective: { no_worse_than_old: {} }, at_full: { margin: 50 } },
+    { name: 'latency', sli: { kind: 'wall_time', percentile: 99 }, objective: { max_ms: 2000 }, rule: 'threshold', min_requests: 40 },
+  ],
 });
 
 const browser = await puppeteer.launch({
@@ -171,6 +175,45 @@ await test('a bad version is reverted, and the page says why', async () => {
   assert.match(why, /Slo violation/);
   await page.waitForSelector('.dot.harm');
   await shot(page, 'reverted');
+});
+
+await test('what a verdict rests on can be seen, read and followed', async () => {
+  const { items: [{ id }] } = await api('GET', '/v1/releases?worker=checkout');
+  for (const width of [1600, 360]) {
+    const page = await open({ width });
+    await signIn(page);
+    await page.goto(`${HMD_URL}/releases/${id}`);
+    // Two SLOs by evidence have three charts each, the third has one; none is without words, or wider than the page.
+    const charts = await page.$$eval('svg.chart', (all) => all.map((it) => [it.getAttribute('aria-label'), it.getBoundingClientRect().width]));
+    assert.equal(charts.length, 7);
+    for (const [label, wide] of charts) assert.ok(label && wide > 200 && wide < width, `${label}: ${wide} of ${width}`);
+    // Text keeps its size, and marks of different verdicts have different shapes.
+    const sizes = await page.$$eval('svg.chart text', (all) => all.map((it) => it.getBoundingClientRect().height));
+    assert.ok(sizes.every((it) => it > 10 && it < 20), sizes.join());
+    const shapes = await page.$$eval('defs > [id^="dot-"]', (all) => all.map((it) => `${it.tagName} ${it.getAttribute('d') ?? it.getAttribute('r')}`));
+    assert.equal(new Set(shapes).size, 6);
+    const mark = await page.$eval('use.dot.harm', (it) => { const { width: w, height: h } = it.getBoundingClientRect(); return [w, h]; });
+    assert.ok(mark[0] > 8 && mark[0] < 16 && mark[1] > 8 && mark[1] < 16, mark.join());
+    const text = await page.$eval('main', (it) => it.innerText);
+    assert.match(text, /Evidence of harm: [^.]+ of \d+ needed/);
+    await page.$eval('.slo details summary', (it) => it.click());
+    const rows = await page.$$eval('.slo details[open] table tr', (all) => all.length);
+    assert.ok(rows > 1, `${rows} rows`);
+    const links = await page.$$eval('.report a', (all) => all.map((it) => it.href));
+    assert.ok(links.some((it) => it.includes('/observability/logs?')) && links.some((it) => it.endsWith('/deployments')), links.join());
+  }
+});
+
+await test('fields that mean nothing with what is chosen are not shown', async () => {
+  const page = await open();
+  await signIn(page);
+  await page.goto(`${HMD_URL}/plans/checkout`);
+  const shown = () => page.$$eval('#slos-0-weight, #slos-0-at_full, #slos-0-percentile', (all) => all.filter((it) => it.offsetParent).map((it) => it.id));
+  assert.deepEqual(await shown(), ['slos-0-weight']);
+  await page.select('#slos-0-objective', 'no_worse_than_old');
+  assert.deepEqual(await shown(), ['slos-0-weight', 'slos-0-at_full']);
+  await page.select('#slos-0-rule', 'threshold');
+  assert.deepEqual(await shown(), []);
 });
 
 await test('a person approves, another denies', async () => {
