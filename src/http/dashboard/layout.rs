@@ -183,6 +183,8 @@ pub(super) fn done(what: Option<&str>) -> Markup {
         Some("approve") => "Approved.",
         Some("deny") => "Denied.",
         Some("created") => "Created.",
+        Some("connected") => "Connected: Cloudflare lets HMD deploy it and read its telemetry.",
+        Some("disconnected") => "Disconnected. Its plans and releases are still here.",
         Some("saved") => "Saved.",
         Some("deleted") => "Deleted.",
         Some("test") => "A test is on its way.",

@@ -3,6 +3,7 @@
 
 mod access;
 mod chart;
+mod connect;
 mod create;
 mod history;
 mod layout;
@@ -53,6 +54,9 @@ pub(crate) enum Page<'a> {
     SignInLink(&'a str),
     SignOut,
     Workers,
+    Connect,
+    /// Account id and script name.
+    Disconnect(&'a str, &'a str),
     History,
     Compare,
     Release(&'a str),
@@ -101,6 +105,8 @@ impl<'a> Page<'a> {
             ["sign-in"] => Self::SignIn,
             ["sign-in", token] => Self::SignInLink(token),
             ["sign-out"] => Self::SignOut,
+            ["connect"] => Self::Connect,
+            ["workers", account, script, "disconnect"] => Self::Disconnect(account, script),
             ["releases"] => Self::History,
             ["compare"] => Self::Compare,
             ["releases", id] => Self::Release(id),
@@ -128,10 +134,14 @@ impl<'a> Page<'a> {
             | Self::Release(_)
             | Self::Plans
             | Self::Delivery(..) => &[Method::GET],
-            Self::SignIn | Self::NewRelease | Self::Plan(_) | Self::Webhooks | Self::Webhook(_) => {
-                &[Method::GET, Method::POST]
-            }
+            Self::SignIn
+            | Self::Connect
+            | Self::NewRelease
+            | Self::Plan(_)
+            | Self::Webhooks
+            | Self::Webhook(_) => &[Method::GET, Method::POST],
             Self::SignOut
+            | Self::Disconnect(..)
             | Self::Act(..)
             | Self::DeletePlan(_)
             | Self::WebhookAct(..)
@@ -513,6 +523,9 @@ async fn answer<P: Ports>(
     };
     match page {
         Page::Workers => workers::show(&desk).await,
+        Page::Connect if posted => connect::submit(&desk).await,
+        Page::Connect => connect::show(&desk),
+        Page::Disconnect(account, script) => connect::disconnect(&desk, (account, script)).await,
         Page::Release(id) => release::show(&desk, id).await,
         Page::Act(id, verb) => release::act(&desk, id, verb).await,
         Page::History => history::show(&desk).await,

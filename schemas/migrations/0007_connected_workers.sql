@@ -1,0 +1,10 @@
+-- Workers that people have connected. One may have a Cloudflare token of its own, sealed; without one the installation's is used.
+CREATE TABLE connected_workers (
+    account_id  TEXT NOT NULL,
+    script_name TEXT NOT NULL,
+    token       TEXT,                       -- sealed for this row
+    revision    INTEGER NOT NULL,           -- rises each time that it is connected anew
+    created_at  INTEGER NOT NULL,
+    updated_at  INTEGER NOT NULL,
+    PRIMARY KEY (account_id, script_name)
+) WITHOUT ROWID;
