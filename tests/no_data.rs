@@ -7,8 +7,9 @@ use hmd::access::{KnownKeys, RsaKey};
 use hmd::cloudflare::{Cloudflare, Target, Urgency, measure};
 use hmd::pipeline::config::Config;
 use hmd::pipeline::ports::{
-    AccessKeys, Clock, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Outgoing, QueueError,
-    QueueName, Queues, Random, Row, Sql, SqlError, Statement, WebhookAnswer, WebhookRequest,
+    AccessKeys, Clock, FileError, Files, HttpError, HttpOut, HttpRequest, HttpResponse, Log,
+    Outgoing, QueueError, QueueName, Queues, Random, Row, Sql, SqlError, Statement, Urls,
+    WebhookAnswer, WebhookRequest,
 };
 use hmd::slo::evidence::{Before, Evidence, Place, Protocol, StagePlan, Terms};
 use hmd::slo::{Ground, Slo, Verdict, Window};
@@ -72,6 +73,18 @@ impl Sql for Telemetry {
 impl Queues for Telemetry {
     async fn send(&self, _: QueueName, _: Vec<Outgoing>) -> Result<(), QueueError> {
         unreachable!("nothing is sent")
+    }
+}
+
+impl Files for Telemetry {
+    async fn static_file(&self, file: hmd::http::StaticFile) -> Result<String, FileError> {
+        Ok(file.text().to_owned())
+    }
+}
+
+impl Urls for Telemetry {
+    fn parse_url(text: &str) -> Option<hmd::webhook::WebUrl> {
+        hmd::webhook::parse_url(text)
     }
 }
 

@@ -60,6 +60,8 @@ pub enum Route<'a> {
     Versions(&'a str, &'a str),
     /// Deployments of a Worker.
     Deployments(&'a str, &'a str),
+    /// Saved queries for a Worker.
+    Queries(&'a str, &'a str),
 }
 
 impl<'a> Route<'a> {
@@ -83,6 +85,7 @@ impl<'a> Route<'a> {
             ["v1", "workers", account, script] => Self::Worker(account, script),
             ["v1", "workers", account, script, "versions"] => Self::Versions(account, script),
             ["v1", "workers", account, script, "deployments"] => Self::Deployments(account, script),
+            ["v1", "workers", account, script, "queries"] => Self::Queries(account, script),
             ["approvals", token] => Self::Approval(token),
             ["v1", "subscribers"] => Self::Subscribers,
             ["v1", "subscribers", id] => Self::Subscriber(id),
@@ -140,7 +143,9 @@ impl<'a> Route<'a> {
             | Self::Deployments(..) => &[Method::GET],
             Self::Release(_) => &[Method::GET, Method::DELETE],
             Self::Plan(_) | Self::Worker(..) => &[Method::GET, Method::PUT, Method::DELETE],
-            Self::Releases | Self::Subscribers | Self::Approval(_) => &[Method::GET, Method::POST],
+            Self::Releases | Self::Subscribers | Self::Approval(_) | Self::Queries(..) => {
+                &[Method::GET, Method::POST]
+            }
             Self::Subscriber(_) => &[Method::GET, Method::PATCH, Method::DELETE],
             Self::HookSecret(_) => &[Method::POST, Method::DELETE],
             Self::Preflight

@@ -238,6 +238,29 @@ pub fn deployments() -> Value {
     }], "next_cursor": null})
 }
 
+pub fn query() -> Value {
+    json!({
+        "id": "q_8f2", "name": "HMD shop errors (bad)",
+        "description": "error rate <= 1 %: bad events by version, as HMD counts them",
+        "created_at": "2026-10-01T09:31:00.000Z", "updated_at": "2026-10-01T09:31:00.000Z",
+        "filters": [{"key": "$metadata.service", "operation": "eq", "type": "string", "value": "shop"}],
+        "unusable": null,
+    })
+}
+
+pub fn queries() -> Value {
+    let mut grouped = query();
+    grouped["id"] = "q_8f3".into();
+    grouped["name"] = "errors by path".into();
+    grouped["filters"] = Value::Null;
+    grouped["unusable"] = "is grouped by $workers.event.request.path, and HMD groups by version: save one without groups".into();
+    json!({"items": [query(), grouped], "next_cursor": null})
+}
+
+pub fn new_query() -> Value {
+    json!({"plan": "shop", "slo": "errors", "part": "bad"})
+}
+
 pub fn problem() -> Value {
     json!({
         "title": "Invalid request", "status": 422, "detail": "/stages/2/percent the last stage must be 100",

@@ -146,11 +146,12 @@ mod tests {
             Route::Worker(..) => "/v1/workers/{account_id}/{script_name}",
             Route::Versions(..) => "/v1/workers/{account_id}/{script_name}/versions",
             Route::Deployments(..) => "/v1/workers/{account_id}/{script_name}/deployments",
+            Route::Queries(..) => "/v1/workers/{account_id}/{script_name}/queries",
         }
     }
 
     /// One of each, in the order of the match above.
-    const ROUTES: [Route<'_>; 35] = [
+    const ROUTES: [Route<'_>; 36] = [
         Route::Health,
         Route::OpenApi,
         Route::Docs,
@@ -186,6 +187,7 @@ mod tests {
         Route::Worker("x", "x"),
         Route::Versions("x", "x"),
         Route::Deployments("x", "x"),
+        Route::Queries("x", "x"),
     ];
 
     #[test]

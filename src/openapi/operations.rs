@@ -12,6 +12,7 @@ use crate::http::connections::{ConnectionView, NewConnection};
 use crate::http::deliveries::{DeliveryLog, DeliveryView, Replayed, Since};
 use crate::http::hooks::HookSecret;
 use crate::http::plans::PlanView;
+use crate::http::queries::{NewQuery, SavedQueryView};
 use crate::http::releases::{
     EventView, EvidenceView, HookRelease, NewRelease, Nothing, PreflightView, StageDecisionBody,
 };
@@ -359,6 +360,8 @@ fn approvals() -> Vec<Operation> {
     ]
 }
 
+const QUERIES: &str = "/v1/workers/{account_id}/{script_name}/queries";
+
 fn workers() -> Vec<Operation> {
     let path = |rest| (Method::GET, rest);
     let unreadable = |operation: Operation| {
@@ -392,6 +395,33 @@ fn workers() -> Vec<Operation> {
                 ),
             )
             .ok::<List<DeploymentView<'static>>>("The deployments.", examples::deployments),
+        ),
+        unreadable(
+            Operation::new(
+                (Method::GET, QUERIES),
+                ("listQueries", "Workers"),
+                (
+                    "List the saved queries for a Worker",
+                    "Those that the account has saved in Workers Observability, newest first, each with what an SLI of this Worker would count by it. An SLI takes one by its id: `{\"kind\": \"query\", \"saved\": {\"bad\": \"<id>\", \"total\": \"<id>\"}}`.",
+                ),
+            )
+            .parameters(&[CURSOR])
+            .ok::<List<SavedQueryView<'static>>>("A page of saved queries.", examples::queries)
+            .problem(400, "A parameter is unknown or wrong.", &[]),
+        ),
+        unreadable(
+            Operation::new(
+                (Method::POST, QUERIES),
+                ("createQuery", "Workers"),
+                (
+                    "Save what an SLO counts as a query",
+                    "People can then open the same numbers, by version, in Cloudflare's dashboard. The query is a copy: it changes neither with the plan nor the plan with it.",
+                ),
+            )
+            .body::<NewQuery>(true, examples::new_query)
+            .answer(201, "The query was saved.", Content::Json(schema::<SavedQueryView<'static>>, examples::query), &[])
+            .problem(409, "The account has a saved query of this name: choose another.", &[])
+            .problem(422, "A field is unknown, missing or wrong; there is no such plan or SLO, or the plan is for another Worker; or the SLO has no such part. `errors` points at it.", &[]),
         ),
     ]
 }

@@ -7,7 +7,9 @@ use uuid::Uuid;
 
 use super::config::Secret;
 use crate::access::{KnownKeys, RsaKey};
+use crate::http::StaticFile;
 use crate::time::UnixMs;
+use crate::webhook::WebUrl;
 
 /// One SQL statement with its parameters (`?1`, `?2` …).
 #[derive(Clone, Debug)]
@@ -182,6 +184,26 @@ pub trait HttpOut {
     async fn post(&self, request: WebhookRequest) -> Result<WebhookAnswer, HttpError>;
 }
 
+/// A file that was deployed with the Worker can't be read.
+#[derive(Clone, Debug, Error)]
+#[error("{0} can't be read: {1}; deploy HMD again if that lasts")]
+pub struct FileError(pub &'static str, pub String);
+
+/// The files that are deployed beside the Worker.
+pub trait Files {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// [`FileError`]
+    async fn static_file(&self, file: StaticFile) -> Result<String, FileError>;
+}
+
+/// URLs.
+pub trait Urls {
+    /// Takes a URL apart as the WHATWG's standard has it, and as [`HttpOut`] will; `None` if it is none.
+    fn parse_url(text: &str) -> Option<WebUrl>;
+}
+
 /// Time and identity.
 pub trait Clock {
     /// Now.
@@ -221,6 +243,6 @@ pub trait AccessKeys {
 }
 
 /// All of them.
-pub trait Ports: Sql + Queues + HttpOut + Clock + Random + Log + AccessKeys {}
+pub trait Ports: Sql + Queues + HttpOut + Files + Urls + Clock + Random + Log + AccessKeys {}
 
-impl<T: Sql + Queues + HttpOut + Clock + Random + Log + AccessKeys> Ports for T {}
+impl<T: Sql + Queues + HttpOut + Files + Urls + Clock + Random + Log + AccessKeys> Ports for T {}

@@ -28,7 +28,8 @@ pub use head::{Deployment, Head, read_head};
 pub use input::{Command, Decision, EventType, Failure, Input, Judged, Moment, NewEvent, Refusal};
 pub use judge::{Basis, place, protocol, readings, replay};
 pub use plan::{
-    Advance, FieldError, MAX_TEXT, OnApprovalTimeout, Percent, Plan, Stage, WorkerRef, slo_applies,
+    Advance, FieldError, KeysSeen, MAX_TEXT, OnApprovalTimeout, Percent, Plan, Stage, WorkerRef,
+    slo_applies,
 };
 pub use preflight::{
     Acceptable, Check, CheckName, CheckStatus, DurableObjects, Facts, Findings, Holder, Learned,

@@ -1,11 +1,15 @@
 //! The release plan: which Worker, which stages, which objectives; and what makes one acceptable.
 
+mod queries;
+
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::slo::{Objective, OnUndecided, Rule, SliKind, Slo, Tolerance};
 use crate::time::Span;
+
+pub use queries::KeysSeen;
 
 /// A share of traffic in hundredths of a percent: whole numbers, so that two shares add up to exactly 100 %.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -424,32 +428,7 @@ fn sli_errors(errors: &mut Errors, i: usize, slo: &Slo) {
         format!("/slos/{i}/sli/percentile"),
         "only a time has a percentile",
     );
-    for (name, filters, needed) in [("bad", &slo.sli.bad, 1), ("total", &slo.sli.total, 0)] {
-        let pointer = format!("/slos/{i}/sli/{name}");
-        let Some(filters) = filters else {
-            errors.when(
-                slo.sli.kind == SliKind::Query && needed > 0,
-                pointer,
-                "is missing: the filters that make an event a bad one",
-            );
-            continue;
-        };
-        errors.when(
-            slo.sli.kind != SliKind::Query,
-            pointer.clone(),
-            "only a query has filters",
-        );
-        errors.when(
-            !(needed..=MAX_ITEMS).contains(&filters.len()),
-            pointer.clone(),
-            format!("must have {needed} to {MAX_ITEMS} filters"),
-        );
-        for (k, filter) in filters.iter().enumerate() {
-            for (field, detail) in filter.errors(false) {
-                errors.add(format!("{pointer}/{k}{field}"), detail);
-            }
-        }
-    }
+    queries::filter_errors(errors, i, slo);
 }
 
 fn objective_errors(errors: &mut Errors, i: usize, slo: &Slo) {

@@ -6,8 +6,9 @@ use std::rc::Rc;
 
 use hmd::access::{KnownKeys, RsaKey};
 use hmd::pipeline::ports::{
-    AccessKeys, Clock, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Outgoing, QueueError,
-    QueueName, Queues, Random, Row, Sql, SqlError, Statement, WebhookAnswer, WebhookRequest,
+    AccessKeys, Clock, FileError, Files, HttpError, HttpOut, HttpRequest, HttpResponse, Log,
+    Outgoing, QueueError, QueueName, Queues, Random, Row, Sql, SqlError, Statement, Urls,
+    WebhookAnswer, WebhookRequest,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -230,6 +231,18 @@ impl Clock for Port {
         uuid::Builder::from_bytes(u128::to_be_bytes((at << 80) | id))
             .with_version(uuid::Version::SortRand)
             .into_uuid()
+    }
+}
+
+impl Files for Port {
+    async fn static_file(&self, file: hmd::http::StaticFile) -> Result<String, FileError> {
+        Ok(file.text().to_owned())
+    }
+}
+
+impl Urls for Port {
+    fn parse_url(text: &str) -> Option<hmd::webhook::WebUrl> {
+        hmd::webhook::parse_url(text)
     }
 }
 

@@ -22,9 +22,9 @@ use hmd::access::{KnownKeys, RsaKey};
 use hmd::http as api;
 use hmd::pipeline::config::Config;
 use hmd::pipeline::ports::{
-    AccessKeys, Clock, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Outgoing, Param,
-    QueueError, QueueName, Queues, Random, Row, Sql, SqlError, Statement, WebhookAnswer,
-    WebhookRequest,
+    AccessKeys, Clock, FileError, Files, HttpError, HttpOut, HttpRequest, HttpResponse, Log,
+    Outgoing, Param, QueueError, QueueName, Queues, Random, Row, Sql, SqlError, Statement, Urls,
+    WebhookAnswer, WebhookRequest,
 };
 use hmd::pipeline::{Fate, Incoming, Lane, Pipeline};
 use hmd::simulator::{Behavior, BehaviorPatch, Cloudflare, VersionSpec, WorkerPatch, WorkerSpec};
@@ -748,6 +748,18 @@ impl Clock for World {
         uuid::Builder::from_bytes(bytes)
             .with_version(uuid::Version::SortRand)
             .into_uuid()
+    }
+}
+
+impl Files for World {
+    async fn static_file(&self, file: hmd::http::StaticFile) -> Result<String, FileError> {
+        Ok(file.text().to_owned())
+    }
+}
+
+impl Urls for World {
+    fn parse_url(text: &str) -> Option<hmd::webhook::WebUrl> {
+        hmd::webhook::parse_url(text)
     }
 }
 

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use super::problem::Problem;
 use super::releases::Actor;
 use super::route::Route;
-use super::{Answer, MAX_BODY_BYTES, only};
+use super::{Answer, MAX_BODY_BYTES, StaticFile, only};
 use crate::access::Person;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
@@ -33,10 +33,6 @@ use layout::Frame;
 use session::{Shown, Visitor};
 
 pub use session::sign_in_path;
-
-const STYLE: &str = include_str!("dashboard.css");
-const SCRIPT: &str = include_str!("dashboard.js");
-const ICON: &str = include_str!("icon.svg");
 
 /// Everything comes from here, nothing is inline, and nobody frames it.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
@@ -48,7 +44,7 @@ const FRAGMENT: &str = "x-hmd-fragment";
 /// A page of the dashboard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Page<'a> {
-    Asset(&'static str, &'static str),
+    Asset(StaticFile),
     SignIn,
     /// A one-time link.
     SignInLink(&'a str),
@@ -99,9 +95,9 @@ impl<'a> Page<'a> {
         let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
         Some(match segments[..] {
             [""] => Self::Workers,
-            ["assets", "dashboard.css"] => Self::Asset("text/css; charset=utf-8", STYLE),
-            ["assets", "dashboard.js"] => Self::Asset("text/javascript; charset=utf-8", SCRIPT),
-            ["assets", "icon.svg"] => Self::Asset("image/svg+xml", ICON),
+            ["assets", "dashboard.css"] => Self::Asset(StaticFile::Style),
+            ["assets", "dashboard.js"] => Self::Asset(StaticFile::Script),
+            ["assets", "icon.svg"] => Self::Asset(StaticFile::Icon),
             ["sign-in"] => Self::SignIn,
             ["sign-in", token] => Self::SignInLink(token),
             ["sign-out"] => Self::SignOut,
@@ -126,7 +122,7 @@ impl<'a> Page<'a> {
 
     fn methods(self) -> &'static [Method] {
         match self {
-            Self::Asset(..)
+            Self::Asset(_)
             | Self::SignInLink(_)
             | Self::Workers
             | Self::History
@@ -315,7 +311,12 @@ fn not_modified(tag: &str) -> Answer {
         .map_err(|error| Problem::internal(&error))
 }
 
-fn asset(request: &Request<Vec<u8>>, content_type: &str, text: &'static str) -> Answer {
+async fn asset<P: Ports>(
+    pipeline: &Pipeline<'_, P>,
+    request: &Request<Vec<u8>>,
+    file: StaticFile,
+) -> Answer {
+    let text = pipeline.ports.static_file(file).await?;
     // A build has one version of each: a hash of the text names it.
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -326,9 +327,9 @@ fn asset(request: &Request<Vec<u8>>, content_type: &str, text: &'static str) -> 
         not_modified(&tag)?
     } else {
         Response::builder()
-            .header(header::CONTENT_TYPE, content_type)
+            .header(header::CONTENT_TYPE, file.content_type())
             .header(header::ETAG, tag)
-            .body(text.as_bytes().to_vec())
+            .body(text.into_bytes())
             .map_err(|error| Problem::internal(&error))?
     };
     let policy = HeaderValue::from_static("no-cache");
@@ -498,7 +499,7 @@ async fn answer<P: Ports>(
         }
     }
     match page {
-        Page::Asset(content_type, text) => return asset(request, content_type, text),
+        Page::Asset(file) => return asset(pipeline, request, file).await,
         Page::SignIn if posted => return sign_in::sign_in(pipeline, request).await,
         Page::SignIn => return sign_in::show(pipeline, request, visitor),
         Page::SignInLink(token) => return sign_in::by_link(pipeline, token, request).await,
@@ -543,6 +544,6 @@ async fn answer<P: Ports>(
         Page::WebhookAct(id, verb) => webhooks::act(&desk, id, verb).await,
         Page::Delivery(id, message) => webhooks::delivery(&desk, id, message).await,
         Page::Replay(id, message) => webhooks::replay(&desk, id, message).await,
-        Page::Asset(..) | Page::SignIn | Page::SignInLink(_) | Page::SignOut => see_other("/"),
+        Page::Asset(_) | Page::SignIn | Page::SignInLink(_) | Page::SignOut => see_other("/"),
     }
 }

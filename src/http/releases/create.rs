@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use ::http::{Request, Response, StatusCode, header};
+use futures_util::future::join;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -195,7 +196,7 @@ async fn submit<P: Ports>(
 /// Makes the release, and remembers the answer under the key.
 async fn make<P: Ports>(pipeline: &Pipeline<'_, P>, body: NewRelease, sender: &Sender) -> Answer {
     short_texts(&[("/note", &body.note), ("/url", &body.url)])?;
-    let Some(stored) = store::get_plan(pipeline.ports, &body.plan).await? else {
+    let Some(mut stored) = store::get_plan(pipeline.ports, &body.plan).await? else {
         return Err(Problem::field(
             "/plan",
             format!("there is no plan {:?}", body.plan),
@@ -209,7 +210,12 @@ async fn make<P: Ports>(pipeline: &Pipeline<'_, P>, body: NewRelease, sender: &S
     {
         return Err(held(&worker, Some(active)));
     }
-    let survey = pipeline.survey(&worker, &body.new_version).await;
+    let (survey, queries) = join(
+        pipeline.survey(&worker, &body.new_version),
+        pipeline.snapshot_queries(&mut stored.plan),
+    )
+    .await;
+    queries.map_err(not_ready)?;
     let (start, on_conflict) = (body.start, body.on_conflict);
     let now = pipeline.ports.now();
     let id = format!("rel_{}", pipeline.ports.uuid().simple());

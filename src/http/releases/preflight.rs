@@ -1,13 +1,14 @@
 //! `POST /v1/releases/preflight`: the checks of `POST /v1/releases` alone.
 
 use ::http::{Request, StatusCode};
+use futures_util::future::join;
 use serde::Serialize;
 
 use super::super::body::json_body;
 use super::super::problem::Problem;
 use super::super::{Answer, json_answer};
 use super::create::{NewRelease, OnConflict};
-use super::short_texts;
+use super::{not_ready, short_texts};
 use crate::pipeline::ports::Ports;
 use crate::pipeline::{self, Pipeline};
 use crate::release::{Check, Findings, Holder, WorkerRef};
@@ -36,23 +37,29 @@ pub struct PreflightView<'a> {
 pub async fn preflight<P: Ports>(pipeline: &Pipeline<'_, P>, request: &Request<Vec<u8>>) -> Answer {
     let body: NewRelease = json_body(request, &[])?;
     short_texts(&[("/note", &body.note), ("/url", &body.url)])?;
-    let Some(stored) = store::get_plan(pipeline.ports, &body.plan).await? else {
+    let Some(mut stored) = store::get_plan(pipeline.ports, &body.plan).await? else {
         return Err(Problem::not_found(format!(
             "there is no plan {:?}",
             body.plan
         )));
     };
-    let worker = &stored.plan.worker;
+    let worker = stored.plan.worker.clone();
+    let worker = &worker;
     let holder = holder(
         store::has_active(pipeline.ports, worker).await?.as_deref(),
         &body,
     );
     let last_seen = store::last_seen(pipeline.ports, worker).await?;
-    let survey = pipeline.survey(worker, &body.new_version).await;
+    let (survey, queries) = join(
+        pipeline.survey(worker, &body.new_version),
+        pipeline.snapshot_queries(&mut stored.plan),
+    )
+    .await;
     if let Some(error) = survey.unreadable() {
         let seconds = (error.retry_after_ms() / 1_000).max(5);
         return Err(Problem::unavailable(error.detail.clone(), seconds));
     }
+    queries.map_err(not_ready)?;
     let asked = pipeline::Request {
         plan: &stored.plan,
         wanted: &body.new_version,
