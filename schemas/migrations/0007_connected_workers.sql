@@ -8,3 +8,6 @@ CREATE TABLE connected_workers (
     updated_at  INTEGER NOT NULL,
     PRIMARY KEY (account_id, script_name)
 ) WITHOUT ROWID;
+-- Each open dashboard asks once a second whether anything has changed: by indexes alone.
+CREATE INDEX connected_workers_changed ON connected_workers (revision);
+CREATE INDEX plans_changed ON plans (updated_at);

@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use crate::support::{Tape, healthy};
+use hmd::pipeline::ports::Statement;
+
+use crate::support::{Tape, World, healthy};
 use crate::{after, full, scene, text};
 
 #[test]
@@ -126,6 +128,19 @@ fn every_page_shows_what_there_is_and_runs_nobodys_text() {
     }
 }
 
+/// How SQLite goes about a statement, step by step.
+fn plan_of(world: &World, statement: &Statement) -> Vec<String> {
+    let sql = statement.sql.replace("?1", "'x'");
+    let rows = world.rows(&format!("EXPLAIN QUERY PLAN {sql}"));
+    let detail = |row: &serde_json::Map<String, Value>| row["detail"].as_str().unwrap().to_owned();
+    rows.iter().map(detail).collect()
+}
+
+/// Whether a step goes through the rows of a table: not through an index, nor to rows that an index or key names.
+fn reads_a_table(step: &str) -> bool {
+    step.starts_with("SCAN ") && !step.contains("INDEX") && !step.contains("CONSTANT ROW")
+}
+
 #[test]
 fn a_page_reads_the_database_once_and_an_unchanged_one_reads_a_row() {
     let (world, browser, ids) = full();
@@ -162,6 +177,16 @@ fn a_page_reads_the_database_once_and_an_unchanged_one_reads_a_row() {
             (1, 1),
             "{path}"
         );
+        let steps = plan_of(&world, &tape.batches[0][0]);
+        assert!(
+            steps.iter().all(|step| !reads_a_table(step)),
+            "{path}: {steps:?}"
+        );
+        if path != "/" {
+            let by_id =
+                |step: &String| step.starts_with("SEARCH releases") && step.contains("(id=?)");
+            assert!(steps.len() == 1 && by_id(&steps[0]), "{steps:?}");
+        }
         world.api(
             "POST",
             &format!("/v1/releases/{}/{command}", ids[2]),

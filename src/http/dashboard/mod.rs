@@ -6,7 +6,7 @@ mod chart;
 mod connect;
 mod create;
 mod history;
-mod layout;
+pub(super) mod layout;
 mod plan;
 mod plan_form;
 mod release;
@@ -204,6 +204,7 @@ impl<P: Ports> Desk<'_, P> {
             nav,
             form_token: Some(&self.form_token),
             person: self.person.map(|person| person.name.as_str()),
+            has_script: true,
         };
         html_answer(status, layout::page(&frame, body))
     }
@@ -432,6 +433,7 @@ pub(crate) async fn handle<P: Ports>(
             nav: None,
             form_token: token.as_deref(),
             person: caller.person.as_ref().map(|person| person.name.as_str()),
+            has_script: true,
         };
         let markup = layout::page(&frame, &body);
         let mut response = problem.response();

@@ -9,6 +9,7 @@ use reqwest::{Client, Response, StatusCode};
 use super::figures::{Figure, per, percentile};
 use super::{plan, start_hmd};
 use crate::project::Project;
+use crate::settings::Settings;
 
 /// Releases that are over, and releases that run.
 const PAST: usize = 1_000;
@@ -109,8 +110,7 @@ fn copies() -> [String; 2] {
 
 /// Measures every page.
 pub async fn measure(project: &Project, verbose: bool) -> Result<Vec<Figure>> {
-    let bench = start_hmd(project, "bench/dashboard", verbose).await?;
-    let (cloud, hmd, api) = (&bench.cloud, &bench.hmd, &bench.api);
+    let (cloud, hmd, api, state) = start_hmd(project, "bench/dashboard", verbose).await?;
     let mut ids = Vec::new();
     for script in ["over", "runs"] {
         cloud.add_worker(script)?;
@@ -125,7 +125,7 @@ pub async fn measure(project: &Project, verbose: bool) -> Result<Vec<Figure>> {
     // Long enough for a chart with some windows.
     tokio::time::sleep(10 * TICK).await;
     api.command(over, "stop").await?;
-    while !api.release(over).await?.is_over() {
+    while api.release(over).await?.state != "reverted" {
         ensure!(Instant::now() < deadline, "a release does not end");
         tokio::time::sleep(POLL).await;
     }
@@ -134,7 +134,9 @@ pub async fn measure(project: &Project, verbose: bool) -> Result<Vec<Figure>> {
         sent.body(sql).send().await?.error_for_status()?;
     }
 
-    let link = bench.settings.sign_in_link(hmd.runtime.url())?;
+    // The secrets that were made up for it are still there.
+    let settings = Settings::resolve(|_| None, [], state.path())?;
+    let link = settings.sign_in_link(hmd.runtime.url())?;
     let signed_in = client.get(link).send().await?.error_for_status()?;
     let cookie = signed_in.headers().get(SET_COOKIE);
     let cookie = cookie.and_then(|value| value.to_str().ok()?.split(';').next());
@@ -185,7 +187,7 @@ pub async fn measure(project: &Project, verbose: bool) -> Result<Vec<Figure>> {
         let wanted = (&known[..], StatusCode::NOT_MODIFIED);
         polls.push(visitor.measure(&path, wanted).await?);
     }
-    bench.hmd.runtime.stop().await?;
+    hmd.runtime.stop().await?;
     Ok(figures(&pages, &polls))
 }
 
