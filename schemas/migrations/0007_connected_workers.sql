@@ -11,3 +11,6 @@ CREATE TABLE connected_workers (
 -- Each open dashboard asks once a second whether anything has changed: by indexes alone.
 CREATE INDEX connected_workers_changed ON connected_workers (revision);
 CREATE INDEX plans_changed ON plans (updated_at);
+-- The list of Workers: which there are, the last release of each that has ended, and how many wait.
+CREATE INDEX releases_worker ON releases (account_id, script_name, ended_at);
+CREATE INDEX releases_queued ON releases (account_id, script_name) WHERE state = 'queued';

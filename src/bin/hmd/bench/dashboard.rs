@@ -86,7 +86,7 @@ fn d1(response: &Response) -> Result<usize> {
 }
 
 /// What makes a past out of one release that is over and one that runs. Nothing rings for the copies, and no sweep runs.
-fn copies() -> [String; 2] {
+fn copies() -> [String; 3] {
     let copy = |count: usize, kind: &str, state: &str| {
         format!(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})
@@ -98,7 +98,15 @@ fn copies() -> [String; 2] {
         )
         .replace('\n', " ")
     };
+    // Each Worker has a plan.
+    let plans = format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {RUNNING}) \
+         INSERT INTO plans (name, body, revision, created_at, updated_at) \
+         SELECT 'page-' || i, json_set(body, '$.worker.script_name', 'page-' || i), revision, created_at, updated_at \
+         FROM plans, n WHERE name = 'over'"
+    );
     [
+        plans,
         copy(PAST, "past", "ended_at IS NOT NULL"),
         copy(
             RUNNING,
