@@ -591,7 +591,14 @@ async fn the_real_wrangler_makes_an_installation_and_leaves_it_alone() {
     let (success, said) = deploy();
     assert!(success, "{said}");
     let after = cloudflare.state().await;
-    for part in ["databases", "queues", "versions", "migrations", "crons", "assets"] {
+    for part in [
+        "databases",
+        "queues",
+        "versions",
+        "migrations",
+        "crons",
+        "assets",
+    ] {
         assert_eq!(after[part], state[part], "the second run changed {part}");
     }
     // What is set again is what an upload sets beside the code; wrangler also makes sure of its own migrations table.
