@@ -6,6 +6,7 @@ mod body;
 mod conditional;
 pub(crate) mod dashboard;
 pub(crate) mod deliveries;
+mod files;
 pub(crate) mod hooks;
 pub(crate) mod plans;
 mod problem;
@@ -27,11 +28,9 @@ use crate::pipeline::ports::Ports;
 
 use dashboard::Page;
 pub use dashboard::sign_in_path;
+pub use files::StaticFile;
 pub use problem::Problem;
 use route::Route;
-
-const OPENAPI: &str = include_str!("../../schemas/openapi.json");
-const DOCS: &str = include_str!("../../schemas/docs.html");
 
 /// Most bytes in a request body.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -124,8 +123,8 @@ async fn answer<P: Ports>(
     let delete = request.method() == Method::DELETE;
     match route {
         Route::Health => json_answer(StatusCode::OK, &Health::OK),
-        Route::OpenApi => asset("application/json", OPENAPI),
-        Route::Docs => asset("text/html; charset=utf-8", DOCS),
+        Route::OpenApi => static_file(pipeline.ports, StaticFile::OpenApi).await,
+        Route::Docs => static_file(pipeline.ports, StaticFile::Docs).await,
         Route::Plans => plans::list(pipeline).await,
         Route::Plan(name) if put_or_post => plans::put(pipeline, name, request).await,
         Route::Plan(name) if delete => plans::delete(pipeline, name, request).await,
@@ -227,16 +226,17 @@ fn authorized(
     Err(Problem::new(401, "Not authorized", detail).header(header::WWW_AUTHENTICATE, asks))
 }
 
-fn asset(content_type: &str, body: &str) -> Answer {
+async fn static_file<P: Ports>(ports: &P, file: StaticFile) -> Answer {
+    let body = ports.static_file(file).await?;
     Response::builder()
-        .header(header::CONTENT_TYPE, content_type)
+        .header(header::CONTENT_TYPE, file.content_type())
         .header(header::CACHE_CONTROL, "no-cache")
         .header(
             header::CONTENT_SECURITY_POLICY,
             "default-src 'none'; style-src 'unsafe-inline'",
         )
         .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
-        .body(body.as_bytes().to_vec())
+        .body(body.into_bytes())
         .map_err(|error| Problem::internal(&error))
 }
 

@@ -18,11 +18,13 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
+use hmd::access::{KnownKeys, RsaKey};
 use hmd::http as api;
 use hmd::pipeline::config::Config;
 use hmd::pipeline::ports::{
-    Clock, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Outgoing, Param, QueueError,
-    QueueName, Queues, Random, Row, Sql, SqlError, Statement, WebhookAnswer, WebhookRequest,
+    AccessKeys, Clock, FileError, Files, HttpError, HttpOut, HttpRequest, HttpResponse, Log,
+    Outgoing, Param, QueueError, QueueName, Queues, Random, Row, Sql, SqlError, Statement, Urls,
+    WebhookAnswer, WebhookRequest,
 };
 use hmd::pipeline::{Fate, Incoming, Lane, Pipeline};
 use hmd::simulator::{Behavior, BehaviorPatch, Cloudflare, VersionSpec, WorkerPatch, WorkerSpec};
@@ -104,6 +106,11 @@ pub struct World {
     /// Requests that reached Cloudflare: method, path.
     pub requests: RefCell<Vec<(String, String)>>,
     pub config: Result<Config, Vec<String>>,
+    /// What the team's address of Cloudflare Access answers; `None`: nothing of use.
+    pub access_keys: RefCell<Option<String>>,
+    /// How often it was asked, and where.
+    pub key_reads: RefCell<Vec<String>>,
+    known_keys: RefCell<KnownKeys>,
     ids: Cell<u128>,
     crashed: Cell<bool>,
     swept_at: Cell<i64>,
@@ -117,6 +124,11 @@ impl World {
     /// A world that begins at another moment, for clients that have a clock of their own.
     pub fn at(now: i64) -> Rc<Self> {
         Self::made(now, config("10s"))
+    }
+
+    /// A world with a configuration of its own.
+    pub fn with(change: impl FnOnce(Config) -> Config) -> Rc<Self> {
+        Self::made(START, config("10s").map(change))
     }
 
     /// A world whose Cloudflare token may make any number of calls.
@@ -148,6 +160,9 @@ impl World {
             tape: RefCell::default(),
             requests: RefCell::default(),
             config,
+            access_keys: RefCell::default(),
+            key_reads: RefCell::default(),
+            known_keys: RefCell::default(),
             ids: Cell::new(0),
             crashed: Cell::new(false),
             swept_at: Cell::new(now),
@@ -724,6 +739,18 @@ impl Clock for World {
     }
 }
 
+impl Files for World {
+    async fn static_file(&self, file: hmd::http::StaticFile) -> Result<String, FileError> {
+        Ok(file.text().to_owned())
+    }
+}
+
+impl Urls for World {
+    fn parse_url(text: &str) -> Option<hmd::webhook::WebUrl> {
+        hmd::webhook::parse_url(text)
+    }
+}
+
 impl Random for World {
     fn random(&self) -> [u8; 32] {
         self.ids.set(self.ids.get() + 1);
@@ -736,6 +763,37 @@ impl Random for World {
                 .to_le_bytes(),
         );
         bytes
+    }
+}
+
+impl AccessKeys for World {
+    async fn read_keys(&self, url: &str, _: u32) -> Result<String, HttpError> {
+        self.key_reads.borrow_mut().push(url.to_owned());
+        let keys = self.access_keys.borrow().clone();
+        keys.ok_or_else(|| HttpError::Failed("it answered 500".to_owned()))
+    }
+
+    async fn verifies(&self, key: &RsaKey, signed: &[u8], signature: &[u8]) -> bool {
+        use base64::Engine as _;
+        let bytes = |text: &str| {
+            base64::engine::general_purpose::URL_SAFE_NO_PAD
+                .decode(text)
+                .unwrap()
+        };
+        let key = ring::rsa::PublicKeyComponents {
+            n: bytes(&key.modulus),
+            e: bytes(&key.exponent),
+        };
+        let way = &ring::signature::RSA_PKCS1_2048_8192_SHA256;
+        key.verify(way, signed, signature).is_ok()
+    }
+
+    fn known_keys(&self) -> KnownKeys {
+        self.known_keys.borrow().clone()
+    }
+
+    fn remember_keys(&self, keys: KnownKeys) {
+        self.known_keys.replace(keys);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 
-use super::questions::Questions;
+use super::questions;
 use super::{Target, measure};
 use crate::cloudflare::client::{ApiError, Cloudflare, Urgency};
 use crate::pipeline::ports::Ports;
@@ -111,7 +111,7 @@ async fn bursts<P: Ports>(
             script: of.0.script_name.clone(),
             slos: more.clone(),
         };
-        if Questions::of(&[target]).bodies.len() <= MOST_QUESTIONS {
+        if questions::count(&[target]) <= MOST_QUESTIONS {
             asked.push(i);
             wanted = more;
         }

@@ -102,9 +102,7 @@ pub fn targets_window(release: &Release, run: Range<i64>, counts: Option<&Script
 /// How many calls [`measure`] makes for these targets, as long as no answer has to be asked for in halves.
 #[must_use]
 pub fn calls_to_measure(targets: &[Target]) -> u32 {
-    let questions = targets
-        .chunks(MAX_SCRIPTS)
-        .map(|targets| Questions::of(targets).bodies.len());
+    let questions = targets.chunks(MAX_SCRIPTS).map(questions::count);
     u32::try_from(questions.sum::<usize>()).unwrap_or(u32::MAX)
 }
 

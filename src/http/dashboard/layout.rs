@@ -16,6 +16,8 @@ pub(super) struct Frame<'a> {
     pub nav: Option<Nav>,
     /// The token of the sign-out form; none while nobody is signed in.
     pub form_token: Option<&'a str>,
+    /// Whom Cloudflare Access names.
+    pub person: Option<&'a str>,
 }
 
 /// A whole page.
@@ -43,7 +45,12 @@ pub(super) fn page(frame: &Frame<'_>, body: &Markup) -> Markup {
                                 a href=(path) aria-current=[(Some(nav) == frame.nav).then_some("page")] { (name) }
                             }
                         }
-                        form method="post" action="/sign-out" { (hidden("form", token)) button.plain type="submit" { "Sign out" } }
+                        @if let Some(person) = frame.person {
+                            // Signing out happens at Access, where no form may lead.
+                            span.who { (person) " " a href="/cdn-cgi/access/logout" { "Sign out" } }
+                        } @else {
+                            form method="post" action="/sign-out" { (hidden("form", token)) button.plain type="submit" { "Sign out" } }
+                        }
                     }
                 }
                 main #main tabindex="-1" { (body) }

@@ -65,7 +65,7 @@ fn body<P: Ports>(desk: &Desk<'_, P>, story: &Story) -> Markup {
     html! {
         (head(release, windows))
         @if release.is_over() { (report(story)) }
-        (commands(release, &desk.form_token))
+        (commands(release, (&desk.form_token, desk.person.is_some())))
         section.card { h2 { "Stages" } (stages(release, now)) }
         section.card {
             h2 { "Health" }
@@ -304,14 +304,14 @@ fn queries(release: &Release) -> Markup {
 }
 
 /// The commands that the state allows: what the table of transitions refuses is not offered.
-fn commands(release: &Release, form_token: &str) -> Markup {
+fn commands(release: &Release, (form_token, is_known): (&str, bool)) -> Markup {
     let phase = Phase::of(&release.progress.status);
     let allows = |kind| !matches!(rule(phase, kind), Rule::Refuse | Rule::Already);
     let path = |verb: &str| format!("/releases/{}/{verb}", release.id());
     let stage = release.progress.stage + 1;
     let who = html! {
         (hidden("stage", &stage.to_string()))
-        label { "Your name (optional, for the record) " input name="by" maxlength="100" autocomplete="name"; }
+        @if !is_known { label { "Your name (optional, for the record) " input name="by" maxlength="100" autocomplete="name"; } }
         label { "Comment (optional) " textarea name="comment" rows="2" maxlength="500" {} }
     };
     let all: [(Kind, &str, (&str, &str, &str)); 8] = [
@@ -405,7 +405,9 @@ pub(super) async fn act<P: Ports>(desk: &Desk<'_, P>, id: &str, verb: &str) -> A
         "approve" | "deny" => {
             let mut body = json!({});
             for name in ["by", "comment"] {
-                if !form.get(name).is_empty() {
+                // Whom Access names needs no other name, and gets none.
+                let named = name == "by" && desk.person.is_some();
+                if !named && !form.get(name).is_empty() {
                     body[name] = json!(form.get(name));
                 }
             }
