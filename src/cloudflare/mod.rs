@@ -13,6 +13,6 @@ pub use budget::{Accounts, Budget, Correction};
 pub use client::{ApiError, CALL_TIMEOUT_MS, Cloudflare, ErrorKind, Urgency};
 pub use deployments::Version;
 pub use telemetry::{
-    OldVersion, ScriptCounts, Target, calls_to_measure, measure, old_version, queries,
-    stored_requests, targets_window,
+    OldVersion, Recent, ScriptCounts, Target, calls_to_measure, measure, old_version, queries,
+    recent, stored_requests, targets_window,
 };

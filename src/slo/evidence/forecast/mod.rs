@@ -244,6 +244,10 @@ impl Watch {
         (per_window, bad_share): (f64, f64),
     ) -> Option<Self> {
         let question = of.question(stage.share)?;
+        // Another rule judges it.
+        if of.alpha <= 0.0 {
+            return None;
+        }
         let relative = matches!(question, Question::Relative { .. });
         let of_stage = |stage: &StagePlan| {
             let question = of.question(stage.share)?;
