@@ -9,14 +9,16 @@ mod log;
 pub mod message;
 pub mod ports;
 mod preflight;
+mod queries;
 mod start;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::{FutureExt as _, LocalBoxFuture, join, join3};
 use serde_json::{Value, json};
 
-use crate::cloudflare::{Accounts, Cloudflare};
+use crate::cloudflare::{Accounts, Cloudflare, INSTALLATION};
 use crate::gather::{Gather as _, join_all, map_of, sort_short};
 use crate::release::{
     Decision, Input, Moment, Refusal, Release, SYSTEM, Status, WorkerRef, decide_all,
@@ -29,6 +31,7 @@ use ports::{Outgoing, Ports, QueueName};
 pub use consumer::{Fate, Incoming};
 pub use deliver::{ATTEMPT_TIMEOUT_MS, Lane};
 pub use preflight::{Request, Survey};
+pub use queries::Resolved;
 pub use start::{Ground, NotReady};
 
 /// How often a decision is taken again because somebody else was faster.
@@ -257,7 +260,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
             })
             .collect();
         let correction = self.cloudflare.take_correction();
-        let first = correction.map(store::correct_statement);
+        let first = correction.map(|correction| store::correct_statement(INSTALLATION, correction));
         let (committed, error) = store::commit(self.ports, &writes, first).await;
         if let (Some(correction), Some(_)) = (correction, &error) {
             self.cloudflare.budget().give_back(correction);
@@ -285,6 +288,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
         if let (Some((claim, acts)), Some(accounts)) = (claim, loaded.accounts) {
             self.cloudflare.budget().claimed(claim, acts, accounts);
         }
+        self.cloudflare.learn(&loaded.tokens);
         for detail in loaded.unreadable {
             self.ports.log(&json!({"log": "alert", "detail": detail}));
         }

@@ -1,5 +1,6 @@
 //! The Workers runtime: the only place that names the platform. Thin on purpose: whatever can be decided elsewhere is.
 
+mod access;
 mod ports;
 
 use ::http::{Method, Request, Response, StatusCode};

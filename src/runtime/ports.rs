@@ -172,7 +172,7 @@ impl HttpOut for WorkerPorts {
 }
 
 /// Makes a call, and ends it when its time is over.
-async fn in_time<T>(
+pub(super) async fn in_time<T>(
     timeout_ms: u32,
     call: impl AsyncFnOnce(AbortSignal) -> worker::Result<T>,
 ) -> Result<T, HttpError> {

@@ -4,10 +4,11 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use hmd::access::{KnownKeys, RsaKey};
 use hmd::pipeline::ports::{
-    Clock, FileError, Files, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Outgoing,
-    QueueError, QueueName, Queues, Random, Row, Sql, SqlError, Statement, Urls, WebhookAnswer,
-    WebhookRequest,
+    AccessKeys, Clock, FileError, Files, HttpError, HttpOut, HttpRequest, HttpResponse, Log,
+    Outgoing, QueueError, QueueName, Queues, Random, Row, Sql, SqlError, Statement, Urls,
+    WebhookAnswer, WebhookRequest,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -251,6 +252,22 @@ impl Random for Port {
         bytes[..8].copy_from_slice(&self.world.fresh_id().to_le_bytes());
         bytes
     }
+}
+
+impl AccessKeys for Port {
+    async fn read_keys(&self, _: &str, _: u32) -> Result<String, HttpError> {
+        unreachable!("nobody signs in here")
+    }
+
+    async fn verifies(&self, _: &RsaKey, _: &[u8], _: &[u8]) -> bool {
+        unreachable!("nobody signs in here")
+    }
+
+    fn known_keys(&self) -> KnownKeys {
+        KnownKeys::default()
+    }
+
+    fn remember_keys(&self, _: KnownKeys) {}
 }
 
 impl Log for Port {

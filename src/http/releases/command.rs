@@ -11,7 +11,7 @@ use super::{actor, held, load, not_ready, short_texts};
 use crate::gather::map_of;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
-use crate::release::{Command, Input, Refusal, Release, ReleaseView, Status};
+use crate::release::{Command, Input, Mode, Refusal, Release, ReleaseView, Status};
 use crate::store;
 
 /// The body of a command: none, or an object without fields.
@@ -34,7 +34,9 @@ pub async fn command<P: Ports>(
     let command = match verb {
         Verb::Start if release.progress.status == Status::Staged => {
             let worker = &release.origin.plan.worker;
-            if let Some(active) = store::has_active(pipeline.ports, worker).await? {
+            if release.origin.mode == Mode::Deploy
+                && let Some(active) = store::has_active(pipeline.ports, worker).await?
+            {
                 return Err(held(worker, Some(&active)));
             }
             pipeline.start_command(&release).await.map_err(not_ready)?
