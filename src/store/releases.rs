@@ -1,7 +1,5 @@
 //! Releases, and the one way to write to them: a decision row whose primary key is the guard.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -14,6 +12,7 @@ use crate::pipeline::ports::{Param, Row, Sql, SqlError, Statement};
 use crate::release::{
     Decision, Judged, NEWEST_SCHEMA, NewEvent, Release, ReleaseView, Seen, WorkerRef,
 };
+use crate::sorted::{SortedMap, SortedSet};
 use crate::time::UnixMs;
 use crate::webhook::Asked;
 
@@ -316,7 +315,7 @@ pub fn commit_statements() -> [(&'static str, CommitPart); 8] {
 #[derive(Debug, Default)]
 pub struct Committed {
     /// The releases whose decision won.
-    pub won: BTreeSet<String>,
+    pub won: SortedSet<String>,
     /// The subscribers that are to be told.
     pub owed: Vec<Owed>,
 }
@@ -510,9 +509,9 @@ pub(super) fn chunks(items: impl Iterator<Item = Value>) -> Vec<String> {
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// By id.
-    pub releases: BTreeMap<String, Release>,
+    pub releases: SortedMap<String, Release>,
     /// The sealed token of each release's Worker, if it has one of its own.
-    pub tokens: BTreeMap<WorkerRef, Option<String>>,
+    pub tokens: SortedMap<WorkerRef, Option<String>>,
     /// A sentence for each row that could not be read.
     pub unreadable: Vec<String>,
     /// How the call budget stands, if some of it was claimed with the load.
@@ -566,7 +565,7 @@ pub(super) fn load_one(id: &str) -> Statement {
 /// [`StoreError`]
 pub async fn load(
     sql: &impl Sql,
-    ids: &BTreeSet<String>,
+    ids: &SortedSet<String>,
     claim: Option<Statement>,
 ) -> Result<Loaded, StoreError> {
     if ids.is_empty() {
@@ -643,7 +642,7 @@ pub async fn last_seen(sql: &impl Sql, worker: &WorkerRef) -> Result<Option<Seen
 /// [`StoreError`]
 pub async fn queued_alarms(
     sql: &impl Sql,
-    workers: &BTreeSet<WorkerRef>,
+    workers: &SortedSet<WorkerRef>,
 ) -> Result<Vec<Alarm>, StoreError> {
     let workers = json!(workers).to_string();
     let rows = sql

@@ -1,13 +1,12 @@
 //! What is asked: a constant number of questions for any number of Workers.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 
 use super::answer::{Answer, Group};
 use super::{ScriptCounts, Target};
 use crate::gather::Gather as _;
 use crate::slo::{Filter, Objective, Part, SliKind, Slo, SloCounts, VersionCounts};
+use crate::sorted::SortedMap;
 
 /// The questions for some targets: totals first, then errors (if any SLO wants them), then slot by slot what else the
 /// SLOs count. A slot holds what one SLO of each Worker counts, as an OR of (scripts AND filters).
@@ -243,9 +242,9 @@ impl Questions {
         &self,
         targets: &[Target],
         answers: &[Answer],
-    ) -> BTreeMap<String, ScriptCounts> {
+    ) -> SortedMap<String, ScriptCounts> {
         let sampled = answers.iter().any(|answer| answer.sampled);
-        let mut counts: BTreeMap<String, ScriptCounts> = BTreeMap::new();
+        let mut counts: SortedMap<String, ScriptCounts> = SortedMap::new();
         for target in targets {
             let slots = slots(target);
             // A version shows up by its invocations, or by what a query of its own counts.
@@ -263,7 +262,7 @@ impl Questions {
                         .map(|(slo, above_ms)| self.counts_of(slo, *above_ms, &slots, answers, at))
                         .collect(),
                 };
-                let entry = counts.entry(target.script.clone()).or_default();
+                let entry = counts.or_default(target.script.clone());
                 entry.sampled = sampled;
                 entry.versions.insert(at.version.clone(), of);
             }
