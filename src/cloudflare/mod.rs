@@ -1,5 +1,6 @@
 //! The part of Cloudflare's API that HMD uses: versions, deployments and telemetry. Lenient in reading, strict in writing.
 
+mod ai;
 mod budget;
 mod client;
 mod deployments;
@@ -15,6 +16,6 @@ pub use client::{ApiError, CALL_TIMEOUT_MS, Cloudflare, ErrorKind, Urgency};
 pub use deployments::Version;
 pub use saved::{NewSavedQuery, SAVED_PER_PAGE, SavedQuery};
 pub use telemetry::{
-    OldVersion, ScriptCounts, Target, calls_to_measure, measure, old_version, parameters_of,
-    queries, stored_requests, targets_window,
+    OldVersion, ScriptCounts, Target, calls_to_measure, error_templates, measure, old_version,
+    parameters_of, queries, stored_requests, targets_window,
 };

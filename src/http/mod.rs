@@ -7,6 +7,7 @@ mod conditional;
 pub(crate) mod dashboard;
 pub(crate) mod deliveries;
 pub(crate) mod hooks;
+pub(crate) mod judges;
 pub(crate) mod plans;
 mod problem;
 pub(crate) mod queries;
@@ -133,6 +134,7 @@ async fn answer<P: Ports>(
         Route::Plan(name) => plans::get(pipeline, name, request).await,
         Route::HookSecret(name) if delete => hooks::revoke(pipeline, name).await,
         Route::HookSecret(name) => hooks::make_secret(pipeline, name, request).await,
+        Route::JudgeSecret(name) => judges::secret(pipeline, name).await,
         Route::Hook(plan) => hooks::receive(pipeline, plan, request).await,
         Route::Releases if put_or_post => releases::create(pipeline, request).await,
         Route::Releases => releases::list(pipeline, request).await,

@@ -70,6 +70,10 @@ pub fn hook_secret() -> Value {
     json!({"secret": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD", "previous_valid_until": "2026-10-02T09:00:00.000Z"})
 }
 
+pub fn judge_secret() -> Value {
+    json!({"secret": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oDwHbeOzhz7iI=", "previous": null})
+}
+
 fn uneasy() -> Value {
     json!({
         "name": "sampling", "status": "warning",

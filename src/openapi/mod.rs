@@ -107,6 +107,7 @@ mod tests {
             Route::Plans => "/v1/plans",
             Route::Plan(_) => "/v1/plans/{name}",
             Route::HookSecret(_) => "/v1/plans/{name}/hook-secret",
+            Route::JudgeSecret(_) => "/v1/plans/{name}/judge-secret",
             Route::Hook(_) => "/hooks/{name}",
             Route::Releases => "/v1/releases",
             Route::Preflight => "/v1/releases/preflight",
@@ -144,17 +145,19 @@ mod tests {
             Route::Replay(..) => "/v1/subscribers/{subscriber}/deliveries/{delivery}/replay",
             Route::Versions(..) => "/v1/workers/{account_id}/{script_name}/versions",
             Route::Deployments(..) => "/v1/workers/{account_id}/{script_name}/deployments",
+            Route::Queries(..) => "/v1/workers/{account_id}/{script_name}/queries",
         }
     }
 
     /// One of each, in the order of the match above.
-    const ROUTES: [Route<'_>; 33] = [
+    const ROUTES: [Route<'_>; 35] = [
         Route::Health,
         Route::OpenApi,
         Route::Docs,
         Route::Plans,
         Route::Plan("x"),
         Route::HookSecret("x"),
+        Route::JudgeSecret("x"),
         Route::Hook("x"),
         Route::Releases,
         Route::Preflight,
@@ -182,6 +185,7 @@ mod tests {
         Route::Replay("x", "x"),
         Route::Versions("x", "x"),
         Route::Deployments("x", "x"),
+        Route::Queries("x", "x"),
     ];
 
     #[test]

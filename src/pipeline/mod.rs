@@ -11,6 +11,7 @@ pub mod ports;
 mod preflight;
 mod queries;
 mod start;
+mod witness;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,6 +45,8 @@ pub struct Pipeline<'a, P> {
     pub config: &'a Config,
     /// Cloudflare's API.
     pub cloudflare: Cloudflare<'a, P>,
+    /// Checks that wait for judges.
+    waiting: witness::Waiting,
 }
 
 /// What became of the inputs of one release.
@@ -121,6 +124,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
             ports,
             config,
             cloudflare: Cloudflare::new(ports, config),
+            waiting: witness::Waiting::default(),
         }
     }
 

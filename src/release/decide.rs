@@ -160,8 +160,12 @@ impl Draft {
                     asked_at,
                     failure,
                     look,
+                    opinions,
                 },
-            ) => self.judge(*due_at, windows, *asked_at, failure.as_ref(), look.as_ref()),
+            ) => {
+                let (failure, look) = (failure.as_ref(), look.as_ref());
+                self.judge(*due_at, (windows, opinions), *asked_at, failure, look)
+            }
             (rule, Input::Command { command, .. }) => self.command(rule, command),
             _ => Err(Refusal::Stale),
         }

@@ -21,6 +21,7 @@ mod table;
 #[cfg(test)]
 mod transition_tests;
 mod view;
+mod witness;
 
 pub use apply::{ActPlan, Outcome, act_plan};
 pub use decide::{LEASE_MS, SYSTEM, decide, decide_all};
@@ -43,3 +44,4 @@ pub use state::{
 };
 pub use table::{Kind, Phase, Rule, diagram, leads_to, rule, transitions};
 pub use view::ReleaseView;
+pub use witness::{ErrorCount, Hearing, MAX_ERRORS, hearing};

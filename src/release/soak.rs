@@ -8,10 +8,11 @@ use super::decide::Draft;
 use super::head::{Deployment, Head};
 use super::input::{Failure, Judged, Moment, Refusal};
 use super::judge;
-use super::plan::{Percent, slo_applies};
+use super::plan::{Percent, Plan, slo_applies};
 use super::state::{Reason, Release, Soak, SoakClock, StageState, Status, Step};
+use super::witness;
 use crate::slo::evidence::ShareMismatch;
-use crate::slo::{OnNoData, OnUndecided, Severity, Slo, Verdict, Window};
+use crate::slo::{OnNoData, OnUndecided, Opinion, Reading, Severity, Slo, Verdict, Window};
 use crate::time::UnixMs;
 
 /// What a look at the active deployment showed.
@@ -115,11 +116,19 @@ pub(super) fn backoff_ms(attempts: u32) -> i64 {
     (1_000_i64 << attempts.saturating_sub(1).min(6)).min(60_000)
 }
 
+/// The SLOs of a soak that are in harm and that nobody waived.
+fn harm<'a>(plan: &'a Plan, soak: &'a Soak) -> impl Iterator<Item = (&'a Slo, &'a Reading)> {
+    let harmed = |(slo, reading): &(&Slo, &Reading)| {
+        reading.verdict == Verdict::Harm && !soak.waived.contains(&slo.name)
+    };
+    plan.slos.iter().zip(&soak.readings).filter(harmed)
+}
+
 impl Draft {
     pub(super) fn judge(
         &mut self,
         due_at: UnixMs,
-        windows: &[Window],
+        (windows, opinions): (&[Window], &[Opinion]),
         asked_at: UnixMs,
         failure: Option<&Failure>,
         look: Option<&Result<Look, Failure>>,
@@ -139,21 +148,15 @@ impl Draft {
                 break;
             };
             let stage = self.judged.last().map_or(0, |judged| judged.stage);
-            for reading in harmed {
-                match reading.0 {
-                    Severity::Revert => {
-                        let reading = reading.1;
-                        self.violated(Severity::Revert, &reading, stage);
-                        self.go_back(Reason::SloViolation, Some(reading.sentence), true);
-                        return Ok(());
-                    }
-                    Severity::Pause => {
-                        self.violated(Severity::Pause, &reading.1, stage);
-                        paused_by = Some(reading.1);
-                    }
-                    Severity::Observe => self.violated(Severity::Observe, &reading.1, stage),
-                }
+            if self.harmed(harmed, stage, &mut paused_by) {
+                return Ok(());
             }
+        }
+        // Judges last: whatever they say, what the numbers have shown is done already.
+        let stage = self.judged.last().map_or(0, |judged| judged.stage);
+        let harmed = self.hear(opinions);
+        if self.harmed(harmed, stage, &mut paused_by) {
+            return Ok(());
         }
         if let Some(reading) = paused_by {
             self.pause(Some(&reading));
@@ -173,6 +176,48 @@ impl Draft {
         self.schedule_check();
         self.try_pass(asked_at);
         Ok(())
+    }
+
+    /// Does what the harm of some SLOs asks for; true if the release goes back. What pauses it is left to the caller.
+    fn harmed(
+        &mut self,
+        harmed: Vec<(Severity, Reading)>,
+        stage: usize,
+        paused_by: &mut Option<Reading>,
+    ) -> bool {
+        for (severity, reading) in harmed {
+            self.violated(severity, &reading, stage);
+            match severity {
+                Severity::Revert => {
+                    self.go_back(Reason::SloViolation, Some(reading.sentence), true);
+                    return true;
+                }
+                Severity::Pause => *paused_by = Some(reading),
+                Severity::Observe => (),
+            }
+        }
+        false
+    }
+
+    /// Takes in what judges say of the windows that have just been counted, and answers those that find harm.
+    fn hear(&mut self, opinions: &[Opinion]) -> Vec<(Severity, Reading)> {
+        let (plan, progress) = (&self.next.origin.plan, &mut self.next.progress);
+        let (Some(soak), Some(judged)) = (progress.status.soak_mut(), self.judged.last_mut())
+        else {
+            return Vec::new();
+        };
+        if opinions.is_empty() || judged.stage != soak.stage + 1 {
+            return Vec::new();
+        }
+        witness::take(&mut soak.opinions, opinions);
+        witness::hear(plan, &mut soak.readings, &soak.opinions);
+        judged.readings.clone_from(&soak.readings);
+        judged.opinions = opinions.to_vec();
+        let of_judges = |(slo, _): &(&Slo, &Reading)| slo.has_judge();
+        harm(plan, soak)
+            .filter(of_judges)
+            .map(|(slo, reading)| (slo.severity, reading.clone()))
+            .collect()
     }
 
     /// Takes in a look at the active deployment; true if that ended or redirected the release.
@@ -280,7 +325,7 @@ impl Draft {
     }
 
     /// Counts a window and answers the SLOs in harm that nobody waived; `None` if it is not the next one.
-    fn count(&mut self, window: &Window) -> Option<Vec<(Severity, crate::slo::Reading)>> {
+    fn count(&mut self, window: &Window) -> Option<Vec<(Severity, Reading)>> {
         let plan = &self.next.origin.plan;
         let progress = &mut self.next.progress;
         let present = progress.status.soak_mut()?;
@@ -320,14 +365,9 @@ impl Draft {
             &soak.tally,
             &progress.slow_above_ms,
         );
-        let harmed = soak
-            .readings
-            .iter()
-            .zip(&plan.slos)
-            .filter(|(reading, slo)| {
-                reading.verdict == Verdict::Harm && !soak.waived.contains(&slo.name)
-            })
-            .map(|(reading, slo)| (slo.severity, reading.clone()))
+        witness::hear(plan, &mut soak.readings, &soak.opinions);
+        let harmed = harm(plan, soak)
+            .map(|(slo, reading)| (slo.severity, reading.clone()))
             .collect();
         let readings = soak.readings.clone();
         let over = soak
@@ -348,6 +388,7 @@ impl Draft {
             readings,
             warming_up,
             forgot,
+            opinions: Vec::new(),
         });
         if let Some(mismatch) = mismatch
             && stage == present_stage + 1
@@ -369,7 +410,7 @@ impl Draft {
     }
 
     /// Tells of harm, once per SLO and stage (counted from 1; it may be the one before the present).
-    fn violated(&mut self, severity: Severity, reading: &crate::slo::Reading, stage: usize) {
+    fn violated(&mut self, severity: Severity, reading: &Reading, stage: usize) {
         let Some(soak) = self.next.progress.status.soak_mut() else {
             return;
         };
@@ -457,7 +498,8 @@ impl Draft {
         };
         let slos = self.next.origin.plan.slos.iter().zip(&soak.readings);
         slos.filter(|(slo, reading)| {
-            slo.on_undecided == OnUndecided::Hold
+            let holds = soak.opinions.get(&slo.name).is_some_and(|it| it.holds);
+            (holds || slo.on_undecided == OnUndecided::Hold)
                 && slo.severity != Severity::Observe
                 && !soak.waived.contains(&slo.name)
                 && reading.verdict == Verdict::Undecided

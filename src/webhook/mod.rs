@@ -3,6 +3,7 @@
 
 mod address;
 mod chat;
+mod judge;
 mod keys;
 mod message;
 mod schedule;
@@ -12,6 +13,7 @@ mod subscriber;
 mod token;
 
 pub use address::{AddressError, AddressRules, check_address};
+pub use judge::judge_secrets;
 pub use keys::{KEY_BYTES, KeyError, Keyring, NONCE_BYTES, Purpose, SealError};
 pub use message::{Asked, Envelope, Links, MAX_BODY_BYTES, Message, Stored};
 pub use schedule::{GIVE_UP_AFTER_MS, next_attempt};

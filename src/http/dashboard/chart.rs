@@ -33,6 +33,7 @@ fn value(slo: &Slo, counts: Option<&SloCounts>) -> Option<f64> {
     match slo.objective {
         Objective::Min(_) => Some(counts.requests as f64),
         Objective::MaxMs(_) => counts.shown,
+        Objective::Pass => None,
         // A share of slow or bad requests is what such an objective compares.
         Objective::Max(_) | Objective::NoWorseThanOld(_) => {
             (counts.requests > 0).then(|| counts.bad as f64 / counts.requests as f64)
@@ -54,7 +55,7 @@ fn threshold(slo: &Slo) -> Option<f64> {
     match slo.objective {
         Objective::Max(max) | Objective::MaxMs(max) => Some(max),
         // A minimum is counted over the whole stage, so no single window is held to it.
-        Objective::Min(_) | Objective::NoWorseThanOld(_) => None,
+        Objective::Min(_) | Objective::Pass | Objective::NoWorseThanOld(_) => None,
     }
 }
 

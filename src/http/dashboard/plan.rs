@@ -346,14 +346,15 @@ fn stages(draft: &Draft<'_>) -> Markup {
     }
 }
 
-const KINDS: [(&str, &str); 5] = [
+const KINDS: [(&str, &str); 6] = [
     ("error_rate", "error rate"),
     ("wall_time", "wall time"),
     ("cpu_time", "CPU time"),
     ("request_count", "request count"),
     ("query", "query"),
+    ("judge", "judge"),
 ];
-const OBJECTIVES: [(&str, &str); 4] = [
+const OBJECTIVES: [(&str, &str); 5] = [
     ("max", "share at most (0.01 is 1 %)"),
     ("max_ms", "milliseconds at most"),
     ("min", "requests at least"),
@@ -361,6 +362,7 @@ const OBJECTIVES: [(&str, &str); 4] = [
         "no_worse_than_old",
         "at most so many times the old version's",
     ),
+    ("pass", "approved by the judge"),
 ];
 
 fn slos(draft: &Draft<'_>) -> Markup {
@@ -387,6 +389,7 @@ fn slo_fields(draft: &Draft<'_>, slo: &Value, i: usize) -> Markup {
             inner.get("tolerance").cloned().unwrap_or(json!(1.25)),
         ),
         Some((kind, limit)) => (kind.as_str(), limit.clone()),
+        None if slo["objective"] == "pass" => ("pass", Value::Null),
         None => ("max", Value::Null),
     };
     let id = |name: &str| format!("slos-{i}-{name}");
@@ -424,6 +427,9 @@ fn slo_fields(draft: &Draft<'_>, slo: &Value, i: usize) -> Markup {
         (choice("on_undecided", "Undecided at the end", &[("pass", "passes"), ("hold", "holds")], &chosen("on_undecided", "pass")))
         @for (name, label) in [("bad", "Bad events (filters as JSON)"), ("total", "Events that count (filters as JSON)")] {
             div data-for="query" { (one(name, label, &slo["sli"][name])) }
+        }
+        @for (name, label) in [("url", "Address of the judge"), ("model", "or model of Workers AI")] {
+            div data-for="judge" { (one(name, label, &slo["sli"][name])) }
         }
     }
 }

@@ -292,6 +292,7 @@ fn queries(release: &Release) -> Markup {
                             @match (slo.sli.kind, slo.time_key()) {
                                 (SliKind::Query, _) => { code.block { (json!({"bad": slo.sli.bad, "total": slo.sli.total})) } },
                                 (SliKind::RequestCount, _) => "how many there are",
+                                (SliKind::Judge, _) => "nothing: a judge is asked",
                                 (_, Some(key)) => { code { (key) } ", " @if let Some(percentile) = slo.sli.percentile { (percentile.label()) } },
                                 (_, None) => "which of them failed, by outcome and status",
                             }
