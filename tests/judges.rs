@@ -8,7 +8,7 @@ mod support;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use hmd::simulator::AiScript;
+use hmd::simulator::{AiScript, BehaviorPatch};
 use hmd::webhook::{Received, WebhookSecret, verify};
 use serde_json::{Value, json};
 use support::{ACCOUNT, Call, Fault, Reaction, World, failing, healthy};
@@ -62,7 +62,7 @@ fn opinions(world: &World, id: &str) -> Vec<Value> {
     windows(world, id).into_iter().flat_map(of).collect()
 }
 
-fn stage(world: &World, text: &str) {
+fn answers(world: &World, text: &str) {
     let script = AiScript {
         text: Some(text.to_owned()),
         ..AiScript::default()
@@ -109,12 +109,20 @@ fn a_judge_that_passes_lets_the_release_pass_and_is_asked_at_most_once_a_check()
 #[test]
 fn requests_are_signed_and_hold_counts_and_templates_only() {
     let world = at_url(says(PASS), as_is);
+    let exceptions = BehaviorPatch {
+        exception_rate: Some(0.02),
+        ..BehaviorPatch::default()
+    };
+    let serving: Vec<String> = world.split("shop").into_keys().collect();
+    let now = world.now.get();
+    let mut cloudflare = world.cloudflare.lock().unwrap();
+    cloudflare
+        .patch_behavior(now, ACCOUNT, "shop", &serving[0], exceptions)
+        .unwrap();
+    drop(cloudflare);
     let (_, secret) = world.api("GET", "/v1/plans/shop/judge-secret", &Value::Null);
     assert_eq!(secret["previous"], Value::Null);
     let secret: WebhookSecret = secret["secret"].as_str().unwrap().parse().unwrap();
-    // Both versions log errors, and the answers of the judge do not matter here.
-    let versions: Vec<String> = world.split("shop").into_keys().collect();
-    world.set_error_rate("shop", &versions[0], 0.02);
     let id = world.release("shop");
     world.finish(&id);
     let got = world.got.borrow();
@@ -303,6 +311,7 @@ fn a_judge_that_makes_no_sense_is_undecided() {
 
 #[test]
 fn a_model_is_asked_with_the_evidence_as_data() {
+    let huge = REVERT.replace("checkout", &"x".repeat(200_000));
     for (text, end) in [
         (PASS, "succeeded"),
         (REVERT, "reverted"),
@@ -310,9 +319,10 @@ fn a_model_is_asked_with_the_evidence_as_data() {
             "The new version fails, so going back is right.",
             "succeeded",
         ),
+        (huge.as_str(), "succeeded"),
     ] {
         let world = world(&json!({"kind": "judge", "model": MODEL}), as_is);
-        stage(&world, text);
+        answers(&world, text);
         let sent: Rc<RefCell<Vec<Value>>> = Rc::default();
         let seen = Rc::clone(&sent);
         world.set_rule(move |call| {
@@ -377,7 +387,7 @@ fn a_model_that_fails_is_undecided_and_so_is_one_that_the_budget_puts_off() {
     assert!(ask(plain(), Some(Fault::Unanswered)).contains("no answer within"));
     // With an allowance for telemetry and splits only, the judge waits, and nothing waits for it.
     let world = world(&json!({"kind": "judge", "model": MODEL}), as_is);
-    stage(&world, REVERT);
+    answers(&world, REVERT);
     let id = world.release("shop");
     world.run_to(&id, |release| release["stages"][0]["state"] == "soaking");
     let until_us = (world.now.get() + 600_000) * 1_000;
@@ -398,7 +408,7 @@ fn no_judge_overrules_harm_and_none_delays_it() {
     ] {
         let world = World::new();
         world.worker("shop", &[healthy(), failing(0.5)]);
-        stage(&world, PASS);
+        answers(&world, PASS);
         // It hangs, and it would say pass: neither matters.
         let asked = Rc::new(RefCell::new(0));
         let count = Rc::clone(&asked);
@@ -501,7 +511,7 @@ fn a_crash_while_a_judge_is_asked_costs_a_second_question_with_the_same_id() {
         json!({"kind": "judge", "model": MODEL}),
     ] {
         let world = world(&sli, as_is);
-        stage(&world, REVERT);
+        answers(&world, REVERT);
         let mut receivers = world.receivers.borrow_mut();
         receivers.insert(URL.to_owned(), Box::new(says(REVERT)));
         drop(receivers);

@@ -130,6 +130,11 @@ pub fn evidence() -> Value {
         "stage": 1, "from": "2026-10-01T09:00:30.000Z", "to": "2026-10-01T09:01:00.000Z",
         "requests": {"new": 61, "old": 549, "others": 0}, "sampled": false,
         "warming_up": false, "forgot": [],
+        "opinions": [{
+            "slo": "second opinion", "judge": "https://judge.example.com/hmd", "duration_ms": 412,
+            "told": {"form": 1, "slo": "second opinion", "slos": [], "errors": [{"template": "TypeError: <*> is not a function", "new": 3, "old": 0}]},
+            "said": {"verdict": "hold", "reason": "an error that the old version never had"},
+        }],
         "slos": [{
             "window": {"new": {"requests": 61, "bad": 0, "shown": 0.0}, "old": {"requests": 549, "bad": 1, "shown": 0.001_821}},
             "slo": "errors", "sli": "error_rate", "objective": "<= 1 %", "verdict": "undecided",

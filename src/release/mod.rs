@@ -22,6 +22,8 @@ mod table;
 mod transition_tests;
 mod view;
 mod witness;
+#[cfg(test)]
+mod witness_tests;
 
 pub use apply::{ActPlan, Outcome, act_plan};
 pub use decide::{LEASE_MS, SYSTEM, decide, decide_all};
