@@ -226,6 +226,7 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
             .header("content-type", "application/json")
             .raw(b"{".to_vec()),
         ("putPlan", 404) => attempt.path("/v1/plans/a.b"),
+        ("getJudgeSecret", 404) => attempt.path("/v1/plans/none/judge-secret"),
         ("makeHookSecret", 404) => attempt.path("/v1/plans/none/hook-secret"),
         ("forecastPlan", 404) => attempt.path("/v1/plans/none/forecast"),
         ("getPlan" | "deletePlan", 404) => attempt.path("/v1/plans/none"),

@@ -12,6 +12,7 @@ mod preflight;
 mod queries;
 mod start;
 mod watch;
+mod witness;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,6 +46,8 @@ pub struct Pipeline<'a, P> {
     pub config: &'a Config,
     /// Cloudflare's API.
     pub cloudflare: Cloudflare<'a, P>,
+    /// Checks that wait for judges.
+    waiting: witness::Waiting,
 }
 
 /// What became of the inputs of one release.
@@ -122,6 +125,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
             ports,
             config,
             cloudflare: Cloudflare::new(ports, config),
+            waiting: witness::Waiting::default(),
         }
     }
 

@@ -260,6 +260,8 @@ impl Scheduler {
                         retry(&port.world, message, i64::from(delay_s));
                     }
                 }
+                // The batch is done with before judges are asked, as in the Worker.
+                pipeline.ask_judges().await;
             })
         });
     }

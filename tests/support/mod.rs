@@ -415,7 +415,11 @@ impl World {
         let fates = self.invoke(async {
             match queue {
                 QueueName::Transitions => pipeline.consume("hmd-transitions", &batch).await,
-                QueueName::Checks => pipeline.consume("hmd-checks", &batch).await,
+                QueueName::Checks => {
+                    let fates = pipeline.consume("hmd-checks", &batch).await;
+                    pipeline.ask_judges().await;
+                    fates
+                }
                 QueueName::Deliveries => deliver("hmd-deliveries", Lane::Fast).await,
                 QueueName::SlowDeliveries => deliver("hmd-deliveries-slow", Lane::Slow).await,
             }

@@ -293,18 +293,20 @@ fn stages(draft: &Draft<'_>) -> Markup {
     }
 }
 
-const KINDS: [(&str, &str); 5] = [
+const KINDS: [(&str, &str); 6] = [
     ("error_rate", "error rate"),
     ("wall_time", "wall time"),
     ("cpu_time", "CPU time"),
     ("request_count", "request count"),
     ("query", "query"),
+    ("judge", "judge"),
 ];
-const OBJECTIVES: [(&str, &str); 4] = [
+const OBJECTIVES: [(&str, &str); 5] = [
     ("max", "share at most (0.01: 1 %)"),
     ("max_ms", "milliseconds at most"),
     ("min", "requests at least"),
     ("no_worse_than_old", "times the old version’s, at most"),
+    ("pass", "approved by the judge"),
 ];
 
 /// The settings that a name does not explain.
@@ -370,6 +372,7 @@ fn slo_fields(draft: &Draft<'_>, slo: &Value, i: usize) -> Markup {
             inner.get("tolerance").cloned().unwrap_or(json!(1.25)),
         ),
         Some((kind, limit)) => (kind.as_str(), limit.clone()),
+        None if slo["objective"] == "pass" => ("pass", Value::Null),
         None => ("max", Value::Null),
     };
     let id = |name: &str| format!("slos-{i}-{name}");
@@ -412,6 +415,9 @@ fn slo_fields(draft: &Draft<'_>, slo: &Value, i: usize) -> Markup {
         div data-rule="evidence" data-objective="no_worse_than_old" { (one("at_full", "Margin at 100 % (optional)", &slo["at_full"]["margin"])) }
         @for (name, label) in [("bad", "Bad events (filters as JSON)"), ("total", "Events that count (filters as JSON)")] {
             div data-for="query" { (one(name, label, &slo["sli"][name])) }
+        }
+        @for (name, label) in [("url", "Address of the judge"), ("model", "or model of Workers AI")] {
+            div data-for="judge" { (one(name, label, &slo["sli"][name])) }
         }
     }
 }
