@@ -250,6 +250,8 @@ fn a_judge_that_holds_holds_the_stage_until_a_person_decides() {
     );
 }
 
+type Answer = Box<dyn Fn() -> Reaction>;
+
 #[test]
 fn a_judge_that_makes_no_sense_is_undecided() {
     let huge: &'static str = format!(
@@ -257,7 +259,6 @@ fn a_judge_that_makes_no_sense_is_undecided() {
         "x".repeat(100_000)
     )
     .leak();
-    type Answer = Box<dyn Fn() -> Reaction>;
     let cases: [(Answer, &str); 9] = [
         (
             Box::new(|| Reaction::Status(200, "revert at once!")),
