@@ -229,6 +229,9 @@ fn a_thousand_releases_and_two_hundred_running_fit_a_page() {
          INSERT INTO releases SELECT 'rel_old' || i, account_id, 'shop' || (i % 200), plan, json_set(origin, '$.id', 'rel_old' || i), progress, state, version, seq,
             act_due_at, check_due_at, created_at - i, ended_at - i FROM releases, n WHERE ended_at IS NOT NULL;
          WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
+         INSERT INTO plans SELECT 'shop' || i, json_set(body, '$.worker.script_name', 'shop' || i), revision, created_at, updated_at
+            FROM plans, n WHERE name = 'shop';
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
          INSERT INTO releases SELECT 'rel_run' || i, account_id, 'shop' || i, plan, json_set(origin, '$.id', 'rel_run' || i), progress, state, version, seq,
             act_due_at, check_due_at, created_at - i, ended_at FROM releases, n WHERE state = 'rolling_out';",
     );
@@ -238,10 +241,17 @@ fn a_thousand_releases_and_two_hundred_running_fit_a_page() {
         "/?search=shop19",
         "/releases",
         "/releases?state=succeeded",
+        "/plans",
+        "/plans?page=4",
+        "/plans?page=99999999999999999999",
+        "/new",
+        "/new?page=2",
     ] {
         browser.page(path);
     }
     assert!(browser.page("/").contains("Next"));
+    let plans = browser.page("/plans?page=4");
+    assert!(plans.contains("Previous") && !plans.contains("Next"));
     let older = browser.page("/releases");
     let next = after(&older, "aria-label=\"Pages\"><a href=\"").replace("&amp;", "&");
     assert!(browser.page(&next).contains("Older releases"));
