@@ -143,8 +143,10 @@ fn the_dashboard_in_a_real_chromium() {
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("browser-{}", std::process::id()));
     std::fs::create_dir_all(&state).unwrap();
     // Where the test itself serves a team's keys.
-    let keys = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let keys = keys.local_addr().unwrap().port();
+    let keys = {
+        let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        free.local_addr().unwrap().port()
+    };
     let (out, err) = (state.join("hmd.stdout"), state.join("hmd.stderr"));
     let child = Command::new(hmd)
         .args(["dev", "--port", "0", "--telemetry-lag", "1s", "--state-dir"])
