@@ -3,9 +3,10 @@
 use serde_json::Value;
 
 use hmd::pipeline::ports::Statement;
+use hmd::simulator::{VersionSpec, WorkerSpec};
 
-use crate::support::{Tape, World, healthy};
-use crate::{after, full, scene, text};
+use crate::support::{ACCOUNT, Tape, World, healthy};
+use crate::{EVIL, after, full, scene, text};
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "one page after the other")]
@@ -125,6 +126,47 @@ fn every_page_shows_what_there_is_and_runs_nobodys_text() {
         let response = browser.get(path);
         assert_eq!(response.status(), 404, "{path}");
         assert!(text(&response).contains("role=\"alert\""), "{path}");
+    }
+}
+
+#[test]
+fn texts_of_versions_and_of_those_who_decide_run_nowhere() {
+    let (world, browser, ids) = full();
+    let version = |tag: &str| VersionSpec {
+        tag: tag.to_owned(),
+        message: Some(EVIL.to_owned()),
+        ..VersionSpec::default()
+    };
+    let spec = WorkerSpec {
+        requests_per_second: 40.0,
+        versions: vec![version("v1"), version(EVIL)],
+    };
+    let made = world
+        .cloudflare
+        .lock()
+        .unwrap()
+        .put_worker(world.now.get(), ACCOUNT, "evil", spec);
+    made.unwrap();
+    world.plan("evil", |_| ());
+    let page = browser.page("/new?plan=evil");
+    assert!(page.contains("&lt;script&gt;alert(1)"), "{page}");
+    let path = format!("/releases/{}", ids[2]);
+    let fields = [("stage", "1"), ("by", EVIL), ("comment", EVIL)];
+    browser.done(&path, &format!("{path}/approve"), &fields);
+    let page = browser.page(&path);
+    assert!(page.contains("dashboard:&lt;script&gt;alert(1)"), "{page}");
+    // In an address, too.
+    for path in [
+        "/?search=",
+        "/releases?worker=",
+        "/releases?state=",
+        "/connect?script_name=",
+        "/new?plan=",
+        "/plans?name=",
+        "/?done=",
+    ] {
+        let page = text(&browser.get(&format!("{path}%3Cscript%3Ealert(1)%3C/script%3E%22%3E")));
+        assert!(!page.contains("<script>"), "{path}: {page}");
     }
 }
 
