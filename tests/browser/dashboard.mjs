@@ -463,13 +463,14 @@ await test('Cloudflare Access signs a person in, and nobody else, by the keys of
   assert.equal((await ask(assertion(next, { kid: 'b' })))[0], 403);
   assert.equal(reads, 1);
   // In the browser: forms work, and the person is the actor.
+  await worker('gate', 0.001);
+  await api('PUT', '/v1/plans/gate', plan('gate', true));
   const page = await open();
   await page.setExtraHTTPHeaders({ 'cf-access-jwt-assertion': assertion(ours) });
-  await page.goto(`${HMD_URL}/new?plan=shop`);
-  await submit(page, 'button[value=create]');
+  await page.goto(`${HMD_URL}/new?plan=gate`);
+  await submit(page, 'button[value=start]');
   assert.match(page.url(), /\/releases\/rel_.*done=created/);
   const id = page.url().match(/rel_[0-9a-f]+/)[0];
-  await command(page, 'start');
   await command(page, 'stop');
   const { items } = await api('GET', `/v1/releases/${id}/events`);
   assert.ok(items.some((it) => it.actor === 'access:ada@example.com'), JSON.stringify(items));
