@@ -700,14 +700,15 @@ impl HttpOut for World {
         self.bearers.borrow_mut().push(bearer.clone());
         let body = request.body.clone().unwrap_or_default();
         cloudflare::check_request(request.method, path, body.as_bytes());
-        let mut cloudflare = self.cloudflare.lock().unwrap();
-        let (now, method) = (self.now.get(), request.method);
-        let answer = if self.by_token.get() {
-            cloudflare.handle_as(now, Some(&bearer), method, path, body.as_bytes())
-        } else {
-            cloudflare.handle(now, method, path, body.as_bytes())
+        let answer = {
+            let mut cloudflare = self.cloudflare.lock().unwrap();
+            let (now, method) = (self.now.get(), request.method);
+            if self.by_token.get() {
+                cloudflare.handle_as(now, Some(&bearer), method, path, body.as_bytes())
+            } else {
+                cloudflare.handle(now, method, path, body.as_bytes())
+            }
         };
-        drop(cloudflare);
         cloudflare::check_answer(request.method, path, answer.status, &answer.body);
         match fault {
             Some(Fault::CrashAfter) => match self.die().await {},

@@ -23,19 +23,21 @@ pub(super) async fn list<P: Ports>(desk: &Desk<'_, P>) -> Answer {
         return see_other(&format!("/plans/{}", checked_name(query.get("name"))?));
     }
     let plans = store::list_plans(desk.pipeline.ports).await?;
+    let (shown, pages) = super::layout::paged(&plans, ("/plans", query.get("page")), PLANS);
     let body = html! {
         (done(Some(query.get("done"))))
         h1 { "Plans" }
         @if plans.is_empty() {
             section.card.empty { h2 { "No plan yet" } p { "A plan says which stages a new version of a Worker goes through, and what health means." } }
         }
-        ul.list { @for stored in &plans { li.card { div {
+        ul.list { @for stored in shown { li.card { div {
             h2 { a href=(format!("/plans/{}", stored.name)) { (stored.name) } }
             p.quiet { "Worker " (stored.plan.worker.script_name) " · "
                 @for (i, stage) in stored.plan.stages.iter().enumerate() { @if i > 0 { ", " } (stage.percent) }
                 " · last saved " (time(stored.updated_at)) }
             p { a href=(format!("/new?plan={}", stored.name)) aria-label=(format!("New release by {}", stored.name)) { "New release" } }
         } } } }
+        (pages)
         section.card {
             h2 { "Make a plan" }
             form.filter method="get" action="/plans" {
@@ -47,6 +49,9 @@ pub(super) async fn list<P: Ports>(desk: &Desk<'_, P>) -> Answer {
     };
     desk.page(Some(Nav::Plans), "Plans", &body)
 }
+
+/// Plans on a page.
+const PLANS: usize = 60;
 
 /// What a page of a plan shows.
 pub(super) struct Draft<'a> {
