@@ -6,7 +6,7 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import puppeteer from 'puppeteer-core';
 
-const { HMD_URL, HMD_TOKEN, SIGN_IN_LINK, SIM_URL, CHROMIUM, SHOTS } = process.env;
+const { HMD_URL, HMD_TOKEN, CLOUDFLARE_TOKEN, SIGN_IN_LINK, SIM_URL, CHROMIUM, SHOTS } = process.env;
 const ACCOUNT = '0123456789abcdef0123456789abcdef';
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 mkdirSync(SHOTS, { recursive: true });
@@ -247,6 +247,53 @@ await test('stages are moved by keys alone', async () => {
   await shot(page, 'plan');
 });
 
+await test('stages are moved by the mouse', async () => {
+  const page = await open();
+  await signIn(page);
+  await page.goto(`${HMD_URL}/plans/shop`);
+  const percents = () => page.$$eval('[data-list=stages] [id$="-percent"]', (all) => all.map((it) => it.value));
+  const before = await percents();
+  const items = () => page.$$('[data-list=stages] > .item[draggable=true]');
+  // Held at its free upper edge: a field is for marking text.
+  const edge = async (item, down) => {
+    await item.scrollIntoView();
+    const box = await item.boundingBox();
+    return [box.x + box.width / 2, down ? box.y + box.height - 4 : box.y + 4];
+  };
+  const [first, second] = await items();
+  await page.evaluate(() => scrollTo(0, document.querySelector('[data-list=stages]').offsetTop));
+  await page.mouse.move(...await edge(first, false));
+  await page.mouse.down();
+  const [x, y] = await edge(second, true);
+  for (const step of [12, 8, 4, 0]) await page.mouse.move(x, y - step);
+  await page.mouse.up();
+  const moved = [before[1], before[0], before[2]];
+  assert.deepEqual(await percents(), moved);
+  // What was moved is what is sent: in this order it is refused, at its field.
+  await submit(page, 'form#plan .commands button');
+  assert.deepEqual(await percents(), moved);
+  await page.waitForSelector('[id$="-percent"][aria-invalid]');
+  said.length = 0; // The 422.
+});
+
+await test('a Worker is connected with a token of its own, and disconnected', async () => {
+  const page = await open();
+  await signIn(page);
+  await press(page, 'Connect a Worker', 'main');
+  await page.type('#account_id', ACCOUNT);
+  await page.type('#script_name', 'shop');
+  await page.type('#token', 'not-a-token-of-this-account');
+  await submit(page, 'form[action="/connect"] button');
+  assert.match(await page.$eval('#token-error', (it) => it.textContent), /permission|does not know/);
+  said.length = 0; // The 422.
+  await page.type('#token', CLOUDFLARE_TOKEN);
+  await shot(page, 'connect');
+  await submit(page, 'form[action="/connect"] button');
+  await page.waitForSelector('::-p-text(Connected)');
+  await command(page, 'disconnect');
+  await page.waitForSelector('::-p-text(Disconnected)');
+});
+
 await test('a plan is changed as JSON', async () => {
   const page = await open();
   await signIn(page);
@@ -344,7 +391,7 @@ await test('axe finds nothing on any page, in both themes, wide and narrow', asy
   await api('PUT', '/v1/plans/narrow', plan('narrow', true));
   const running = await api('POST', '/v1/releases', { plan: 'narrow', new_version: 'latest' });
   const pages = {
-    workers: '/', new: '/new', 'new-release': '/new?plan=shop', plans: '/plans', plan: '/plans/shop', 'plan-fresh': '/plans/fresh', history: '/releases',
+    workers: '/', connect: '/connect', new: '/new', 'new-release': '/new?plan=shop', plans: '/plans', plan: '/plans/shop', 'plan-fresh': '/plans/fresh', history: '/releases',
     none: '/releases?worker=none', compare: `/compare?id=${releases[0].id}&id=${releases[1].id}`, webhooks: '/webhooks', subscriber,
     delivery: `${subscriber}/deliveries/${deliveries[0].id}`, running: `/releases/${running.id}`, missing: '/releases/rel_none',
     ...Object.fromEntries(releases.slice(0, 2).map((it, i) => [`release-${i}`, `/releases/${it.id}`])),
