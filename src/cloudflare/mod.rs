@@ -17,6 +17,6 @@ pub use credential::{Account, Credential, INSTALLATION, Resealed, seal_token};
 pub use deployments::Version;
 pub use saved::{NewSavedQuery, SAVED_PER_PAGE, SavedQuery};
 pub use telemetry::{
-    OldVersion, ScriptCounts, Target, calls_to_measure, measure, old_version, parameters_of,
-    queries, stored_requests, targets_window,
+    OldVersion, Recent, ScriptCounts, Target, calls_to_measure, measure, old_version,
+    parameters_of, queries, recent, stored_requests, targets_window,
 };

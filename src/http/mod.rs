@@ -8,6 +8,7 @@ pub(crate) mod connections;
 pub(crate) mod dashboard;
 pub(crate) mod deliveries;
 mod files;
+pub(crate) mod forecast;
 pub(crate) mod hooks;
 pub(crate) mod plans;
 mod problem;
@@ -131,6 +132,7 @@ async fn answer<P: Ports>(
         Route::Plan(name) if put_or_post => plans::put(pipeline, name, request).await,
         Route::Plan(name) if delete => plans::delete(pipeline, name, request).await,
         Route::Plan(name) => plans::get(pipeline, name, request).await,
+        Route::Forecast(name) => forecast::of_plan(pipeline, name, request).await,
         Route::HookSecret(name) if delete => hooks::revoke(pipeline, name).await,
         Route::HookSecret(name) => hooks::make_secret(pipeline, name, request).await,
         Route::Hook(plan) => hooks::receive(pipeline, plan, request).await,

@@ -31,6 +31,8 @@ pub enum Route<'a> {
     Docs,
     Plans,
     Plan(&'a str),
+    /// What a plan will see.
+    Forecast(&'a str),
     /// The secret of a plan's hook.
     HookSecret(&'a str),
     /// The inbound hook of a plan.
@@ -74,6 +76,7 @@ impl<'a> Route<'a> {
             ["docs"] => Self::Docs,
             ["v1", "plans"] => Self::Plans,
             ["v1", "plans", name] => Self::Plan(name),
+            ["v1", "plans", name, "forecast"] => Self::Forecast(name),
             ["v1", "plans", name, "hook-secret"] => Self::HookSecret(name),
             ["hooks", plan] => Self::Hook(plan),
             ["v1", "releases"] => Self::Releases,
@@ -149,6 +152,7 @@ impl<'a> Route<'a> {
             Self::Subscriber(_) => &[Method::GET, Method::PATCH, Method::DELETE],
             Self::HookSecret(_) => &[Method::POST, Method::DELETE],
             Self::Preflight
+            | Self::Forecast(_)
             | Self::Command(..)
             | Self::Decide(..)
             | Self::Hook(_)

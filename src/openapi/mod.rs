@@ -106,6 +106,7 @@ mod tests {
             Route::Docs => "/docs",
             Route::Plans => "/v1/plans",
             Route::Plan(_) => "/v1/plans/{name}",
+            Route::Forecast(_) => "/v1/plans/{name}/forecast",
             Route::HookSecret(_) => "/v1/plans/{name}/hook-secret",
             Route::Hook(_) => "/hooks/{name}",
             Route::Releases => "/v1/releases",
@@ -151,12 +152,13 @@ mod tests {
     }
 
     /// One of each, in the order of the match above.
-    const ROUTES: [Route<'_>; 36] = [
+    const ROUTES: [Route<'_>; 37] = [
         Route::Health,
         Route::OpenApi,
         Route::Docs,
         Route::Plans,
         Route::Plan("x"),
+        Route::Forecast("x"),
         Route::HookSecret("x"),
         Route::Hook("x"),
         Route::Releases,

@@ -10,6 +10,7 @@ use super::parameters::{
 use crate::http::approvals::{ApprovalBody, ApprovalView};
 use crate::http::connections::{ConnectionView, NewConnection};
 use crate::http::deliveries::{DeliveryLog, DeliveryView, Replayed, Since};
+use crate::http::forecast::{ForecastBody, ForecastView};
 use crate::http::hooks::HookSecret;
 use crate::http::plans::PlanView;
 use crate::http::queries::{NewQuery, SavedQueryView};
@@ -96,6 +97,12 @@ fn plans() -> Vec<Operation> {
             .problem(400, TAG, &[])
             .problem(404, NO_PLAN, &[])
             .problem(412, UNMET, &[]),
+        Operation::new((Method::POST, "/v1/plans/{name}/forecast"), ("forecastPlan", "Plans"), ("Forecast what a plan will see", "From the Worker's last 24 hours of telemetry, or from traffic that the body gives: for each stage and SLO the requests, the smallest harm that is found with 90 % power and when, how likely a healthy version stays undecided, and what soak would do. Nothing is changed. The same question has the same answer: no chance is involved but from a fixed seed."))
+            .body::<ForecastBody>(false, examples::given_traffic)
+            .ok::<ForecastView<'static>>("The forecast.", examples::forecast)
+            .problem(404, "There is no plan of this name, or no such Worker.", &[])
+            .problem(422, "A field is unknown or wrong; or telemetry holds nothing of the last 24 hours that would tell what the body leaves out: `errors` points at it.", &[])
+            .problem(503, "Cloudflare or the database does not answer, or HMD is not configured: nothing was changed.", &["Retry-After"]),
         Operation::new(secret(Method::POST), ("makeHookSecret", "Plans"), ("Make or rotate the secret of a plan's hook", "The secret is shown this once. One that it replaces is taken for another 24 hours."))
             .body::<Nothing>(false, examples::nothing)
             .answer(201, "The secret.", Content::Json(schema::<HookSecret>, examples::hook_secret), &[])

@@ -21,7 +21,7 @@ pub fn protocol(plan: &Plan, before: &[Before]) -> Protocol {
     Protocol::new(&slos, before, &stages, plan.check_interval.ms(), plan.alpha)
 }
 
-fn stage_plan(stage: &Stage) -> StagePlan {
+pub(super) fn stage_plan(stage: &Stage) -> StagePlan {
     StagePlan {
         share: stage.percent.as_f64() / 100.0,
         soak_ms: stage.soak.ms(),

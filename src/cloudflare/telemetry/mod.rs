@@ -5,6 +5,7 @@
 mod answer;
 mod before;
 mod questions;
+mod recent;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -21,6 +22,7 @@ use answer::ask;
 pub use before::{OldVersion, old_version};
 use questions::Questions;
 pub use questions::parameters_of;
+pub use recent::{Recent, recent};
 
 /// Group rows in one answer; more are cut off silently, so an answer that has as many counts as truncated.
 const MAX_ROWS: usize = 2_000;

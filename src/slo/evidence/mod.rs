@@ -4,6 +4,7 @@
 //! first and the thousandth; [`Evidence::judge`] says harm, safe, undecided or no data, and why. The method, its sources and
 //! its figures are in `docs/evidence.md`; `hmd study` reproduces them.
 
+pub mod forecast;
 mod interval;
 mod judgement;
 mod mixture;
