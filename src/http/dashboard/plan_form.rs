@@ -373,9 +373,9 @@ mod tests {
             absolute.get("at_full").is_none() && absolute["weight"] == 2.5,
             "{absolute}"
         );
-        let plain = &with(&[("slos.0.rule", "threshold")])["slos"][0];
+        let judged = &with(&[("slos.0.rule", "threshold")])["slos"][0];
         for field in ["at_full", "weight", "overdispersion", "on_undecided"] {
-            assert!(plain.get(field).is_none(), "{field} in {plain}");
+            assert!(judged.get(field).is_none(), "{field} in {judged}");
         }
     }
 
