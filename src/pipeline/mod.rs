@@ -16,10 +16,11 @@ mod witness;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures_util::future::{FutureExt as _, LocalBoxFuture, join, join_all, join3};
+use futures_util::future::{FutureExt as _, LocalBoxFuture, join, join3};
 use serde_json::{Value, json};
 
 use crate::cloudflare::{Accounts, Cloudflare, INSTALLATION};
+use crate::gather::{Gather as _, join_all, map_of, sort_short};
 use crate::release::{
     Decision, Input, Moment, Refusal, Release, SYSTEM, Status, WorkerRef, decide_all,
 };
@@ -216,7 +217,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
             if outcome.error.is_some() || lost.is_empty() {
                 return outcome;
             }
-            rows = match self.load(&lost.keys().cloned().collect()).await {
+            rows = match self.load(&lost.keys().cloned().into_set()).await {
                 Ok(rows) => rows,
                 Err(error) => {
                     outcome.error = Some(error);
@@ -240,7 +241,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
                     _ => (),
                 }
             }
-            let settled: BTreeSet<&str> = outcome.settled.iter().map(|s| s.release.id()).collect();
+            let settled = outcome.settled.iter().map(|s| s.release.id()).into_set();
             inputs.retain(|id, _| rows.contains_key(id) && !settled.contains(id.as_str()));
             decided = self.decide(&rows, &inputs);
         }
@@ -411,7 +412,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
             .map(|s| &s.release)
             .collect();
         // Reverts first; the client lets them overtake in its waiting line, too.
-        actors.sort_by_key(|release| !is_going_back(release));
+        sort_short(&mut actors, |release| !is_going_back(release));
         if actors.is_empty() {
             self.follow_up(outcome.aftermath).await;
             return outcome.error.map_or(Ok(()), Err);
@@ -435,10 +436,10 @@ impl<'a, P: Ports> Pipeline<'a, P> {
                 return;
             };
             let id = release.id().to_owned();
-            let rows = BTreeMap::from([(id.clone(), release.clone())]);
+            let rows = map_of(id.clone(), release.clone());
             // A crash before this commit loses only the report: the lease runs out, the alarm rings, and the next actor
             // reads what is in force before it writes.
-            match self.settle_and_act(rows, BTreeMap::from([(id.clone(), vec![input])])).await {
+            match self.settle_and_act(rows, map_of(id.clone(), vec![input])).await {
                 Ok(()) => (),
                 Err(error) => self.ports.log(&json!({
                     "log": "alert", "release": id, "actor": SYSTEM,

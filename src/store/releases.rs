@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::budget::accounts;
 use super::deliveries::{OWE, OWED, Owed, TELL, owed};
-use super::row::{StoreError, json, json_often, number, text};
+use super::row::{StoreError, json, number, text};
 use crate::cloudflare::Accounts;
 use crate::pipeline::message::MessageKind;
 use crate::pipeline::ports::{Param, Row, Sql, SqlError, Statement};
@@ -521,8 +521,8 @@ pub struct Loaded {
 
 pub(super) fn release(row: &Row) -> Result<Release, StoreError> {
     let release = Release {
-        origin: json_often(row, "origin")?,
-        progress: json_often(row, "progress")?,
+        origin: json(row, "origin")?,
+        progress: json(row, "progress")?,
     };
     if release.progress.schema > NEWEST_SCHEMA {
         let schema = release.progress.schema;

@@ -34,7 +34,9 @@ fn charted(story: &Story, wanted: Option<usize>) -> Vec<usize> {
         return vec![wanted];
     }
     let mut all: Vec<usize> = (0..count).collect();
-    all.sort_by_key(|i| std::cmp::Reverse(reading(story, *i).map_or(0, |it| weight(it.verdict))));
+    crate::gather::sort_short(&mut all, |i| {
+        std::cmp::Reverse(reading(story, *i).map_or(0, |it| weight(it.verdict)))
+    });
     if count > CHARTS + 2 {
         all.truncate(CHARTS);
     }

@@ -114,7 +114,7 @@ pub(super) async fn submit<P: Ports>(desk: &Desk<'_, P>, name: &str) -> Answer {
     if act == "json" {
         let text = form.get("json");
         draft.text = Some(text.to_owned());
-        match serde_json::from_str(text) {
+        match crate::json::parse(text) {
             Ok(plan) => draft.plan = plan,
             Err(error) => {
                 draft.refused = Some(Problem::new(400, "Not JSON", error.to_string()));
@@ -429,7 +429,7 @@ fn slo_fields(draft: &Draft<'_>, slo: &Value, i: usize) -> Markup {
 
 /// What a release by this plan will be like.
 fn forecast<P: Ports>(desk: &Desk<'_, P>, draft: &Draft<'_>) -> Markup {
-    let Ok(plan) = serde_json::from_value::<Plan>(draft.plan.clone()) else {
+    let Ok(plan) = crate::json::read::<Plan>(&draft.plan) else {
         return Markup::default();
     };
     let config = desk.pipeline.config;

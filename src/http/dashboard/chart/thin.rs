@@ -38,7 +38,8 @@ pub(super) fn thin(points: &[Point], most: usize) -> Vec<&Point> {
     if points.len() <= most {
         return points.iter().collect();
     }
-    let mut kept = BTreeSet::from([0, points.len() - 1]);
+    let mut kept = BTreeSet::new();
+    kept.extend([0, points.len() - 1]);
     let notable = |(_, point): &(usize, &Point)| point.verdict == Verdict::Harm || point.forgot;
     let notable = points.iter().enumerate().rev().filter(notable);
     kept.extend(notable.take(most / 2).map(|(i, _)| i));
