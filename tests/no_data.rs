@@ -6,8 +6,8 @@
 use hmd::cloudflare::{Cloudflare, Target, Urgency, measure};
 use hmd::pipeline::config::Config;
 use hmd::pipeline::ports::{
-    Clock, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Outgoing, QueueError, QueueName,
-    Queues, Random, Row, Sql, SqlError, Statement, WebhookAnswer, WebhookRequest,
+    Clock, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Memory, Outgoing, QueueError,
+    QueueName, Queues, Random, Row, Sql, SqlError, Statement, WebhookAnswer, WebhookRequest,
 };
 use hmd::slo::evidence::{Before, Evidence, Place, Protocol, StagePlan, Terms};
 use hmd::slo::{Ground, Slo, Verdict, Window};
@@ -79,6 +79,8 @@ impl Random for Telemetry {
         unreachable!("nothing is sealed")
     }
 }
+
+impl Memory for Telemetry {}
 
 impl Log for Telemetry {
     fn log(&self, line: &Value) {

@@ -6,6 +6,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::config::Secret;
+use super::kept::Kept;
 use crate::time::UnixMs;
 
 /// One SQL statement with its parameters (`?1`, `?2` …).
@@ -195,13 +196,28 @@ pub trait Random {
     fn random(&self) -> [u8; 32];
 }
 
-/// The log: one JSON line at a time.
+/// The log: JSON lines.
 pub trait Log {
     /// Writes a line.
     fn log(&self, line: &Value);
+
+    /// Writes lines that belong together; each is still a line.
+    fn log_all(&self, lines: &[&Value]) {
+        for line in lines {
+            self.log(line);
+        }
+    }
+}
+
+/// What an instance remembers between invocations. Whoever remembers nothing is slower, and otherwise the same.
+pub trait Memory {
+    /// Works on it.
+    fn kept<T>(&self, work: impl FnOnce(&mut Kept) -> T) -> T {
+        work(&mut Kept::default())
+    }
 }
 
 /// All of them.
-pub trait Ports: Sql + Queues + HttpOut + Clock + Random + Log {}
+pub trait Ports: Sql + Queues + HttpOut + Clock + Random + Log + Memory {}
 
-impl<T: Sql + Queues + HttpOut + Clock + Random + Log> Ports for T {}
+impl<T: Sql + Queues + HttpOut + Clock + Random + Log + Memory> Ports for T {}

@@ -1,5 +1,6 @@
 //! The ports on Workers: D1, Queues, fetch, and the runtime's clock.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -13,8 +14,9 @@ use worker::{
     Method, QueueContentType, RawMessageBuilder, Request, RequestInit, RequestRedirect,
 };
 
+use crate::pipeline::kept::Kept;
 use crate::pipeline::ports::{
-    Clock, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Outgoing, Param, QueueError,
+    Clock, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Memory, Outgoing, Param, QueueError,
     QueueName, Queues, Random, Row, Sql, SqlError, Statement, WebhookAnswer, WebhookRequest,
 };
 use crate::time::UnixMs;
@@ -24,6 +26,11 @@ const MAX_SEND: usize = 100;
 
 /// How much of a subscriber's answer is read.
 const ENOUGH_BYTES: usize = 2_048;
+
+thread_local! {
+    /// Lives as long as the isolate.
+    static KEPT: RefCell<Kept> = RefCell::default();
+}
 
 /// The world as an invocation sees it.
 pub(super) struct WorkerPorts {
@@ -234,5 +241,17 @@ impl Random for WorkerPorts {
 impl Log for WorkerPorts {
     fn log(&self, line: &Value) {
         worker::console_log!("{line}");
+    }
+
+    fn log_all(&self, lines: &[&Value]) {
+        // In one call: the runtime takes as long for each as for a check.
+        let lines: Vec<String> = lines.iter().map(|line| line.to_string()).collect();
+        worker::console_log!("{}", lines.join("\n"));
+    }
+}
+
+impl Memory for WorkerPorts {
+    fn kept<T>(&self, work: impl FnOnce(&mut Kept) -> T) -> T {
+        KEPT.with_borrow_mut(work)
     }
 }

@@ -20,8 +20,9 @@ use std::task::{Context, Poll, Waker};
 
 use hmd::http as api;
 use hmd::pipeline::config::Config;
+use hmd::pipeline::kept::Kept;
 use hmd::pipeline::ports::{
-    Clock, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Outgoing, Param, QueueError,
+    Clock, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Memory, Outgoing, Param, QueueError,
     QueueName, Queues, Random, Row, Sql, SqlError, Statement, WebhookAnswer, WebhookRequest,
 };
 use hmd::pipeline::{Fate, Incoming, Lane, Pipeline};
@@ -94,6 +95,8 @@ pub struct World {
     pub queue: RefCell<Vec<Queued>>,
     pub cloudflare: Arc<Mutex<Cloudflare>>,
     pub lines: RefCell<Vec<Value>>,
+    /// What the instance remembers, if it remembers anything.
+    pub kept: RefCell<Option<Kept>>,
     pub rule: RefCell<Option<Rule>>,
     /// Receivers of webhooks, by address; the others take everything.
     pub receivers: RefCell<BTreeMap<String, Receiver>>,
@@ -142,6 +145,7 @@ impl World {
             queue: RefCell::default(),
             cloudflare: Arc::new(Mutex::new(Cloudflare::new(7))),
             lines: RefCell::default(),
+            kept: RefCell::default(),
             rule: RefCell::default(),
             receivers: RefCell::default(),
             got: RefCell::default(),
@@ -736,6 +740,15 @@ impl Random for World {
                 .to_le_bytes(),
         );
         bytes
+    }
+}
+
+impl Memory for World {
+    fn kept<T>(&self, work: impl FnOnce(&mut Kept) -> T) -> T {
+        match &mut *self.kept.borrow_mut() {
+            Some(kept) => work(kept),
+            None => work(&mut Kept::default()),
+        }
     }
 }
 

@@ -6,15 +6,31 @@ let batches = [];
 // While it holds, checks are lost on arrival: so that the sweep then sends them all at once.
 let holds = false;
 
-function counted(binding, names, count) {
+// A call that waits, with when it began and ended.
+async function timed(spans, call) {
+  const start = Date.now();
+  try {
+    return await call();
+  } finally {
+    spans.push([start, Date.now()]);
+  }
+}
+
+// Every wait for the simulated Cloudflare, from the request to the head of its answer: its time is not HMD's.
+let waits = [];
+const realFetch = globalThis.fetch;
+globalThis.fetch = (...parameters) => timed(waits, () => realFetch(...parameters));
+
+function counted(binding, names, count, spans = []) {
   return new Proxy(binding, {
     get(target, name) {
       const value = target[name];
       // The Worker knows its bindings by the name of their constructor.
       if (typeof value !== "function" || name === "constructor") return value;
       return (...parameters) => {
-        if (names.includes(name)) count();
-        return value.apply(target, parameters);
+        if (!names.includes(name)) return value.apply(target, parameters);
+        count();
+        return timed(spans, () => value.apply(target, parameters));
       };
     },
   });
@@ -32,9 +48,9 @@ export function probe(Consumer) {
   return class extends WorkerEntrypoint {
     #consumer(seen) {
       const env = { ...this.env };
-      env.DB = counted(env.DB, ["batch", "exec"], () => (seen.d1 += 1));
+      env.DB = counted(env.DB, ["batch", "exec"], () => (seen.d1 += 1), seen.d1_spans);
       for (const queue of ["CHECKS", "TRANSITIONS"]) {
-        if (env[queue]) env[queue] = counted(env[queue], ["send", "sendBatch"], () => (seen.sends += 1));
+        if (env[queue]) env[queue] = counted(env[queue], ["send", "sendBatch"], () => (seen.sends += 1), seen.send_spans);
       }
       return new Consumer(this.ctx, env);
     }
@@ -51,9 +67,10 @@ export function probe(Consumer) {
 
     async queue(batch) {
       if (holds && batch.queue === "hmd-checks") return batch.ackAll();
-      const seen = { queue: batch.queue, size: batch.messages.length, d1: 0, sends: 0, start_ms: Date.now() };
+      const seen = { queue: batch.queue, size: batch.messages.length, d1: 0, sends: 0, d1_spans: [], send_spans: [], start_ms: Date.now() };
       await this.#consumer(seen).queue(batch);
       seen.end_ms = Date.now();
+      seen.wait_spans = waits.splice(0);
       seen.late_ms = lateness(batch, seen);
       batches.push(seen);
     }
