@@ -27,7 +27,7 @@ pub struct Batch {
     /// When each of those began and ended.
     d1_spans: Vec<(f64, f64)>,
     send_spans: Vec<(f64, f64)>,
-    /// And each wait for the simulated Cloudflare, from the request to the head of its answer.
+    /// And each wait for telemetry, from the request to the end of its answer.
     wait_spans: Vec<(f64, f64)>,
     start_ms: f64,
     end_ms: f64,
