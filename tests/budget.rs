@@ -301,11 +301,16 @@ fn after_a_429_nobody_calls_until_it_is_over() {
 
 #[test]
 fn harm_that_begins_while_checks_are_put_off_does_not_hide_in_a_healthy_past() {
+    late_harm("threshold", 0.12);
+    late_harm("evidence", 0.15);
+}
+
+fn late_harm(rule: &str, error_rate: f64) {
     let world = World::new();
     world.worker("shop", &[healthy(), healthy()]);
     world.plan("shop", |plan| {
         plan["stages"] = json!([{"percent": 10, "soak": "10m"}, {"percent": 100, "soak": "10m"}]);
-        plan["slos"] = json!([{"name": "errors", "sli": {"kind": "error_rate"}, "objective": {"max": 0.05}, "min_requests": 100}]);
+        plan["slos"] = json!([{"name": "errors", "sli": {"kind": "error_rate"}, "objective": {"max": 0.05}, "min_requests": 100, "rule": rule}]);
     });
     let id = world.release("shop");
     world.run_to(&id, |release| release["stages"][0]["state"] == "soaking");
@@ -315,7 +320,7 @@ fn harm_that_begins_while_checks_are_put_off_does_not_hide_in_a_healthy_past() {
     // Until after the end of the soak there is no room for any call.
     use_up(&world, began + 11 * 60_000);
     world.run_until(began + 8 * 60_000, |_| false);
-    world.set_error_rate("shop", &new, 0.12);
+    world.set_error_rate("shop", &new, error_rate);
     let release = world.finish(&id);
     assert_eq!(
         (&release["state"], &release["stage"]),

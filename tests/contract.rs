@@ -119,6 +119,9 @@ fn valid(operation: &Operation, stage: &Stage) -> Attempt {
         "createRelease" | "preflightRelease" => attempt
             .header("content-type", "application/json")
             .body(&json!({"plan": "shop", "new_version": stage.versions[1]})),
+        "forecastPlan" => attempt
+            .header("content-type", "application/json")
+            .body(&json!({"requests_per_s": 5, "slos": {"errors": {"bad_share": 0.01}, "latency": {"bad_share": 0.01}}})),
         "receiveHook" => {
             let path = "/v1/plans/shop/hook-secret";
             let (_, made) = stage.world.api("POST", path, &Value::Null);
@@ -129,6 +132,9 @@ fn valid(operation: &Operation, stage: &Stage) -> Attempt {
             attempt.secret = Some(made["secret"].as_str().unwrap().parse().unwrap());
             attempt
         }
+        "createQuery" => attempt
+            .header("content-type", "application/json")
+            .body(&json!({"plan": "shop", "slo": "errors"})),
         "createSubscriber" => attempt
             .header("content-type", "application/json")
             .body(&json!({"url": "https://hooks.example.com/b"})),
@@ -196,6 +202,22 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
             .header("content-type", "application/json")
             .body(&json!({"no_such_field": 1})),
         ("deletePlan", 400) => attempt.header("if-match", "yesterday's"),
+        ("listQueries", 400) => {
+            let path = format!("{}?cursor=0", attempt.path);
+            attempt.path(&path)
+        }
+        ("listQueries" | "createQuery", 404) => {
+            let path = attempt.path.replace(ACCOUNT, "nobody");
+            let plan = |plan: &mut Value| plan["worker"]["account_id"] = json!("nobody");
+            world.plan("shop", plan);
+            attempt.path(&path)
+        }
+        ("createQuery", 409) => {
+            let path = format!("/v1/workers/{ACCOUNT}/shop/queries");
+            let body = json!({"plan": "shop", "slo": "errors"});
+            assert_eq!(world.api("POST", &path, &body).0, 201);
+            attempt
+        }
         ("listReleases" | "listEvidence" | "listDeliveries", 400) => {
             let path = format!("{}?limit=0", attempt.path);
             attempt.path(&path)
@@ -205,6 +227,7 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
             .raw(b"{".to_vec()),
         ("putPlan", 404) => attempt.path("/v1/plans/a.b"),
         ("makeHookSecret", 404) => attempt.path("/v1/plans/none/hook-secret"),
+        ("forecastPlan", 404) => attempt.path("/v1/plans/none/forecast"),
         ("getPlan" | "deletePlan", 404) => attempt.path("/v1/plans/none"),
         ("listVersions" | "listDeployments", 404) => {
             let path = attempt.path.replace("/shop/", "/none/");
@@ -213,6 +236,16 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
         (_, 404) if attempt.path.contains(&stage.subscriber) => {
             let path = attempt.path.replace(&stage.subscriber, "sub_none");
             attempt.path(&path)
+        }
+        ("connectWorker", 404) => {
+            let path = attempt.path.replace("/shop", "/none");
+            attempt.path(&path)
+        }
+        ("disconnectWorker", 409) => {
+            let (status, answer) = world.api("PUT", &attempt.path, &Value::Null);
+            assert_eq!(status, 201, "{answer}");
+            command(stage, "start");
+            attempt
         }
         ("pauseSubscriber", 409) => {
             subscriber_is(stage, "disabled");
@@ -238,16 +271,16 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
             command(stage, "stop");
             attempt
         }
-        // A staged release is none that any of these fits, its plan's hook has no secret, and an installation is
+        // A staged release is none that any of these fits, its plan's hook has no secret, its Worker is not connected, and an installation is
         // unconfigured by its caller.
-        ("revokeHookSecret", 404)
+        ("revokeHookSecret" | "getWorker" | "disconnectWorker", 404)
         | (
             "pauseRelease" | "resumeRelease" | "promoteRelease" | "abandonRelease" | "approveStage"
             | "denyStage",
             409,
         )
         | ("health" | "openapi" | "docs", 503) => attempt,
-        ("listVersions" | "listDeployments", 503) => {
+        ("listVersions" | "listDeployments" | "listQueries" | "createQuery", 503) => {
             world.set_rule(|call| matches!(call, Call::Http(_)).then_some(Fault::Refused));
             attempt
         }

@@ -106,6 +106,7 @@ mod tests {
             Route::Docs => "/docs",
             Route::Plans => "/v1/plans",
             Route::Plan(_) => "/v1/plans/{name}",
+            Route::Forecast(_) => "/v1/plans/{name}/forecast",
             Route::HookSecret(_) => "/v1/plans/{name}/hook-secret",
             Route::Hook(_) => "/hooks/{name}",
             Route::Releases => "/v1/releases",
@@ -142,18 +143,22 @@ mod tests {
             Route::Deliveries(_) => "/v1/subscribers/{subscriber}/deliveries",
             Route::Delivery(..) => "/v1/subscribers/{subscriber}/deliveries/{delivery}",
             Route::Replay(..) => "/v1/subscribers/{subscriber}/deliveries/{delivery}/replay",
+            Route::Workers => "/v1/workers",
+            Route::Worker(..) => "/v1/workers/{account_id}/{script_name}",
             Route::Versions(..) => "/v1/workers/{account_id}/{script_name}/versions",
             Route::Deployments(..) => "/v1/workers/{account_id}/{script_name}/deployments",
+            Route::Queries(..) => "/v1/workers/{account_id}/{script_name}/queries",
         }
     }
 
     /// One of each, in the order of the match above.
-    const ROUTES: [Route<'_>; 33] = [
+    const ROUTES: [Route<'_>; 37] = [
         Route::Health,
         Route::OpenApi,
         Route::Docs,
         Route::Plans,
         Route::Plan("x"),
+        Route::Forecast("x"),
         Route::HookSecret("x"),
         Route::Hook("x"),
         Route::Releases,
@@ -180,8 +185,11 @@ mod tests {
         Route::Deliveries("x"),
         Route::Delivery("x", "x"),
         Route::Replay("x", "x"),
+        Route::Workers,
+        Route::Worker("x", "x"),
         Route::Versions("x", "x"),
         Route::Deployments("x", "x"),
+        Route::Queries("x", "x"),
     ];
 
     #[test]

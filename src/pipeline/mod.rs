@@ -10,14 +10,16 @@ mod log;
 pub mod message;
 pub mod ports;
 mod preflight;
+mod queries;
 mod start;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::{FutureExt as _, LocalBoxFuture, join, join_all, join3};
 use serde_json::{Value, json};
 
-use crate::cloudflare::{Accounts, Cloudflare};
+use crate::cloudflare::{Accounts, Cloudflare, INSTALLATION};
 use crate::release::{
     Decision, Input, Moment, Refusal, Release, SYSTEM, Status, WorkerRef, decide_all,
 };
@@ -30,6 +32,7 @@ use ports::{Outgoing, Ports, QueueName};
 pub use consumer::{Fate, Incoming};
 pub use deliver::{ATTEMPT_TIMEOUT_MS, Lane};
 pub use preflight::{Request, Survey};
+pub use queries::Resolved;
 pub use start::{Ground, NotReady};
 
 /// How often a decision is taken again because somebody else was faster.
@@ -258,7 +261,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
             })
             .collect();
         let correction = self.cloudflare.take_correction();
-        let first = correction.map(store::correct_statement);
+        let first = correction.map(|correction| store::correct_statement(INSTALLATION, correction));
         let (committed, error) = store::commit(self.ports, &writes, first).await;
         // What is certainly in the database now need not be read from it for the next check.
         self.ports.kept(|kept| {
@@ -298,6 +301,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
         if let (Some((claim, acts)), Some(accounts)) = (claim, loaded.accounts) {
             self.cloudflare.budget().claimed(claim, acts, accounts);
         }
+        self.cloudflare.learn(&loaded.tokens);
         for detail in loaded.unreadable {
             self.ports.log(&json!({"log": "alert", "detail": detail}));
         }

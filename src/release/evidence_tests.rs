@@ -167,9 +167,15 @@ fn of_a_backlog_the_warm_up_is_asked_for_apart() {
         soak.behind = true;
     }
     let due = windows_due(&release, &moment(NOW + 190_000));
-    assert_eq!(due.len(), 2, "{due:?}");
-    assert_eq!(due[0].end, due[1].start);
-    assert_eq!(due[1].start * 10_000, NOW + 50_000);
+    assert!(
+        due.windows(2).all(|pair| pair[0].end == pair[1].start),
+        "{due:?}"
+    );
+    assert!(
+        due.iter().any(|run| run.start * 10_000 == NOW + 50_000),
+        "{due:?}"
+    );
+    assert!(due.iter().any(|run| run.end - run.start > 1), "{due:?}");
 }
 
 #[test]

@@ -72,3 +72,29 @@ fn who_is_behind_still_asks_for_the_newest_windows_alone() {
         "{due:?}"
     );
 }
+
+#[test]
+fn a_backlog_is_asked_for_in_few_runs_that_get_longer_with_age() {
+    let mut release = soaking_of(fixture::plan(|p| {
+        p["stages"][0]["soak"] = serde_json::json!("20h");
+        for slo in p["slos"].as_array_mut().unwrap() {
+            slo["rule"] = serde_json::json!("threshold");
+        }
+    }));
+    if let Some(soak) = release.progress.status.soak_mut() {
+        soak.behind = true;
+    }
+    let lengths = |now| -> Vec<i64> {
+        let due = windows_due(&release, &moment(now));
+        assert!(due.windows(2).all(|pair| pair[0].end == pair[1].start));
+        due.iter().map(|run| run.end - run.start).collect()
+    };
+    let first = release.progress.check_due_at.unwrap();
+    assert_eq!(lengths(first), [1]);
+    assert_eq!(lengths(first + 50_000), [2, 1, 1, 1, 1]);
+    assert_eq!(lengths(first + 200_000), [5, 8, 4, 1, 1, 1, 1]);
+    assert_eq!(
+        lengths(first + 10_000_000),
+        [873, 64, 32, 16, 8, 4, 1, 1, 1, 1]
+    );
+}

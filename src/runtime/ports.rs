@@ -13,16 +13,19 @@ use uuid::{ContextV7, Timestamp, Uuid};
 use wasm_bindgen::{JsCast as _, JsValue};
 use worker::wasm_bindgen_futures::JsFuture;
 use worker::{
-    AbortController, AbortSignal, D1Database, Date, Env, Fetch, Headers, Method, Request,
+    AbortController, AbortSignal, D1Database, Date, Env, Fetch, Fetcher, Headers, Method, Request,
     RequestInit, RequestRedirect,
 };
 
+use crate::http::StaticFile;
 use crate::pipeline::kept::Kept;
 use crate::pipeline::ports::{
-    Clock, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Memory, Outgoing, Param, QueueError,
-    QueueName, Queues, Random, Row, Sql, SqlError, Statement, WebhookAnswer, WebhookRequest,
+    Clock, FileError, Files, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Memory, Outgoing,
+    Param, QueueError, QueueName, Queues, Random, Row, Sql, SqlError, Statement, Urls,
+    WebhookAnswer, WebhookRequest,
 };
 use crate::time::UnixMs;
+use crate::webhook::WebUrl;
 
 /// Most messages in one `sendBatch`.
 const MAX_SEND: usize = 100;
@@ -42,6 +45,7 @@ pub(super) struct WorkerPorts {
     checks: worker::Queue,
     deliveries: worker::Queue,
     slow_deliveries: worker::Queue,
+    files: Fetcher,
     ids: ContextV7,
 }
 
@@ -53,6 +57,7 @@ impl WorkerPorts {
             checks: env.queue("CHECKS")?,
             deliveries: env.queue("DELIVERIES")?,
             slow_deliveries: env.queue("DELIVERIES_SLOW")?,
+            files: env.assets("ASSETS")?,
             ids: ContextV7::new(),
         })
     }
@@ -204,7 +209,7 @@ impl HttpOut for WorkerPorts {
 }
 
 /// Makes a call, and ends it when its time is over.
-async fn in_time<T>(
+pub(super) async fn in_time<T>(
     timeout_ms: u32,
     call: impl AsyncFnOnce(AbortSignal) -> worker::Result<T>,
 ) -> Result<T, HttpError> {
@@ -239,6 +244,33 @@ async fn first_bytes(response: &mut worker::Response) -> worker::Result<Vec<u8>>
     }
     bytes.truncate(ENOUGH_BYTES);
     Ok(bytes)
+}
+
+impl Files for WorkerPorts {
+    async fn static_file(&self, file: StaticFile) -> Result<String, FileError> {
+        let name = file.name();
+        let failed = |error: worker::Error| FileError(name, error.to_string());
+        // The host is of no account: the binding has these files and nothing else.
+        let url = format!("https://assets.invalid/{name}");
+        let mut response = self.files.fetch(url, None).await.map_err(failed)?;
+        match response.status_code() {
+            200 => response.text().await.map_err(failed),
+            status => Err(FileError(name, format!("the answer is {status}"))),
+        }
+    }
+}
+
+impl Urls for WorkerPorts {
+    fn parse_url(text: &str) -> Option<WebUrl> {
+        let url = web_sys::Url::new(text).ok()?;
+        Some(WebUrl {
+            href: url.href(),
+            scheme: url.protocol().trim_end_matches(':').to_owned(),
+            host: url.hostname(),
+            port: url.port().parse().ok(),
+            credentials: !url.username().is_empty() || !url.password().is_empty(),
+        })
+    }
 }
 
 impl Clock for WorkerPorts {

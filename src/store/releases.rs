@@ -12,7 +12,9 @@ use crate::cloudflare::Accounts;
 use crate::pipeline::kept::KeptRow;
 use crate::pipeline::message::MessageKind;
 use crate::pipeline::ports::{Param, Row, Sql, SqlError, Statement};
-use crate::release::{Decision, Judged, NewEvent, Release, ReleaseView, SCHEMA, Seen, WorkerRef};
+use crate::release::{
+    Decision, Judged, NEWEST_SCHEMA, NewEvent, Release, ReleaseView, Seen, WorkerRef,
+};
 use crate::time::UnixMs;
 use crate::webhook::Asked;
 
@@ -76,21 +78,27 @@ const CONTENDERS: &str = "SELECT id, origin, progress FROM releases WHERE accoun
     AND state IN ('queued', 'rolling_out', 'paused', 'awaiting_approval', 'reverting')";
 const LAST_ENDED: &str =
     "SELECT id, origin, progress FROM releases WHERE account_id = ?1 AND script_name = ?2
-    AND ended_at IS NOT NULL ORDER BY ended_at DESC LIMIT 1";
+    AND ended_at IS NOT NULL AND origin->>'mode' IS NOT 'watch' ORDER BY ended_at DESC LIMIT 1";
 const QUEUED: &str = "SELECT r.id, r.act_due_at AS due_at FROM json_each(?1) j JOIN releases r
     ON r.account_id = j.value->>'account_id' AND r.script_name = j.value->>'script_name' WHERE r.state = 'queued'";
 const WINDOWS_OF: &str = "SELECT body FROM windows WHERE release = ?1 AND window_index >= ?2 ORDER BY window_index LIMIT ?3";
 const LOAD: &str =
     "SELECT origin, progress FROM releases WHERE id IN (SELECT value FROM json_each(?1))";
-// The same for somebody who remembers what a decision wrote: of a release whose newest decision that is, only the id.
+// With the token of the Worker, if it has one of its own, so that an act or a check need not ask for it.
+const LOAD_TO_ACT: &str = "SELECT r.id, r.origin, r.progress, w.token FROM releases r
+    LEFT JOIN connected_workers w ON w.account_id = r.account_id AND w.script_name = r.script_name
+    WHERE r.id IN (SELECT value FROM json_each(?1))";
+// The same for somebody who remembers what decisions wrote: of a release whose newest decision is such a one, not its row.
 const LOAD_NEWER: &str = "SELECT r.id, CASE WHEN d.release IS NULL THEN r.origin END AS origin,
-        CASE WHEN d.release IS NULL THEN r.progress END AS progress
+        CASE WHEN d.release IS NULL THEN r.progress END AS progress, w.token
     FROM json_each(?1) j JOIN releases r ON r.id = j.value->>'id'
-    LEFT JOIN decisions d ON d.release = r.id AND d.seq = r.seq AND d.decision_id = j.value->>'decision_id'";
+    LEFT JOIN decisions d ON d.release = r.id AND d.seq = r.seq AND d.decision_id = j.value->>'decision_id'
+    LEFT JOIN connected_workers w ON w.account_id = r.account_id AND w.script_name = r.script_name";
 const ACTIVE: &str = "SELECT id FROM releases WHERE account_id = ?1 AND script_name = ?2
     AND state IN ('rolling_out', 'paused', 'awaiting_approval', 'reverting')";
 const LIST: &str = "SELECT id, created_at, origin, progress FROM releases
-    WHERE (?1 = '' OR script_name = ?1) AND (?2 = '' OR plan = ?2) AND (?3 = '' OR state = ?3)
+    WHERE (?1 = '' OR script_name = ?1) AND (?2 = '' OR plan = ?2)
+    AND (?3 = '' OR state = ?3 OR (?3 = 'rolling_out' AND state = 'watching'))
     AND (created_at < ?4 OR (created_at = ?4 AND id < ?5)) AND created_at >= ?7 AND created_at < ?8
     ORDER BY created_at DESC, id DESC LIMIT ?6";
 const EVENTS_OF: &str = "SELECT body FROM events WHERE release = ?1 ORDER BY sequence";
@@ -266,7 +274,7 @@ impl Write<'_> {
                 seq,
                 decision_id,
                 version: progress.version,
-                state: progress.status.name(),
+                state: progress.status.stored_name(),
                 act_due_at: progress.act_due_at,
                 check_due_at: progress.check_due_at,
                 ended_at: progress.ended_at,
@@ -395,9 +403,9 @@ pub async fn create(
     let (origin, progress) = (&release.origin, &release.progress);
     let row = json!([{
         "id": origin.id, "account_id": origin.plan.worker.account_id, "script_name": origin.plan.worker.script_name,
-        "plan": origin.plan_name, "origin": origin, "progress": progress, "state": progress.status.name(),
+        "plan": origin.plan_name, "origin": origin, "progress": progress, "state": progress.status.stored_name(),
         "version": progress.version, "seq": progress.seq, "created_at": origin.created_at, "act_due_at": progress.act_due_at,
-        "starts": start.is_some(), "key": idempotency.map(|i| &i.key), "body": idempotency.map(|i| &i.body),
+        "starts": start.is_some_and(|start| start.decision.starts), "key": idempotency.map(|i| &i.key), "body": idempotency.map(|i| &i.body),
         "answer": idempotency.map(|i| &i.answer),
     }])
     .to_string();
@@ -524,10 +532,20 @@ pub(super) fn chunks(items: impl Iterator<Item = Value>) -> Vec<String> {
 pub struct Loaded {
     /// By id.
     pub releases: BTreeMap<String, Release>,
+    /// The sealed token of each release's Worker, if it has one of its own.
+    pub tokens: BTreeMap<WorkerRef, Option<String>>,
     /// A sentence for each row that could not be read.
     pub unreadable: Vec<String>,
     /// How the call budget stands, if some of it was claimed with the load.
     pub accounts: Option<Accounts>,
+}
+
+impl Loaded {
+    fn add(&mut self, release: Release, token: Option<&str>) {
+        let worker = release.origin.plan.worker.clone();
+        self.tokens.insert(worker, token.map(str::to_owned));
+        self.releases.insert(release.id().to_owned(), release);
+    }
 }
 
 pub(super) fn release(row: &Row) -> Result<Release, StoreError> {
@@ -535,10 +553,10 @@ pub(super) fn release(row: &Row) -> Result<Release, StoreError> {
         origin: json_often(row, "origin")?,
         progress: json_often(row, "progress")?,
     };
-    if release.progress.schema > SCHEMA {
+    if release.progress.schema > NEWEST_SCHEMA {
         let schema = release.progress.schema;
         let why = format!(
-            "release {} has schema {schema}, newer than {SCHEMA}",
+            "release {} has schema {schema}, newer than {NEWEST_SCHEMA}",
             release.id()
         );
         return Err(StoreError::Row(why));
@@ -549,17 +567,16 @@ pub(super) fn release(row: &Row) -> Result<Release, StoreError> {
 fn loaded<'a>(rows: impl Iterator<Item = &'a Row>, mut known: BTreeMap<String, KeptRow>) -> Loaded {
     let mut loaded = Loaded::default();
     for row in rows {
+        let token = row.get("token").and_then(Value::as_str);
         // What need not be read is not sent.
         let unchanged = row.get("progress").is_some_and(Value::is_null);
-        if unchanged
-            && let Some((id, row)) = text(row, "id").ok().and_then(|id| known.remove_entry(id))
-        {
-            loaded.releases.insert(id, row.release);
+        if unchanged && let Some(row) = text(row, "id").ok().and_then(|id| known.remove(id)) {
+            loaded.add(row.release, token);
             continue;
         }
         match release(row) {
             Ok(release) => {
-                loaded.releases.insert(release.id().to_owned(), release);
+                loaded.add(release, token);
             }
             Err(error) => {
                 let id = text(row, "id").unwrap_or("without id").to_owned();
@@ -591,7 +608,7 @@ pub async fn load(
         return Ok(Loaded::default());
     }
     let load = if known.is_empty() {
-        Statement::new(LOAD, vec![json!(ids).to_string().into()])
+        Statement::new(LOAD_TO_ACT, vec![json!(ids).to_string().into()])
     } else {
         let wanted: Vec<KnownEntry<'_>> = ids
             .iter()

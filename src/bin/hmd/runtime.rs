@@ -77,6 +77,7 @@ impl Runtime {
             entry: worker.join(entry),
             // Named, because wrangler would look for it beside the script, which is not the project's own.
             config: project.root().join("wrangler.toml"),
+            assets: Some(worker.join(worker_build::FILES_DIR)),
         };
         launch.migrate().await?;
         Self::serve(&launch, port, settings, echo).await
@@ -102,6 +103,7 @@ impl Runtime {
             state_dir: state.path(),
             entry: worker.join(modules.first().map_or("index.js", |(name, _)| name)),
             config: worker.join("wrangler.toml"),
+            assets: None,
         };
         Self::serve(&launch, port, settings, false).await
     }
@@ -248,6 +250,8 @@ struct Launch<'a> {
     entry: PathBuf,
     /// Its wrangler.toml.
     config: PathBuf,
+    /// The files beside it, if it has some: its own copy, too, in place of the project's.
+    assets: Option<PathBuf>,
 }
 
 impl Launch<'_> {
@@ -325,6 +329,9 @@ impl Launch<'_> {
         wrangler.arg("dev").arg(&self.entry);
         wrangler.arg("--config").arg(&self.config);
         wrangler.args(["--local", "--ip", "127.0.0.1", "--port", &port.to_string()]);
+        if let Some(assets) = &self.assets {
+            wrangler.arg("--assets").arg(assets);
+        }
         // Any free port: the default one is taken as soon as two installations run.
         wrangler.args([
             "--inspector-port",

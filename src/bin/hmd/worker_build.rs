@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use hmd::http::StaticFile;
 
 use crate::failure::Failure;
 use crate::fingerprint;
@@ -21,6 +22,9 @@ const PARTS: [&str; 5] = [
 ];
 /// Parts of `src/` that are not in the Worker.
 const HOST_ONLY: [&str; 3] = ["src/bin", "src/simulator", "src/simulator.rs"];
+
+/// Where the files that are deployed beside the Worker are, in its directory.
+pub const FILES_DIR: &str = "assets";
 
 /// What the compiler may use, as worker-build has it. Not all that wasm-opt knows: it would write what workerd can't read.
 const WASM_FEATURES: [&str; 7] = [
@@ -61,6 +65,7 @@ async fn prepare(project: &Project) -> Result<()> {
     }
     let title = "building the Worker (about a minute at first)";
     build(project, project.root(), title).await?;
+    put_files(project)?;
     fs::write(&stamp, wanted).with_context(|| format!("{} can't be written", stamp.display()))
 }
 
@@ -104,6 +109,19 @@ async fn build(project: &Project, root: &Path, title: &str) -> Result<()> {
         return Err(Failure::new("worker-build left no build/index.js", hint).into());
     }
     strip(project, root).await
+}
+
+/// Puts the files of the installation beside the Worker.
+fn put_files(project: &Project) -> Result<()> {
+    let directory = project.root().join("build").join(FILES_DIR);
+    fs::create_dir_all(&directory)
+        .with_context(|| format!("{} can't be made", directory.display()))?;
+    for file in StaticFile::ALL {
+        let path = directory.join(file.name());
+        fs::write(&path, file.text())
+            .with_context(|| format!("{} can't be written", path.display()))?;
+    }
+    Ok(())
 }
 
 /// Takes the names of functions out of the Worker: a fifth of what is uploaded, and worker-build always keeps them.
