@@ -152,6 +152,15 @@ impl<K: Ord, V> SortedMap<K, V> {
         Some((key, *value))
     }
 
+    /// Takes the first entry out.
+    pub fn pop_first(&mut self) -> Option<(K, V)> {
+        if self.entries.is_empty() {
+            return None;
+        }
+        let (key, value) = self.entries.remove(0);
+        Some((key, *value))
+    }
+
     /// Takes a value out.
     pub fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<V>
     where
@@ -417,6 +426,9 @@ mod tests {
                     _ => prop_assert_eq!(set.remove(&key), known_set.remove(&key)),
                 }
                 prop_assert_eq!(map.get(&key), known.get(&key));
+                if value % 16 == 0 {
+                    prop_assert_eq!(map.pop_first(), known.pop_first());
+                }
                 prop_assert_eq!(set.contains(&key), known_set.contains(&key));
             }
             map.retain(|key, value| (u16::from(*key) + *value) % 3 > 0);

@@ -426,7 +426,9 @@ fn refusal(
     };
     let advice = match (status, code) {
         (401 | 403, _) | (_, 10_000) => {
-            let permission = if path.contains("/observability/") {
+            let permission = if path.contains("/ai/run/") {
+                "Workers AI Read (a judge that is a model needs it)"
+            } else if path.contains("/observability/") {
                 "Workers Observability Write (reading telemetry needs it)"
             } else {
                 "Workers Scripts Write"

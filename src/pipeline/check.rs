@@ -141,6 +141,7 @@ impl<P: Ports> Pipeline<'_, P> {
                 asked_at: moment.now,
                 failure,
                 look: None,
+                opinions: Vec::new(),
             };
             if look {
                 looking.push((release, input));
@@ -160,7 +161,19 @@ impl<P: Ports> Pipeline<'_, P> {
         later.into_iter().collect()
     }
 
+    /// Settles checks, but for those that wait for judges.
     async fn settle_checks(&self, checks: Vec<(Release, Input)>) -> Result<(), StoreError> {
+        let checks = checks
+            .into_iter()
+            .filter_map(|check| self.unless_heard(check))
+            .collect();
+        self.settle_inputs(checks).await
+    }
+
+    pub(super) async fn settle_inputs(
+        &self,
+        checks: Vec<(Release, Input)>,
+    ) -> Result<(), StoreError> {
         let (mut rows, mut inputs) = (SortedMap::new(), SortedMap::new());
         for (release, input) in checks {
             inputs.insert(release.id().to_owned(), vec![input]);

@@ -129,7 +129,10 @@ impl<P: Ports> Pipeline<'_, P> {
         let claim = budget.cost_us(Urgency::Normal, acts);
         let checks = budget.cost_us(Urgency::Check, checks);
         let claim = std::array::from_fn(|i| claim[i] + checks[i]);
-        let mut rows = self.load_and_claim(&ids, Some((claim, acts))).await?;
+        let known = self.ports.kept(|kept| kept.take(&ids));
+        let mut rows = self
+            .load_and_claim(&ids, known, Some((claim, acts)))
+            .await?;
         let now = self.ports.now();
         let mut early = Vec::new();
         let mut acts: SortedMap<String, Vec<Input>> = SortedMap::new();

@@ -5,6 +5,7 @@ mod check;
 pub mod config;
 mod consumer;
 mod deliver;
+pub mod kept;
 mod log;
 pub mod message;
 pub mod ports;
@@ -12,6 +13,7 @@ mod preflight;
 mod queries;
 mod start;
 mod watch;
+mod witness;
 
 use futures_util::future::{FutureExt as _, LocalBoxFuture, join, join3};
 use serde_json::{Value, json};
@@ -24,6 +26,7 @@ use crate::release::{
 use crate::sorted::{SortedMap, SortedSet};
 use crate::store::{self, Owed, StoreError, Write};
 use config::Config;
+use kept::KeptRow;
 use message::{Message, MessageKind};
 use ports::{Outgoing, Ports, QueueName};
 
@@ -45,6 +48,8 @@ pub struct Pipeline<'a, P> {
     pub config: &'a Config,
     /// Cloudflare's API.
     pub cloudflare: Cloudflare<'a, P>,
+    /// Checks that wait for judges.
+    waiting: witness::Waiting,
 }
 
 /// What became of the inputs of one release.
@@ -122,6 +127,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
             ports,
             config,
             cloudflare: Cloudflare::new(ports, config),
+            waiting: witness::Waiting::default(),
         }
     }
 
@@ -261,6 +267,16 @@ impl<'a, P: Ports> Pipeline<'a, P> {
         let correction = self.cloudflare.take_correction();
         let first = correction.map(|correction| store::correct_statement(INSTALLATION, correction));
         let (committed, error) = store::commit(self.ports, &writes, first).await;
+        // What is certainly in the database now need not be read from it for the next check.
+        self.ports.kept(|kept| {
+            for write in writes {
+                let release = &write.decision.release;
+                let is_watched = release.progress.check_due_at.is_some();
+                if is_watched && committed.won.contains(release.id()) {
+                    kept.put(write.decision_id, release.clone());
+                }
+            }
+        });
         if let (Some(correction), Some(_)) = (correction, &error) {
             self.cloudflare.budget().give_back(correction);
         }
@@ -272,18 +288,20 @@ impl<'a, P: Ports> Pipeline<'a, P> {
         &self,
         ids: &SortedSet<String>,
     ) -> Result<SortedMap<String, Release>, StoreError> {
-        self.load_and_claim(ids, None).await
+        self.load_and_claim(ids, SortedMap::new(), None).await
     }
 
-    /// The same, claiming some of the call budget in the same round trip, with so many calls of acts among it. What is not made of them is given back with
-    /// the next commit, or at the end of the invocation.
+    /// The same, using what is known of them where that is still the newest, and claiming some of the call budget in the same
+    /// round trip, with so many calls of acts among it. What is not made of them is given back with the next commit, or at
+    /// the end of the invocation.
     pub(crate) async fn load_and_claim(
         &self,
         ids: &SortedSet<String>,
+        known: SortedMap<String, KeptRow>,
         claim: Option<(Accounts, u32)>,
     ) -> Result<SortedMap<String, Release>, StoreError> {
         let statement = claim.map(|(claim, _)| store::claim_statement(self.ports.now(), claim));
-        let loaded = store::load(self.ports, ids, statement).await?;
+        let loaded = store::load(self.ports, ids, known, statement).await?;
         if let (Some((claim, acts)), Some(accounts)) = (claim, loaded.accounts) {
             self.cloudflare.budget().claimed(claim, acts, accounts);
         }
@@ -314,8 +332,13 @@ impl<'a, P: Ports> Pipeline<'a, P> {
     }
 
     fn write(&self, lines: &[Value]) {
-        for line in lines {
+        let (checks, others): (Vec<&Value>, Vec<&Value>) =
+            lines.iter().partition(|line| line["log"] == "check");
+        for line in others {
             self.ports.log(line);
+        }
+        if !checks.is_empty() {
+            self.ports.log_all(&checks);
         }
     }
 

@@ -1,13 +1,13 @@
 //! What a release is at any moment. Each state carries only what is valid in it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::plan::{Percent, Plan};
 use super::preflight::Findings;
 use crate::slo::evidence::{Before, Evidence};
-use crate::slo::{Reading, Tally};
+use crate::slo::{Reading, Standing, Tally};
 use crate::time::UnixMs;
 
 /// Schema number of the stored JSON: readers tolerate unknown fields, so it rises only when a meaning changes.
@@ -377,6 +377,9 @@ pub struct Soak {
     pub tally: Tally,
     /// The newest verdicts, in the plan's order of SLOs.
     pub readings: Vec<Reading>,
+    /// What judges have said last in this stage, by SLO.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub opinions: BTreeMap<String, Standing>,
     /// SLOs that a person waived for this stage.
     pub waived: BTreeSet<String>,
     /// SLOs whose harm (or lack of data) has been told; each is told once a stage.

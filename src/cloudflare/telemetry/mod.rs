@@ -4,6 +4,7 @@
 
 mod answer;
 mod before;
+mod errors;
 mod questions;
 mod recent;
 
@@ -21,6 +22,7 @@ use crate::sorted::SortedMap;
 use crate::time::UnixMs;
 use answer::ask;
 pub use before::{OldVersion, old_version};
+pub use errors::error_templates;
 use questions::Questions;
 pub use questions::parameters_of;
 pub use recent::{Recent, recent};

@@ -130,11 +130,20 @@ fn slo(form: &Form, prefix: &str) -> Value {
     if kind != "query" {
         sli.remove("saved");
     }
+    for name in ["url", "model"] {
+        let text = if kind == "judge" {
+            field(name)
+        } else {
+            String::new()
+        };
+        set(&mut sli, name, text.into());
+    }
     sli.insert("kind".to_owned(), kind.into());
     slo.insert("sli".to_owned(), sli.into());
     let limit = number(&field("limit"));
     let objective = match field("objective").as_str() {
         "no_worse_than_old" => json!({"no_worse_than_old": {"tolerance": limit}}),
+        "pass" => "pass".into(),
         other => json!({other: limit}),
     };
     slo.insert("objective".to_owned(), objective);
@@ -370,9 +379,9 @@ mod tests {
             absolute.get("at_full").is_none() && absolute["weight"] == 2.5,
             "{absolute}"
         );
-        let plain = &with(&[("slos.0.rule", "threshold")])["slos"][0];
+        let judged = &with(&[("slos.0.rule", "threshold")])["slos"][0];
         for field in ["at_full", "weight", "overdispersion", "on_undecided"] {
-            assert!(plain.get(field).is_none(), "{field} in {plain}");
+            assert!(judged.get(field).is_none(), "{field} in {judged}");
         }
     }
 
