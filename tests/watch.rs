@@ -436,7 +436,7 @@ fn whatever_call_fails_nothing_is_written_and_it_ends_right() {
                 "{fault:?} at {nth}: {would:?}"
             );
             if calls.get() <= nth {
-                assert!(nth > 20, "only {nth} calls?");
+                assert!(nth > 15, "only {nth} calls?");
                 break;
             }
         }

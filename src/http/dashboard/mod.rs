@@ -11,6 +11,7 @@ mod plan_form;
 mod release;
 mod session;
 mod sign_in;
+mod watch;
 mod webhooks;
 mod workers;
 

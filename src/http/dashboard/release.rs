@@ -11,6 +11,7 @@ use super::layout::{
     self, confirm, done, duration, hidden, link_or_text, sentence, short, sign, split, state, time,
     verdict, words,
 };
+use super::watch;
 use super::workers::share;
 use super::{Desk, Nav, not_modified, see_other};
 use crate::pipeline::ports::Ports;
@@ -65,6 +66,7 @@ fn body<P: Ports>(desk: &Desk<'_, P>, story: &Story) -> Markup {
     html! {
         (head(release, windows))
         @if release.is_over() { (report(story)) }
+        (watch::would(release))
         (commands(release, (&desk.form_token, desk.person.is_some())))
         section.card { h2 { "Stages" } (stages(release, now)) }
         section.card {
@@ -94,7 +96,7 @@ fn head(release: &Release, windows: &[Judged]) -> Markup {
     let set = share(release);
     html! {
         p.lead {
-            (state(progress.status.name()))
+            (state(progress.status.name())) (watch::tag(release))
             @if !release.is_over() && progress.started_at.is_some() {
                 " stage " (progress.stage + 1) " of " (origin.plan.stages.len())
             }
@@ -162,11 +164,19 @@ fn report(story: &Story) -> Markup {
         .contains(&event.kind.as_str())
     });
     let (old, new) = (&release.progress.old_version, &release.origin.new_version);
-    let again = |version: &str| format!("/new?plan={}&version={version}", release.origin.plan_name);
+    let watches = watch::watches(release);
+    let mode = if watches { "&mode=watch" } else { "" };
+    let again = |version: &str| {
+        format!(
+            "/new?plan={}&version={version}{mode}",
+            release.origin.plan_name
+        )
+    };
     html! {
         section.card.report {
             h2 { "Why it ended" }
             @match ending {
+                None if watches => p { "Somebody gave the new version everything." },
                 None => p { "All stages passed: everything runs on the new version." },
                 Some(end) => {
                     p { strong { (sentence(&words(end.reason.name()))) }
@@ -176,7 +186,7 @@ fn report(story: &Story) -> Markup {
             }
             @if let Some(event) = by { p.quiet { "Decided by " (event.actor) " at " (time(event.at)) @if let Some(stage) = event.stage { " in stage " (stage) } "." } }
             p { a href=(again(new)) { "Run it again" }
-                @if !old.is_empty() { " · " a href=(again(old)) { "Undo: release the version before" } } }
+                @if !old.is_empty() && !watches { " · " a href=(again(old)) { "Undo: release the version before" } } }
         }
     }
 }
@@ -211,6 +221,9 @@ fn soak(release: &Release, soak_ms: i64, now: UnixMs) -> Markup {
                 @if let Some(at) = wait.deny_at { "; denied at " (time(at)) " if nobody decides" } "." }
             @if !wait.lacking.is_empty() { p.warn { "Approving waives what could not be judged for want of data: " (wait.lacking.join(", ")) "." } }
         };
+    }
+    if watch::waits_for_a_split(release) {
+        return html! { p.quiet { "Waits for somebody to give the new version some of the traffic." } };
     }
     let Some(soak) = status.soak() else {
         return html! { p.quiet { "Cloudflare is being told of the split." } };
@@ -309,6 +322,7 @@ fn commands(release: &Release, (form_token, is_known): (&str, bool)) -> Markup {
     let allows = |kind| !matches!(rule(phase, kind), Rule::Refuse | Rule::Already);
     let path = |verb: &str| format!("/releases/{}/{verb}", release.id());
     let stage = release.progress.stage + 1;
+    let watches = watch::watches(release);
     let who = html! {
         (hidden("stage", &stage.to_string()))
         @if !is_known { label { "Your name (optional, for the record) " input name="by" maxlength="100" autocomplete="name"; } }
@@ -336,7 +350,15 @@ fn commands(release: &Release, (form_token, is_known): (&str, bool)) -> Markup {
         (
             Kind::Start,
             "start",
-            ("Start", "The first stage begins.", "go"),
+            (
+                "Start",
+                if watches {
+                    "HMD begins to watch."
+                } else {
+                    "The first stage begins."
+                },
+                "go",
+            ),
         ),
         (
             Kind::Pause,
@@ -366,7 +388,11 @@ fn commands(release: &Release, (form_token, is_known): (&str, bool)) -> Markup {
             "stop",
             (
                 "Stop",
-                "The old version gets all traffic again; one that has not started is cancelled.",
+                if watches {
+                    "HMD stops watching. The traffic stays as it is."
+                } else {
+                    "The old version gets all traffic again; one that has not started is cancelled."
+                },
                 "danger",
             ),
         ),
