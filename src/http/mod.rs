@@ -4,9 +4,11 @@
 pub(crate) mod approvals;
 mod body;
 mod conditional;
+pub(crate) mod connections;
 pub(crate) mod dashboard;
 pub(crate) mod deliveries;
 mod files;
+pub(crate) mod forecast;
 pub(crate) mod hooks;
 pub(crate) mod plans;
 mod problem;
@@ -130,6 +132,7 @@ async fn answer<P: Ports>(
         Route::Plan(name) if put_or_post => plans::put(pipeline, name, request).await,
         Route::Plan(name) if delete => plans::delete(pipeline, name, request).await,
         Route::Plan(name) => plans::get(pipeline, name, request).await,
+        Route::Forecast(name) => forecast::of_plan(pipeline, name, request).await,
         Route::HookSecret(name) if delete => hooks::revoke(pipeline, name).await,
         Route::HookSecret(name) => hooks::make_secret(pipeline, name, request).await,
         Route::Hook(plan) => hooks::receive(pipeline, plan, request).await,
@@ -159,6 +162,14 @@ async fn answer<P: Ports>(
         Route::Deliveries(id) => deliveries::list(pipeline, id, request).await,
         Route::Delivery(id, delivery) => deliveries::get(pipeline, id, delivery).await,
         Route::Replay(id, delivery) => deliveries::replay(pipeline, id, delivery).await,
+        Route::Workers => connections::list(pipeline).await,
+        Route::Worker(account, script) if put_or_post => {
+            connections::put(pipeline, (account, script), request).await
+        }
+        Route::Worker(account, script) if delete => {
+            connections::delete(pipeline, (account, script)).await
+        }
+        Route::Worker(account, script) => connections::get(pipeline, (account, script)).await,
         Route::Versions(account, script) => workers::versions(pipeline, (account, script)).await,
         Route::Deployments(account, script) => {
             workers::deployments(pipeline, (account, script)).await

@@ -106,6 +106,7 @@ mod tests {
             Route::Docs => "/docs",
             Route::Plans => "/v1/plans",
             Route::Plan(_) => "/v1/plans/{name}",
+            Route::Forecast(_) => "/v1/plans/{name}/forecast",
             Route::HookSecret(_) => "/v1/plans/{name}/hook-secret",
             Route::Hook(_) => "/hooks/{name}",
             Route::Releases => "/v1/releases",
@@ -142,6 +143,8 @@ mod tests {
             Route::Deliveries(_) => "/v1/subscribers/{subscriber}/deliveries",
             Route::Delivery(..) => "/v1/subscribers/{subscriber}/deliveries/{delivery}",
             Route::Replay(..) => "/v1/subscribers/{subscriber}/deliveries/{delivery}/replay",
+            Route::Workers => "/v1/workers",
+            Route::Worker(..) => "/v1/workers/{account_id}/{script_name}",
             Route::Versions(..) => "/v1/workers/{account_id}/{script_name}/versions",
             Route::Deployments(..) => "/v1/workers/{account_id}/{script_name}/deployments",
             Route::Queries(..) => "/v1/workers/{account_id}/{script_name}/queries",
@@ -149,12 +152,13 @@ mod tests {
     }
 
     /// One of each, in the order of the match above.
-    const ROUTES: [Route<'_>; 34] = [
+    const ROUTES: [Route<'_>; 37] = [
         Route::Health,
         Route::OpenApi,
         Route::Docs,
         Route::Plans,
         Route::Plan("x"),
+        Route::Forecast("x"),
         Route::HookSecret("x"),
         Route::Hook("x"),
         Route::Releases,
@@ -181,6 +185,8 @@ mod tests {
         Route::Deliveries("x"),
         Route::Delivery("x", "x"),
         Route::Replay("x", "x"),
+        Route::Workers,
+        Route::Worker("x", "x"),
         Route::Versions("x", "x"),
         Route::Deployments("x", "x"),
         Route::Queries("x", "x"),

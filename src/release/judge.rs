@@ -21,7 +21,7 @@ pub fn protocol(plan: &Plan, before: &[Before]) -> Protocol {
     Protocol::new(&slos, before, &stages, plan.check_interval.ms(), plan.alpha)
 }
 
-fn stage_plan(stage: &Stage) -> StagePlan {
+pub(super) fn stage_plan(stage: &Stage) -> StagePlan {
     StagePlan {
         share: stage.percent.as_f64() / 100.0,
         soak_ms: stage.soak.ms(),
@@ -47,7 +47,7 @@ pub fn place(plan: &Plan, stage: usize, warming_up: bool) -> Place {
 
 /// Where a window of a soak lies.
 #[must_use]
-pub(super) fn place_in(soak: &Soak, warming_up: bool) -> Place {
+pub fn place_in(soak: &Soak, warming_up: bool) -> Place {
     Place {
         stage: soak.split.unwrap_or(soak.stage),
         share: soak.percent.as_f64() / 100.0,

@@ -11,6 +11,7 @@ mod decide_tests;
 mod evidence_tests;
 #[cfg(test)]
 mod fixture;
+mod forecast;
 mod head;
 mod input;
 mod judge;
@@ -31,11 +32,12 @@ mod watch_tests;
 
 pub use apply::{ActPlan, Outcome, act_plan};
 pub use decide::{LEASE_MS, SYSTEM, decide, decide_all};
+pub use forecast::{Delays, Load, StageForecast, forecast};
 pub use head::{Deployment, Head, read_head};
 pub use input::{
     Command, Decision, EventType, Failure, Input, Judged, Moment, NewEvent, Refusal, Split,
 };
-pub use judge::{Basis, place, place_of, protocol, readings, replay};
+pub use judge::{Basis, place, place_in, place_of, protocol, readings, replay};
 pub use plan::{
     Advance, FieldError, KeysSeen, MAX_TEXT, OnApprovalTimeout, Percent, Plan, Stage, WorkerRef,
     slo_applies,

@@ -5,6 +5,7 @@
 mod answer;
 mod before;
 mod questions;
+mod recent;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,6 +13,7 @@ use std::ops::Range;
 use futures_util::future::{FutureExt as _, LocalBoxFuture, try_join_all};
 
 use super::client::{ApiError, Cloudflare, Urgency};
+use super::credential::Account;
 use crate::pipeline::ports::Ports;
 use crate::release::{Release, WorkerRef};
 use crate::slo::{Objective, Slo, VersionCounts, Window};
@@ -20,6 +22,7 @@ use answer::ask;
 pub use before::{OldVersion, old_version};
 use questions::Questions;
 pub use questions::parameters_of;
+pub use recent::{Recent, recent};
 
 /// Group rows in one answer; more are cut off silently, so an answer that has as many counts as truncated.
 const MAX_ROWS: usize = 2_000;
@@ -114,7 +117,7 @@ pub fn calls_to_measure(targets: &[Target]) -> u32 {
 /// [`ApiError`] if any of the questions failed or was answered in part: then nothing is known.
 pub async fn measure<P: Ports>(
     cloudflare: &Cloudflare<'_, P>,
-    account: &str,
+    account: &Account,
     (from, to): (UnixMs, UnixMs),
     targets: &[Target],
     urgency: Urgency,
@@ -128,7 +131,7 @@ pub async fn measure<P: Ports>(
 /// One question's targets; when the answer would not fit, they are asked in two halves.
 fn part<'a, P: Ports>(
     cloudflare: &'a Cloudflare<'_, P>,
-    account: &'a str,
+    account: &'a Account,
     (from, to): (UnixMs, UnixMs),
     targets: &'a [Target],
     urgency: Urgency,
@@ -137,7 +140,9 @@ fn part<'a, P: Ports>(
         let asked = Questions::of(targets);
         let calls = u32::try_from(asked.bodies.len()).unwrap_or(u32::MAX);
         if urgency != Urgency::Admitted {
-            cloudflare.admit("asking telemetry", urgency, calls).await?;
+            let credential = &account.credential;
+            let admitted = cloudflare.admit(credential, "asking telemetry", (urgency, calls));
+            admitted.await?;
         }
         let answers = asked
             .bodies
@@ -174,14 +179,8 @@ pub async fn stored_requests<P: Ports>(
         script: worker.script_name.clone(),
         slos: Vec::new(),
     };
-    let counts = measure(
-        cloudflare,
-        &worker.account_id,
-        times,
-        &[target],
-        Urgency::Normal,
-    )
-    .await?;
+    let account = cloudflare.account_of(worker).await?;
+    let counts = measure(cloudflare, &account, times, &[target], Urgency::Normal).await?;
     let versions = counts
         .get(&worker.script_name)
         .into_iter()

@@ -162,6 +162,14 @@ impl SloProtocol {
         first + (STAGE_OVER_WITHIN * stages + within) * self.unit() + UNPLANNED / unplanned
     }
 
+    /// The same with so many more foreseen starts within a stage, as if it soaked longer.
+    pub(super) fn with_more_starts(&self, more: u32) -> Self {
+        Self {
+            within: self.within.saturating_add(more),
+            ..self.clone()
+        }
+    }
+
     fn first(&self) -> f64 {
         if self.stages == 1 && self.within == 0 {
             1.0 - UNPLANNED
@@ -261,7 +269,7 @@ impl Protocol {
     }
 }
 
-fn starts_in(soak_ms: i64) -> u32 {
+pub(super) fn starts_in(soak_ms: i64) -> u32 {
     let starts = (soak_ms + START_EVERY_MS - 1) / START_EVERY_MS;
     u32::try_from(starts).unwrap_or(1).clamp(1, 10_000)
 }
