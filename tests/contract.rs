@@ -132,6 +132,9 @@ fn valid(operation: &Operation, stage: &Stage) -> Attempt {
             attempt.secret = Some(made["secret"].as_str().unwrap().parse().unwrap());
             attempt
         }
+        "createQuery" => attempt
+            .header("content-type", "application/json")
+            .body(&json!({"plan": "shop", "slo": "errors"})),
         "createSubscriber" => attempt
             .header("content-type", "application/json")
             .body(&json!({"url": "https://hooks.example.com/b"})),
@@ -199,7 +202,23 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
             .header("content-type", "application/json")
             .body(&json!({"no_such_field": 1})),
         ("deletePlan", 400) => attempt.header("if-match", "yesterday's"),
-        ("listReleases" | "listEvidence" | "listDeliveries", 400) => {
+        ("listQueries", 400) => {
+            let path = format!("{}?cursor=0", attempt.path);
+            attempt.path(&path)
+        }
+        ("listQueries" | "createQuery", 404) => {
+            let path = attempt.path.replace(ACCOUNT, "nobody");
+            let plan = |plan: &mut Value| plan["worker"]["account_id"] = json!("nobody");
+            world.plan("shop", plan);
+            attempt.path(&path)
+        }
+        ("createQuery", 409) => {
+            let path = format!("/v1/workers/{ACCOUNT}/shop/queries");
+            let body = json!({"plan": "shop", "slo": "errors"});
+            assert_eq!(world.api("POST", &path, &body).0, 201);
+            attempt
+        }
+        ("listReleases" | "listEvidence" | "listDeliveries" | "replayRelease", 400) => {
             let path = format!("{}?limit=0", attempt.path);
             attempt.path(&path)
         }
@@ -246,12 +265,12 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
         // unconfigured by its caller.
         ("revokeHookSecret", 404)
         | (
-            "pauseRelease" | "resumeRelease" | "promoteRelease" | "abandonRelease" | "approveStage"
+            "replayRelease" | "pauseRelease" | "resumeRelease" | "promoteRelease" | "abandonRelease" | "approveStage"
             | "denyStage",
             409,
         )
         | ("health" | "openapi" | "docs", 503) => attempt,
-        ("listVersions" | "listDeployments", 503) => {
+        ("listVersions" | "listDeployments" | "listQueries" | "createQuery", 503) => {
             world.set_rule(|call| matches!(call, Call::Http(_)).then_some(Fault::Refused));
             attempt
         }

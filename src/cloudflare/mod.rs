@@ -5,6 +5,7 @@ mod client;
 mod deployments;
 mod in_flight;
 mod lenient;
+mod saved;
 mod settings;
 mod telemetry;
 mod versions;
@@ -12,7 +13,8 @@ mod versions;
 pub use budget::{Accounts, Budget, Correction};
 pub use client::{ApiError, CALL_TIMEOUT_MS, Cloudflare, ErrorKind, Urgency};
 pub use deployments::Version;
+pub use saved::{NewSavedQuery, SAVED_PER_PAGE, SavedQuery};
 pub use telemetry::{
-    OldVersion, Recent, ScriptCounts, Target, calls_to_measure, measure, old_version, queries,
-    recent, stored_requests, targets_window,
+    OldVersion, Recent, ScriptCounts, Target, calls_to_measure, measure, old_version,
+    parameters_of, queries, recent, stored_requests, targets_window,
 };

@@ -11,6 +11,7 @@ pub(crate) mod forecast;
 pub(crate) mod hooks;
 pub(crate) mod plans;
 mod problem;
+pub(crate) mod queries;
 pub(crate) mod releases;
 pub(crate) mod route;
 pub(crate) mod subscribers;
@@ -141,6 +142,7 @@ async fn answer<P: Ports>(
         Route::Release(id) => releases::get(pipeline, id, request).await,
         Route::Events(id) => releases::events(pipeline, id).await,
         Route::Evidence(id) => releases::evidence(pipeline, id, request).await,
+        Route::Backtest(id) => releases::replay(pipeline, id, request).await,
         Route::Command(id, verb) => releases::command(pipeline, id, verb, request).await,
         Route::Decide(id, stage, approve) => {
             releases::decide(pipeline, id, (stage, approve), request).await
@@ -163,6 +165,12 @@ async fn answer<P: Ports>(
         Route::Versions(account, script) => workers::versions(pipeline, (account, script)).await,
         Route::Deployments(account, script) => {
             workers::deployments(pipeline, (account, script)).await
+        }
+        Route::Queries(account, script) if put_or_post => {
+            queries::create(pipeline, (account, script), request).await
+        }
+        Route::Queries(account, script) => {
+            queries::list(pipeline, (account, script), request).await
         }
     }
 }

@@ -7,8 +7,8 @@ use super::body::json_body;
 use super::conditional::{precondition, tagged};
 use super::problem::Problem;
 use super::{Answer, list_answer, no_content};
-use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
+use crate::pipeline::{Pipeline, Resolved};
 use crate::release::{FieldError, Plan};
 use crate::store::{self, StoredPlan};
 use crate::time::Rfc3339;
@@ -86,6 +86,21 @@ pub async fn put<P: Ports>(
     if !errors.is_empty() {
         return Err(Problem::invalid(errors));
     }
+    // With what its saved queries hold at this moment: they must be usable, and their keys known, when it is saved. Each release
+    // reads them anew, so the plan itself keeps their ids only.
+    let mut whole = plan.clone();
+    let unread = match pipeline.resolve_queries(&mut whole).await {
+        Ok(Resolved::Whole) => None,
+        Ok(Resolved::Unread(error)) => Some(FieldError {
+            pointer: "/slos".to_owned(),
+            detail: format!(
+                "its saved queries were not all read, and are read when a release is created: {}",
+                error.detail
+            ),
+        }),
+        Err(errors) => return Err(Problem::invalid(errors)),
+    };
+    let keys = pipeline.key_warnings(&whole).await;
     let now = pipeline.ports.now();
     let stored = store::put_plan(pipeline.ports, name, &plan, precondition, now)
         .await?
@@ -95,7 +110,9 @@ pub async fn put<P: Ports>(
     } else {
         StatusCode::OK
     };
-    let warnings = plan.warnings(config.telemetry_lag_ms, config.propagation_delay_ms);
+    let mut warnings = plan.warnings(config.telemetry_lag_ms, config.propagation_delay_ms);
+    warnings.extend(unread);
+    warnings.extend(keys);
     let view = view(&stored, Some(warnings));
     tagged(request, status, stored.revision.unsigned_abs(), &view)
 }

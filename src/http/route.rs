@@ -42,6 +42,8 @@ pub enum Route<'a> {
     Release(&'a str),
     Events(&'a str),
     Evidence(&'a str),
+    /// A plan on the windows of a release.
+    Backtest(&'a str),
     Command(&'a str, Verb),
     /// Approve or deny a stage, counted from 1.
     Decide(&'a str, usize, bool),
@@ -58,6 +60,8 @@ pub enum Route<'a> {
     Versions(&'a str, &'a str),
     /// Deployments of a Worker.
     Deployments(&'a str, &'a str),
+    /// Saved queries for a Worker.
+    Queries(&'a str, &'a str),
 }
 
 impl<'a> Route<'a> {
@@ -78,8 +82,10 @@ impl<'a> Route<'a> {
             ["v1", "releases", id] => Self::Release(id),
             ["v1", "releases", id, "events"] => Self::Events(id),
             ["v1", "releases", id, "evidence"] => Self::Evidence(id),
+            ["v1", "releases", id, "replay"] => Self::Backtest(id),
             ["v1", "workers", account, script, "versions"] => Self::Versions(account, script),
             ["v1", "workers", account, script, "deployments"] => Self::Deployments(account, script),
+            ["v1", "workers", account, script, "queries"] => Self::Queries(account, script),
             ["approvals", token] => Self::Approval(token),
             ["v1", "subscribers"] => Self::Subscribers,
             ["v1", "subscribers", id] => Self::Subscriber(id),
@@ -136,11 +142,14 @@ impl<'a> Route<'a> {
             | Self::Deployments(..) => &[Method::GET],
             Self::Release(_) => &[Method::GET, Method::DELETE],
             Self::Plan(_) => &[Method::GET, Method::PUT, Method::DELETE],
-            Self::Releases | Self::Subscribers | Self::Approval(_) => &[Method::GET, Method::POST],
+            Self::Releases | Self::Subscribers | Self::Approval(_) | Self::Queries(..) => {
+                &[Method::GET, Method::POST]
+            }
             Self::Subscriber(_) => &[Method::GET, Method::PATCH, Method::DELETE],
             Self::HookSecret(_) => &[Method::POST, Method::DELETE],
             Self::Preflight
             | Self::Forecast(_)
+            | Self::Backtest(_)
             | Self::Command(..)
             | Self::Decide(..)
             | Self::Hook(_)

@@ -96,7 +96,7 @@ impl<'a> From<&'a Deployment> for DeploymentView<'a> {
     }
 }
 
-fn worker((account, script): (&str, &str)) -> Result<WorkerRef, Problem> {
+pub(super) fn worker((account, script): (&str, &str)) -> Result<WorkerRef, Problem> {
     let fits = |text: &str| {
         (1..=255).contains(&text.len())
             && text

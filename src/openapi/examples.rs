@@ -87,6 +87,32 @@ pub fn forecast() -> Value {
     })
 }
 
+pub fn replay_body() -> Value {
+    json!({"plan": "shop-strict"})
+}
+
+pub fn replay() -> Value {
+    json!({
+        "release": ID, "own_plan": false, "outcome": "reverted", "at": "2026-10-01T09:07:30.000Z",
+        "sentence": "would have gone back in stage 1 at 2026-10-01T09:07:30.000Z: errors are 12x the old version's (5x to 30x), 48 of 400 against 36 of 3,600",
+        "happened": {"state": "succeeded", "reason": null, "ended_at": "2026-10-01T09:32:00.000Z"},
+        "stages": [{
+            "stage": 1, "percent": 10, "soak": "10m", "outcome": "reverted", "at": "2026-10-01T09:07:30.000Z", "windows": 18,
+            "slos": [{
+                "slo": "errors-vs-old", "verdict": "harm", "first_harm_at": "2026-10-01T09:07:30.000Z",
+                "sentence": "errors are 12x the old version's (5x to 30x), 48 of 400 against 36 of 3,600",
+            }],
+            "happened": {"state": "passed", "entered_at": "2026-10-01T09:00:00.000Z", "soak_ends_at": "2026-10-01T09:10:05.000Z", "left_at": "2026-10-01T09:10:05.000Z"},
+        }],
+        "windows_left_out": false,
+        "items": [{
+            "stage": 1, "from": "2026-10-01T09:01:00.000Z", "to": "2026-10-01T09:01:30.000Z",
+            "slos": [{"slo": "errors-vs-old", "verdict": "undecided", "was": "undecided"}],
+        }],
+        "next_cursor": null,
+    })
+}
+
 pub fn new_release() -> Value {
     json!({"plan": "shop", "new_version": "latest", "on_conflict": "queue", "note": "new cart", "url": "https://ci.example/runs/7"})
 }
@@ -250,6 +276,29 @@ pub fn deployments() -> Value {
         "author_email": null, "message": "hmd:rel_0192f0c1d2e37abc8def0123456789ab/2 10 %",
         "versions": [{"version_id": NEW, "percentage": 10.0}, {"version_id": OLD, "percentage": 90.0}],
     }], "next_cursor": null})
+}
+
+pub fn query() -> Value {
+    json!({
+        "id": "q_8f2", "name": "HMD shop errors (bad)",
+        "description": "error rate <= 1 %: bad events by version, as HMD counts them",
+        "created_at": "2026-10-01T09:31:00.000Z", "updated_at": "2026-10-01T09:31:00.000Z",
+        "filters": [{"key": "$metadata.service", "operation": "eq", "type": "string", "value": "shop"}],
+        "unusable": null,
+    })
+}
+
+pub fn queries() -> Value {
+    let mut grouped = query();
+    grouped["id"] = "q_8f3".into();
+    grouped["name"] = "errors by path".into();
+    grouped["filters"] = Value::Null;
+    grouped["unusable"] = "is grouped by $workers.event.request.path, and HMD groups by version: save one without groups".into();
+    json!({"items": [query(), grouped], "next_cursor": null})
+}
+
+pub fn new_query() -> Value {
+    json!({"plan": "shop", "slo": "errors", "part": "bad"})
 }
 
 pub fn problem() -> Value {

@@ -113,6 +113,7 @@ mod tests {
             Route::Preflight => "/v1/releases/preflight",
             Route::Release(_) => "/v1/releases/{id}",
             Route::Events(_) => "/v1/releases/{id}/events",
+            Route::Backtest(_) => "/v1/releases/{id}/replay",
             Route::Evidence(_) => "/v1/releases/{id}/evidence",
             Route::Command(_, Verb::Start) => "/v1/releases/{id}/start",
             Route::Command(_, Verb::Stop) => "/v1/releases/{id}/stop",
@@ -145,11 +146,12 @@ mod tests {
             Route::Replay(..) => "/v1/subscribers/{subscriber}/deliveries/{delivery}/replay",
             Route::Versions(..) => "/v1/workers/{account_id}/{script_name}/versions",
             Route::Deployments(..) => "/v1/workers/{account_id}/{script_name}/deployments",
+            Route::Queries(..) => "/v1/workers/{account_id}/{script_name}/queries",
         }
     }
 
     /// One of each, in the order of the match above.
-    const ROUTES: [Route<'_>; 34] = [
+    const ROUTES: [Route<'_>; 36] = [
         Route::Health,
         Route::OpenApi,
         Route::Docs,
@@ -163,6 +165,7 @@ mod tests {
         Route::Release("x"),
         Route::Events("x"),
         Route::Evidence("x"),
+        Route::Backtest("x"),
         Route::Command("x", Verb::Start),
         Route::Command("x", Verb::Stop),
         Route::Command("x", Verb::Pause),
@@ -184,6 +187,7 @@ mod tests {
         Route::Replay("x", "x"),
         Route::Versions("x", "x"),
         Route::Deployments("x", "x"),
+        Route::Queries("x", "x"),
     ];
 
     #[test]

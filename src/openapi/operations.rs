@@ -12,8 +12,10 @@ use crate::http::deliveries::{DeliveryLog, DeliveryView, Replayed, Since};
 use crate::http::forecast::{ForecastBody, ForecastView};
 use crate::http::hooks::HookSecret;
 use crate::http::plans::PlanView;
+use crate::http::queries::{NewQuery, SavedQueryView};
 use crate::http::releases::{
-    EventView, EvidenceView, HookRelease, NewRelease, Nothing, PreflightView, StageDecisionBody,
+    EventView, EvidenceView, HookRelease, NewRelease, Nothing, PreflightView, ReplayBody,
+    ReplayView, StageDecisionBody,
 };
 use crate::http::subscribers::{NewSubscriber, SubscriberPatch, SubscriberView, WithSecret};
 use crate::http::workers::{DeploymentView, VersionView};
@@ -157,6 +159,14 @@ fn releases() -> Vec<Operation> {
             .ok::<EvidenceView<'static>>("A page of windows, and what their verdicts rest on.", examples::evidence)
             .problem(400, "A parameter is unknown or wrong.", &[])
             .problem(404, NO_RELEASE, &[]),
+        Operation::new((Method::POST, "/v1/releases/{id}/replay"), ("replayRelease", "Releases"), ("Backtest a plan on a release", "Puts the release's judged windows through the rules of a plan: what each stage would have come to and when, beside what happened, and the verdicts after each window. Without a plan it is the release's own, and the verdicts are those that it came to. The windows are of the release's own stages and splits and hold what its SLOs counted: a plan may differ in objectives, tolerances, rules, `alpha`, weights, `min_requests`, soaks and all that is done about them. Nothing is changed. At most 20,000 divided by the number of the release's SLOs windows are replayed."))
+            .parameters(&[WINDOWS, CURSOR])
+            .body::<ReplayBody>(false, examples::replay_body)
+            .ok::<ReplayView<'static>>("What would have happened, and a page of windows.", examples::replay)
+            .problem(400, "A parameter is unknown or wrong, or the body is not JSON.", &[])
+            .problem(404, NO_RELEASE, &[])
+            .problem(409, "No window of it has been judged.", &[])
+            .problem(422, "The plan is not one, there is none of its name, or it asks what the release did not count: `errors` points at it.", &[]),
     ]
 }
 
@@ -364,6 +374,8 @@ fn approvals() -> Vec<Operation> {
     ]
 }
 
+const QUERIES: &str = "/v1/workers/{account_id}/{script_name}/queries";
+
 fn workers() -> Vec<Operation> {
     let path = |rest| (Method::GET, rest);
     let unreadable = |operation: Operation| {
@@ -397,6 +409,33 @@ fn workers() -> Vec<Operation> {
                 ),
             )
             .ok::<List<DeploymentView<'static>>>("The deployments.", examples::deployments),
+        ),
+        unreadable(
+            Operation::new(
+                (Method::GET, QUERIES),
+                ("listQueries", "Workers"),
+                (
+                    "List the saved queries for a Worker",
+                    "Those that the account has saved in Workers Observability, newest first, each with what an SLI of this Worker would count by it. An SLI takes one by its id: `{\"kind\": \"query\", \"saved\": {\"bad\": \"<id>\", \"total\": \"<id>\"}}`.",
+                ),
+            )
+            .parameters(&[CURSOR])
+            .ok::<List<SavedQueryView<'static>>>("A page of saved queries.", examples::queries)
+            .problem(400, "A parameter is unknown or wrong.", &[]),
+        ),
+        unreadable(
+            Operation::new(
+                (Method::POST, QUERIES),
+                ("createQuery", "Workers"),
+                (
+                    "Save what an SLO counts as a query",
+                    "People can then open the same numbers, by version, in Cloudflare's dashboard. The query is a copy: it changes neither with the plan nor the plan with it.",
+                ),
+            )
+            .body::<NewQuery>(true, examples::new_query)
+            .answer(201, "The query was saved.", Content::Json(schema::<SavedQueryView<'static>>, examples::query), &[])
+            .problem(409, "The account has a saved query of this name: choose another.", &[])
+            .problem(422, "A field is unknown, missing or wrong; there is no such plan or SLO, or the plan is for another Worker; or the SLO has no such part. `errors` points at it.", &[]),
         ),
     ]
 }

@@ -9,7 +9,9 @@ mod log;
 pub mod message;
 pub mod ports;
 mod preflight;
+mod queries;
 mod start;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,6 +30,7 @@ use ports::{Outgoing, Ports, QueueName};
 pub use consumer::{Fate, Incoming};
 pub use deliver::{ATTEMPT_TIMEOUT_MS, Lane};
 pub use preflight::{Request, Survey};
+pub use queries::Resolved;
 pub use start::{Ground, NotReady};
 
 /// How often a decision is taken again because somebody else was faster.

@@ -82,6 +82,7 @@ pub struct ActPlan {
 /// What the present holder of the lease has to do, if anybody holds it.
 #[must_use]
 pub fn act_plan(release: &Release) -> Option<ActPlan> {
+    release.driven()?;
     let progress = &release.progress;
     let (old, new) = (
         progress.old_version.clone(),
@@ -288,6 +289,7 @@ impl Draft {
             .filter(|watch| watch.stage == self.next.progress.stage);
         let soak = Soak {
             stage: self.next.progress.stage,
+            split: None,
             percent: stage.percent,
             started_at: now,
             clock: if paused {

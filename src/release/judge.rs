@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::input::Judged;
 use super::plan::{Percent, Plan, Stage, slo_applies};
+use super::state::Soak;
 use crate::slo::evidence::{Before, Evidence, Place, Protocol, StagePlan};
 use crate::slo::{Ground, Reading, Rule, Slo, Tally};
 use crate::time::UnixMs;
@@ -44,6 +45,29 @@ pub fn place(plan: &Plan, stage: usize, warming_up: bool) -> Place {
     }
 }
 
+/// Where a window of a soak lies.
+#[must_use]
+pub(super) fn place_in(soak: &Soak, warming_up: bool) -> Place {
+    Place {
+        stage: soak.split.unwrap_or(soak.stage),
+        share: soak.percent.as_f64() / 100.0,
+        warming_up,
+    }
+}
+
+/// Where a stored window lies.
+#[must_use]
+pub fn place_of(plan: &Plan, judged: &Judged) -> Place {
+    match judged.split {
+        Some(split) => Place {
+            stage: split.number,
+            share: split.percent.as_f64() / 100.0,
+            warming_up: judged.warming_up,
+        },
+        None => place(plan, judged.stage - 1, judged.warming_up),
+    }
+}
+
 /// Whether one of them compares versions, and so looks away while a stage warms up.
 #[must_use]
 pub(super) fn warms_up(plan: &Plan) -> bool {
@@ -71,10 +95,7 @@ pub fn readings(
     tally: &Tally,
     slow_above_ms: &[Option<f64>],
 ) -> Vec<Reading> {
-    let percent = plan
-        .stages
-        .get(place.stage)
-        .map_or(Percent::ZERO, |s| s.percent);
+    let percent = Percent::new(place.share * 100.0).unwrap_or(Percent::ZERO);
     let judge = |(i, slo): (usize, &Slo)| {
         let reference = slow_above_ms.get(i).copied().flatten();
         let of_times = slo.objective.is_relative() && slo.time_key().is_some();
@@ -106,32 +127,57 @@ pub struct Basis<'a> {
     pub slow_above_ms: &'a [Option<f64>],
 }
 
+/// Stored windows on their way through the rules once more.
+#[derive(Debug)]
+pub(super) struct Replay<'a> {
+    basis: Basis<'a>,
+    protocol: Protocol,
+    evidence: Evidence,
+    /// The stage (or split), and what it has counted.
+    tally: (usize, Tally),
+}
+
+impl<'a> Replay<'a> {
+    pub(super) fn new(basis: Basis<'a>) -> Self {
+        Self {
+            protocol: protocol(basis.plan, basis.before),
+            basis,
+            evidence: Evidence::default(),
+            tally: (0, Tally::default()),
+        }
+    }
+
+    /// Takes in the next window: the verdicts after it.
+    pub(super) fn step(&mut self, judged: &Judged) -> Vec<Reading> {
+        let plan = self.basis.plan;
+        let place = place_of(plan, judged);
+        if self.tally.0 != place.stage {
+            self.tally = (place.stage, Tally::default());
+        }
+        let mut evidence = std::mem::take(&mut self.evidence);
+        for (i, slo) in plan.slos.iter().enumerate() {
+            if judged.forgot.contains(&slo.name) {
+                evidence = evidence.forget(i);
+            }
+        }
+        self.evidence = evidence.step(&self.protocol, place, &judged.window);
+        self.tally.1.add(&judged.window, &plan.slos);
+        let of = (&self.protocol, &self.evidence);
+        readings(plan, of, place, &self.tally.1, self.basis.slow_above_ms)
+    }
+
+    /// What the present stage has counted.
+    pub(super) fn tally(&self) -> &Tally {
+        &self.tally.1
+    }
+}
+
 /// Judges stored windows once more, in order: the verdicts after each. With the basis of the release that they are of, these are
 /// the verdicts that it came to.
 #[must_use]
 pub fn replay(basis: Basis<'_>, judged: &[Judged]) -> Vec<Vec<Reading>> {
-    let Basis {
-        plan,
-        before,
-        slow_above_ms,
-    } = basis;
-    let protocol = protocol(plan, before);
-    let (mut evidence, mut tally) = (Evidence::default(), (0, Tally::default()));
-    let judge = |judged: &Judged| {
-        if tally.0 != judged.stage {
-            tally = (judged.stage, Tally::default());
-        }
-        for (i, slo) in plan.slos.iter().enumerate() {
-            if judged.forgot.contains(&slo.name) {
-                evidence = std::mem::take(&mut evidence).forget(i);
-            }
-        }
-        let place = place(plan, judged.stage - 1, judged.warming_up);
-        evidence = std::mem::take(&mut evidence).step(&protocol, place, &judged.window);
-        tally.1.add(&judged.window, &plan.slos);
-        readings(plan, (&protocol, &evidence), place, &tally.1, slow_above_ms)
-    };
-    judged.iter().map(judge).collect()
+    let mut replay = Replay::new(basis);
+    judged.iter().map(|judged| replay.step(judged)).collect()
 }
 
 /// What was known of the old version before the release, for people: by name of the SLO.

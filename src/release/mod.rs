@@ -1,6 +1,10 @@
 //! Plans, releases and the transition table. Pure: no I/O, no clock, no randomness.
 
+#[cfg(test)]
+mod act_tests;
 mod apply;
+mod approve;
+mod backtest;
 mod decide;
 #[cfg(test)]
 mod decide_tests;
@@ -12,6 +16,7 @@ mod forecast;
 mod head;
 mod input;
 mod judge;
+mod pass;
 mod plan;
 mod preflight;
 #[cfg(test)]
@@ -22,15 +27,22 @@ mod table;
 #[cfg(test)]
 mod transition_tests;
 mod view;
+mod watch;
+#[cfg(test)]
+mod watch_tests;
 
 pub use apply::{ActPlan, Outcome, act_plan};
+pub use backtest::{Backtest, Ground, Outcome as Replayed, StageRun};
 pub use decide::{LEASE_MS, SYSTEM, decide, decide_all};
 pub use forecast::{Delays, Load, StageForecast, forecast};
 pub use head::{Deployment, Head, read_head};
-pub use input::{Command, Decision, EventType, Failure, Input, Judged, Moment, NewEvent, Refusal};
-pub use judge::{Basis, place, protocol, readings, replay};
+pub use input::{
+    Command, Decision, EventType, Failure, Input, Judged, Moment, NewEvent, Refusal, Split,
+};
+pub use judge::{Basis, place, place_of, protocol, readings, replay};
 pub use plan::{
-    Advance, FieldError, MAX_TEXT, OnApprovalTimeout, Percent, Plan, Stage, WorkerRef, slo_applies,
+    Advance, FieldError, KeysSeen, MAX_TEXT, OnApprovalTimeout, Percent, Plan, Stage, WorkerRef,
+    slo_applies,
 };
 pub use preflight::{
     Acceptable, Check, CheckName, CheckStatus, DurableObjects, Facts, Findings, Holder, Learned,
@@ -39,8 +51,10 @@ pub use preflight::{
 };
 pub use soak::{Look, wants_look, windows_due};
 pub use state::{
-    Deploying, Ending, Lease, Origin, Progress, Reason, Release, Revert, SCHEMA, Seen, Soak,
-    SoakClock, StageDecision, StageRecord, StageState, State, Status, Step, Wait,
+    Action, Deploying, Driven, Ending, Lease, Mode, NEWEST_SCHEMA, Origin, Progress, Reason,
+    Release, Revert, SCHEMA, Seen, Soak, SoakClock, StageDecision, StageRecord, StageState, State,
+    Status, Step, Wait, Would,
 };
 pub use table::{Kind, Phase, Rule, diagram, leads_to, rule, transitions};
-pub use view::ReleaseView;
+pub use view::{ReleaseView, WouldView};
+pub use watch::Sight;

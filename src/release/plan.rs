@@ -1,11 +1,15 @@
 //! The release plan: which Worker, which stages, which objectives; and what makes one acceptable.
 
+mod queries;
+
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::slo::{Objective, OnUndecided, Rule, SliKind, Slo, Tolerance};
 use crate::time::Span;
+
+pub use queries::KeysSeen;
 
 /// A share of traffic in hundredths of a percent: whole numbers, so that two shares add up to exactly 100 %.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +31,17 @@ impl Percent {
     #[must_use]
     pub fn as_f64(self) -> f64 {
         f64::from(self.0) / 100.0
+    }
+
+    /// The nearest share that leaves both versions some traffic, as somebody else's split may have any number of decimals.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "clamped to 1 to 9,999"
+    )]
+    pub fn of_both(value: f64) -> Self {
+        Self((value * 100.0).round().clamp(1.0, 9_999.0) as u16)
     }
 
     /// Reads a number from 0 to 100 with at most two decimals.
@@ -424,32 +439,7 @@ fn sli_errors(errors: &mut Errors, i: usize, slo: &Slo) {
         format!("/slos/{i}/sli/percentile"),
         "only a time has a percentile",
     );
-    for (name, filters, needed) in [("bad", &slo.sli.bad, 1), ("total", &slo.sli.total, 0)] {
-        let pointer = format!("/slos/{i}/sli/{name}");
-        let Some(filters) = filters else {
-            errors.when(
-                slo.sli.kind == SliKind::Query && needed > 0,
-                pointer,
-                "is missing: the filters that make an event a bad one",
-            );
-            continue;
-        };
-        errors.when(
-            slo.sli.kind != SliKind::Query,
-            pointer.clone(),
-            "only a query has filters",
-        );
-        errors.when(
-            !(needed..=MAX_ITEMS).contains(&filters.len()),
-            pointer.clone(),
-            format!("must have {needed} to {MAX_ITEMS} filters"),
-        );
-        for (k, filter) in filters.iter().enumerate() {
-            for (field, detail) in filter.errors(false) {
-                errors.add(format!("{pointer}/{k}{field}"), detail);
-            }
-        }
-    }
+    queries::filter_errors(errors, i, slo);
 }
 
 fn objective_errors(errors: &mut Errors, i: usize, slo: &Slo) {

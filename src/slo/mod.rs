@@ -2,10 +2,12 @@
 
 pub mod evidence;
 mod objective;
+mod saved;
 mod threshold;
 
 pub use objective::{
     AtFull, Filter, FilterKind, Objective, OnNoData, OnUndecided, Percentile, Rule, Severity, Sli,
     SliKind, Slo, Tolerance,
 };
+pub use saved::{Part, SavedQueries, is_query_id, usable_filters};
 pub use threshold::{Ground, Reading, Side, SloCounts, Tally, Verdict, VersionCounts, Window};

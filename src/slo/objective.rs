@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::saved::{Part, SavedQueries};
+
 use super::evidence::Terms;
 
 /// What is measured, on the fetch invocations of one version.
@@ -238,6 +240,35 @@ pub struct Sli {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(not(target_arch = "wasm32"), schemars(length(max = 20)))]
     pub total: Option<Vec<Filter>>,
+    /// Of a `query`: queries saved in Workers Observability that stand in place of `bad` or `total`. A release's own plan
+    /// holds both: the ids, and the filters that were read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saved: Option<SavedQueries>,
+}
+
+impl Sli {
+    /// The filters of a part, as far as they are known.
+    #[must_use]
+    pub fn filters(&self, part: Part) -> Option<&Vec<Filter>> {
+        match part {
+            Part::Bad => self.bad.as_ref(),
+            Part::Total => self.total.as_ref(),
+        }
+    }
+
+    /// Where the filters of a part are.
+    pub fn filters_mut(&mut self, part: Part) -> &mut Option<Vec<Filter>> {
+        match part {
+            Part::Bad => &mut self.bad,
+            Part::Total => &mut self.total,
+        }
+    }
+
+    /// The id of the saved query that stands in place of a part's filters.
+    #[must_use]
+    pub fn saved_id(&self, part: Part) -> Option<&str> {
+        self.saved.as_ref()?.id(part)
+    }
 }
 
 /// How much worse than the old version the new one may be.

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::chart::{self, ChartWindow};
 use super::deliveries::{Delivery, DeliveryFilter, PageEnd, delivery_page, list_statement};
 use super::plans::{self, StoredPlan};
 use super::releases::{self, StoredEvent};
@@ -34,9 +35,8 @@ const FLEET: &str = "SELECT
         (SELECT id || seq FROM releases ORDER BY created_at DESC, id DESC LIMIT 1) AS newest,
         (SELECT count(*) || ' ' || coalesce(max(updated_at), 0) FROM plans) AS plans";
 const SEQ: &str = "SELECT seq FROM releases WHERE id = ?1";
-const NEWEST_WINDOWS: &str =
-    "SELECT body FROM (SELECT window_index, body FROM windows WHERE release = ?1
-    ORDER BY window_index DESC LIMIT ?2) ORDER BY window_index";
+const NEWEST_WINDOW: &str =
+    "SELECT body FROM windows WHERE release = ?1 ORDER BY window_index DESC LIMIT 1";
 const NEWEST_EVENTS: &str =
     "SELECT body FROM events WHERE release = ?1 ORDER BY sequence DESC LIMIT ?2";
 const FORGET_ATTEMPTS: &str = "DELETE FROM sign_in_attempts WHERE since <= ?1";
@@ -134,30 +134,29 @@ pub async fn revision(sql: &impl Sql, id: &str) -> Result<Option<i64>, StoreErro
         .and_then(|row| number(row, "seq")))
 }
 
-/// A release with its newest windows (oldest first) and its newest events (newest first).
+/// A release with all that its page shows.
 #[derive(Debug)]
 pub struct Story {
     /// The release.
     pub release: Release,
-    /// Judged windows, oldest first.
-    pub windows: Vec<Judged>,
+    /// The newest judged window.
+    pub newest: Option<Judged>,
+    /// What its charts are drawn of, oldest first.
+    pub chart: Vec<ChartWindow>,
     /// Events, newest first.
     pub events: Vec<StoredEvent>,
 }
 
-/// A release with so many of its newest windows and events.
+/// A release with its windows and so many of its newest events.
 ///
 /// # Errors
 /// [`StoreError`]
-pub async fn story(
-    sql: &impl Sql,
-    id: &str,
-    (windows, events): (i64, i64),
-) -> Result<Option<Story>, StoreError> {
+pub async fn story(sql: &impl Sql, id: &str, events: i64) -> Result<Option<Story>, StoreError> {
     let rows = sql
         .batch(vec![
             releases::load_one(id),
-            Statement::new(NEWEST_WINDOWS, vec![id.into(), windows.into()]),
+            Statement::new(NEWEST_WINDOW, vec![id.into()]),
+            chart::statement(id),
             Statement::new(NEWEST_EVENTS, vec![id.into(), events.into()]),
         ])
         .await?;
@@ -167,11 +166,9 @@ pub async fn story(
     };
     Ok(Some(Story {
         release: releases::release(row)?,
-        windows: of(1)
-            .iter()
-            .map(|row| json(row, "body"))
-            .collect::<Result<_, _>>()?,
-        events: of(2)
+        newest: of(1).first().map(|row| json(row, "body")).transpose()?,
+        chart: chart::windows(of(2))?,
+        events: of(3)
             .iter()
             .map(|row| json(row, "body"))
             .collect::<Result<_, _>>()?,

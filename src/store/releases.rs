@@ -11,7 +11,9 @@ use super::row::{StoreError, json, json_often, number, text};
 use crate::cloudflare::Accounts;
 use crate::pipeline::message::MessageKind;
 use crate::pipeline::ports::{Param, Row, Sql, SqlError, Statement};
-use crate::release::{Decision, Judged, NewEvent, Release, ReleaseView, SCHEMA, Seen, WorkerRef};
+use crate::release::{
+    Decision, Judged, NEWEST_SCHEMA, NewEvent, Release, ReleaseView, Seen, WorkerRef,
+};
 use crate::time::UnixMs;
 use crate::webhook::Asked;
 
@@ -78,7 +80,7 @@ const CONTENDERS: &str = "SELECT id, origin, progress FROM releases WHERE accoun
     AND state IN ('queued', 'rolling_out', 'paused', 'awaiting_approval', 'reverting')";
 const LAST_ENDED: &str =
     "SELECT id, origin, progress FROM releases WHERE account_id = ?1 AND script_name = ?2
-    AND ended_at IS NOT NULL ORDER BY ended_at DESC LIMIT 1";
+    AND ended_at IS NOT NULL AND origin->>'mode' IS NOT 'watch' ORDER BY ended_at DESC LIMIT 1";
 const QUEUED: &str = "SELECT r.id, r.act_due_at AS due_at FROM json_each(?1) j JOIN releases r
     ON r.account_id = j.value->>'account_id' AND r.script_name = j.value->>'script_name' WHERE r.state = 'queued'";
 const WINDOWS_OF: &str = "SELECT body FROM windows WHERE release = ?1 AND window_index >= ?2 ORDER BY window_index LIMIT ?3";
@@ -87,7 +89,8 @@ const LOAD: &str =
 const ACTIVE: &str = "SELECT id FROM releases WHERE account_id = ?1 AND script_name = ?2
     AND state IN ('rolling_out', 'paused', 'awaiting_approval', 'reverting')";
 const LIST: &str = "SELECT id, created_at, origin, progress FROM releases
-    WHERE (?1 = '' OR script_name = ?1) AND (?2 = '' OR plan = ?2) AND (?3 = '' OR state = ?3)
+    WHERE (?1 = '' OR script_name = ?1) AND (?2 = '' OR plan = ?2)
+    AND (?3 = '' OR state = ?3 OR (?3 = 'rolling_out' AND state = 'watching'))
     AND (created_at < ?4 OR (created_at = ?4 AND id < ?5)) AND created_at >= ?7 AND created_at < ?8
     ORDER BY created_at DESC, id DESC LIMIT ?6";
 const EVENTS_OF: &str = "SELECT body FROM events WHERE release = ?1 ORDER BY sequence";
@@ -248,7 +251,7 @@ impl Write<'_> {
                 seq,
                 decision_id,
                 version: progress.version,
-                state: progress.status.name(),
+                state: progress.status.stored_name(),
                 act_due_at: progress.act_due_at,
                 check_due_at: progress.check_due_at,
                 ended_at: progress.ended_at,
@@ -377,9 +380,9 @@ pub async fn create(
     let (origin, progress) = (&release.origin, &release.progress);
     let row = json!([{
         "id": origin.id, "account_id": origin.plan.worker.account_id, "script_name": origin.plan.worker.script_name,
-        "plan": origin.plan_name, "origin": origin, "progress": progress, "state": progress.status.name(),
+        "plan": origin.plan_name, "origin": origin, "progress": progress, "state": progress.status.stored_name(),
         "version": progress.version, "seq": progress.seq, "created_at": origin.created_at, "act_due_at": progress.act_due_at,
-        "starts": start.is_some(), "key": idempotency.map(|i| &i.key), "body": idempotency.map(|i| &i.body),
+        "starts": start.is_some_and(|start| start.decision.starts), "key": idempotency.map(|i| &i.key), "body": idempotency.map(|i| &i.body),
         "answer": idempotency.map(|i| &i.answer),
     }])
     .to_string();
@@ -515,10 +518,10 @@ pub(super) fn release(row: &Row) -> Result<Release, StoreError> {
         origin: json_often(row, "origin")?,
         progress: json_often(row, "progress")?,
     };
-    if release.progress.schema > SCHEMA {
+    if release.progress.schema > NEWEST_SCHEMA {
         let schema = release.progress.schema;
         let why = format!(
-            "release {} has schema {schema}, newer than {SCHEMA}",
+            "release {} has schema {schema}, newer than {NEWEST_SCHEMA}",
             release.id()
         );
         return Err(StoreError::Row(why));

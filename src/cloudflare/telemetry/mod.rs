@@ -20,6 +20,7 @@ use crate::time::UnixMs;
 use answer::ask;
 pub use before::{OldVersion, old_version};
 use questions::Questions;
+pub use questions::parameters_of;
 pub use recent::{Recent, recent};
 
 /// Group rows in one answer; more are cut off silently, so an answer that has as many counts as truncated.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::answer::{Answer, Group};
 use super::{ScriptCounts, Target};
-use crate::slo::{Filter, SliKind, Slo, SloCounts, VersionCounts};
+use crate::slo::{Filter, Objective, Part, SliKind, Slo, SloCounts, VersionCounts};
 
 /// The questions for some targets: totals first, then errors (if any SLO wants them), then slot by slot what else the
 /// SLOs count. A slot holds what one SLO of each Worker counts, as an OR of (scripts AND filters).
@@ -35,6 +35,27 @@ fn invocations() -> Filters {
         leaf("$metadata.type", "eq", "string", &json!("cf-worker-event")),
         leaf("$workers.eventType", "eq", "string", &json!("fetch")),
     ]
+}
+
+/// What makes an invocation an error.
+fn failed() -> Value {
+    group(
+        "or",
+        &[
+            leaf(
+                "$workers.event.response.status",
+                "gte",
+                "number",
+                &json!(500),
+            ),
+            leaf(
+                "$workers.outcome",
+                "not_in",
+                "string",
+                &json!("ok,canceled,responseStreamDisconnected"),
+            ),
+        ],
+    )
 }
 
 /// What an SLO counts beyond invocations and errors: told apart without making filters of it.
@@ -112,6 +133,35 @@ fn percentile(slo: &Slo) -> Option<(&'static str, &'static str)> {
     Some((slo.time_key()?, slo.sli.percentile?.operator()))
 }
 
+/// What an SLO counts of a Worker, by version, as the parameters of a query that people can open: the bad events, or those that
+/// count, with the SLO's percentile if it has one. `None` if it counts no such events, or not before a release has started.
+#[must_use]
+pub fn parameters_of(script: &str, slo: &Slo, part: Part) -> Option<Value> {
+    let above_ms = match slo.objective {
+        Objective::MaxMs(max) => Some(max),
+        _ => None,
+    };
+    let (total, bad) = counted(slo, above_ms);
+    let filters = match (part, slo.sli.kind) {
+        (Part::Total, _) => total.map_or_else(invocations, Counted::filters),
+        (Part::Bad, SliKind::ErrorRate) => [invocations(), vec![failed()]].concat(),
+        (Part::Bad, _) => bad?.filters(),
+    };
+    let of_script = leaf("$metadata.service", "eq", "string", &json!(script));
+    let filters: Filters = std::iter::once(of_script).chain(filters).collect();
+    let mut calculations = vec![json!({"operator": "count", "alias": "n"})];
+    if let (Part::Total, Some((key, operator))) = (part, percentile(slo)) {
+        calculations.push(
+            json!({"operator": operator, "key": key, "keyType": "number", "alias": operator}),
+        );
+    }
+    Some(json!({
+        "datasets": ["cloudflare-workers"], "filterCombination": "and", "filters": filters,
+        "calculations": calculations,
+        "groupBys": [{"type": "string", "value": "$workers.scriptVersion.id"}], "limit": 100,
+    }))
+}
+
 impl Questions {
     pub(super) fn of(targets: &[Target]) -> Self {
         let scripts: BTreeSet<&str> = targets.iter().map(|t| t.script.as_str()).collect();
@@ -151,26 +201,7 @@ impl Questions {
             bodies.len() - 1
         };
         let wants_errors = wants_errors(targets);
-        let errors_at = wants_errors.then(|| {
-            let failed = group(
-                "or",
-                &[
-                    leaf(
-                        "$workers.event.response.status",
-                        "gte",
-                        "number",
-                        &json!(500),
-                    ),
-                    leaf(
-                        "$workers.outcome",
-                        "not_in",
-                        "string",
-                        &json!("ok,canceled,responseStreamDisconnected"),
-                    ),
-                ],
-            );
-            ask(&[base.as_slice(), &[failed]].concat())
-        });
+        let errors_at = wants_errors.then(|| ask(&[base.as_slice(), &[failed()]].concat()));
         let slots_from = 1 + usize::from(wants_errors);
         let slots: Vec<(&str, Vec<Counted<'_>>)> = targets
             .iter()

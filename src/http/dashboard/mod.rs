@@ -4,11 +4,14 @@
 mod access;
 mod chart;
 mod create;
+mod forecast;
+mod health;
 mod history;
 mod layout;
 mod plan;
 mod plan_form;
 mod release;
+mod report;
 mod session;
 mod sign_in;
 mod webhooks;
@@ -58,6 +61,8 @@ pub(crate) enum Page<'a> {
     Plans,
     Plan(&'a str),
     DeletePlan(&'a str),
+    /// What a plan will see.
+    Forecast(&'a str),
     Webhooks,
     Webhook(&'a str),
     WebhookAct(&'a str, &'a str),
@@ -104,6 +109,7 @@ impl<'a> Page<'a> {
             ["new"] => Self::NewRelease,
             ["plans"] => Self::Plans,
             ["plans", name] => Self::Plan(name),
+            ["plans", name, "forecast"] => Self::Forecast(name),
             ["plans", name, "delete"] => Self::DeletePlan(name),
             ["webhooks"] => Self::Webhooks,
             ["webhooks", id] => Self::Webhook(id),
@@ -124,9 +130,12 @@ impl<'a> Page<'a> {
             | Self::Release(_)
             | Self::Plans
             | Self::Delivery(..) => &[Method::GET],
-            Self::SignIn | Self::NewRelease | Self::Plan(_) | Self::Webhooks | Self::Webhook(_) => {
-                &[Method::GET, Method::POST]
-            }
+            Self::SignIn
+            | Self::NewRelease
+            | Self::Plan(_)
+            | Self::Forecast(_)
+            | Self::Webhooks
+            | Self::Webhook(_) => &[Method::GET, Method::POST],
             Self::SignOut
             | Self::Act(..)
             | Self::DeletePlan(_)
@@ -523,6 +532,8 @@ async fn answer<P: Ports>(
         Page::Plans => plan::list(&desk).await,
         Page::Plan(name) if posted => plan::submit(&desk, name).await,
         Page::Plan(name) => plan::show(&desk, name).await,
+        Page::Forecast(name) if posted => forecast::ask(&desk, name).await,
+        Page::Forecast(name) => forecast::show(&desk, name).await,
         Page::DeletePlan(name) => plan::delete(&desk, name).await,
         Page::Webhooks if posted => webhooks::create(&desk).await,
         Page::Webhooks => webhooks::list(&desk).await,

@@ -115,6 +115,9 @@ fn slo(form: &Form, prefix: &str) -> Value {
             serde_json::from_str(&text).unwrap_or(Value::String(text)),
         );
     }
+    if kind != "query" {
+        sli.remove("saved");
+    }
     sli.insert("kind".to_owned(), kind.into());
     slo.insert("sli".to_owned(), sli.into());
     let limit = number(&field("limit"));

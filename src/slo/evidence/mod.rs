@@ -15,6 +15,7 @@ mod share;
 mod sums;
 
 pub use interval::{Interval, interval};
+pub(crate) use judgement::grouped;
 pub use judgement::{Grounds, Judgement};
 pub use mixture::{Alternative, Flips, HARM, Mixture, NanoNats, SAFE};
 pub use overdispersion::{FEWEST_BAD, overdispersion};

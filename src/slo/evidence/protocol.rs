@@ -142,6 +142,12 @@ impl SloProtocol {
         }
     }
 
+    /// Whether the plan has a stage beyond those that have started.
+    #[must_use]
+    pub fn foresees_stage(&self, so_far: Starts) -> bool {
+        so_far.stages < self.stages
+    }
+
     /// Weight of the starts that have yet to come.
     #[must_use]
     pub fn weight_left(&self, so_far: Starts) -> f64 {
