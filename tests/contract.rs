@@ -265,8 +265,8 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
         // unconfigured by its caller.
         ("revokeHookSecret", 404)
         | (
-            "replayRelease" | "pauseRelease" | "resumeRelease" | "promoteRelease" | "abandonRelease" | "approveStage"
-            | "denyStage",
+            "replayRelease" | "pauseRelease" | "resumeRelease" | "promoteRelease"
+            | "abandonRelease" | "approveStage" | "denyStage",
             409,
         )
         | ("health" | "openapi" | "docs", 503) => attempt,

@@ -97,7 +97,7 @@ pub fn replay() -> Value {
         "sentence": "would have gone back in stage 1 at 2026-10-01T09:07:30.000Z: errors are 12x the old version's (5x to 30x), 48 of 400 against 36 of 3,600",
         "happened": {"state": "succeeded", "reason": null, "ended_at": "2026-10-01T09:32:00.000Z"},
         "stages": [{
-            "stage": 1, "percent": 10, "soak": "10m", "outcome": "reverted", "at": "2026-10-01T09:07:30.000Z", "windows": 18,
+            "stage": 1, "percent": 10, "soak": "10m", "outcome": "reverted", "at": "2026-10-01T09:07:30.000Z", "reverts_at": "2026-10-01T09:07:30.000Z", "windows": 18,
             "slos": [{
                 "slo": "errors-vs-old", "verdict": "harm", "first_harm_at": "2026-10-01T09:07:30.000Z",
                 "sentence": "errors are 12x the old version's (5x to 30x), 48 of 400 against 36 of 3,600",

@@ -47,9 +47,11 @@ pub struct StageRun {
     pub at: Option<UnixMs>,
     /// How many windows it has.
     pub windows: usize,
+    /// When harm would have sent the release back: the stage's last windows are known only after it has passed.
+    pub reverts_at: Option<UnixMs>,
     /// When each SLO was first in harm, in the plan's order.
     pub first_harm: Vec<Option<UnixMs>>,
-    /// The verdicts at that time; if open, the last ones.
+    /// The verdicts when it went back, else when it was decided, else the last ones.
     pub readings: Vec<Reading>,
     /// About when its split came into force.
     started_at: Option<UnixMs>,
@@ -244,6 +246,7 @@ impl<'a> Backtest<'a> {
             outcome: Outcome::Open,
             at: None,
             windows: 0,
+            reverts_at: None,
             first_harm: vec![None; plan.slos.len()],
             readings: Vec::new(),
             started_at: None,
@@ -292,9 +295,12 @@ impl<'a> Backtest<'a> {
             reverts |= slo.severity == Severity::Revert;
         }
         // Its last windows are judged while the next stage soaks already: harm in them still sends the release back.
-        if reverts && stage.outcome != Outcome::Reverted {
-            (stage.outcome, stage.at) = (Outcome::Reverted, Some(known_at));
+        if reverts && stage.reverts_at.is_none() {
+            stage.reverts_at = Some(known_at);
             stage.readings.clone_from(&readings);
+            if stage.outcome == Outcome::Open {
+                (stage.outcome, stage.at) = (Outcome::Reverted, Some(known_at));
+            }
         }
         if stage.outcome == Outcome::Open {
             stage.readings.clone_from(&readings);
@@ -387,6 +393,9 @@ impl<'a> Backtest<'a> {
         };
         if let Some(outcome) = outcome {
             (run.outcome, run.at) = (outcome, Some(now));
+            if outcome == Outcome::Reverted {
+                run.reverts_at = Some(now);
+            }
         }
     }
 

@@ -106,9 +106,12 @@ struct StageView<'a> {
     outcome: Replayed,
     /// When: as soon as the window that decided was known. Null if open.
     at: Option<Rfc3339>,
+    /// When the release would have gone back for what this stage's windows show. Its last ones are known only after it has
+    /// passed, so that may be later than `at`.
+    reverts_at: Option<Rfc3339>,
     /// How many windows the release has of it.
     windows: usize,
-    /// The SLOs at that time; if open, at the last window.
+    /// The SLOs when the release would have gone back, else at `at`, else at the last window.
     slos: Vec<SloView<'a>>,
     /// What happened to it.
     happened: StageHappened,
@@ -321,6 +324,7 @@ fn stages<'a>(release: &Release, plan: &'a Plan, runs: &'a [StageRun]) -> Vec<St
             soak: stage.soak.to_string(),
             outcome: run.outcome,
             at: run.at.map(Rfc3339),
+            reverts_at: run.reverts_at.map(Rfc3339),
             windows: run.windows,
             slos: slos
                 .map(|(reading, first_harm)| SloView {
@@ -343,8 +347,8 @@ fn stages<'a>(release: &Release, plan: &'a Plan, runs: &'a [StageRun]) -> Vec<St
 
 /// What the release would have come to, when, and in words.
 fn total(plan: &Plan, runs: &[StageRun]) -> (Replayed, Option<i64>, String) {
-    let reverted = runs.iter().filter(|run| run.outcome == Replayed::Reverted);
-    let decisive = reverted.min_by_key(|run| run.at).or_else(|| {
+    let reverted = runs.iter().filter(|run| run.reverts_at.is_some());
+    let decisive = reverted.min_by_key(|run| run.reverts_at).or_else(|| {
         let passed =
             |run: &&StageRun| matches!(run.outcome, Replayed::Passed | Replayed::PassedEarly);
         runs.iter().find(|run| !passed(run))
@@ -362,7 +366,11 @@ fn total(plan: &Plan, runs: &[StageRun]) -> (Replayed, Option<i64>, String) {
         .iter()
         .position(|it| std::ptr::eq(it, run))
         .unwrap_or(0);
-    let when = run.at.map(rfc3339).unwrap_or_default();
+    let (outcome, at) = match run.reverts_at {
+        Some(at) => (Replayed::Reverted, Some(at)),
+        None => (run.outcome, run.at),
+    };
+    let when = at.map(rfc3339).unwrap_or_default();
     let of = |wanted: &[Verdict]| {
         let readings = run
             .readings
@@ -371,7 +379,7 @@ fn total(plan: &Plan, runs: &[StageRun]) -> (Replayed, Option<i64>, String) {
         let sentences: Vec<&str> = readings.map(|it| it.sentence.as_str()).collect();
         sentences.join("; ")
     };
-    let sentence = match run.outcome {
+    let sentence = match outcome {
         Replayed::Reverted if of(&[Verdict::Harm]).is_empty() => {
             format!(
                 "would have gone back in stage {stage} at {when} for want of data: {}",
@@ -397,5 +405,5 @@ fn total(plan: &Plan, runs: &[StageRun]) -> (Replayed, Option<i64>, String) {
                 .unwrap_or_default()
         ),
     };
-    (run.outcome, run.at, sentence)
+    (outcome, at, sentence)
 }
