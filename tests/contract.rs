@@ -237,6 +237,16 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
             let path = attempt.path.replace(&stage.subscriber, "sub_none");
             attempt.path(&path)
         }
+        ("connectWorker", 404) => {
+            let path = attempt.path.replace("/shop", "/none");
+            attempt.path(&path)
+        }
+        ("disconnectWorker", 409) => {
+            let (status, answer) = world.api("PUT", &attempt.path, &Value::Null);
+            assert_eq!(status, 201, "{answer}");
+            command(stage, "start");
+            attempt
+        }
         ("pauseSubscriber", 409) => {
             subscriber_is(stage, "disabled");
             attempt
@@ -261,9 +271,9 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
             command(stage, "stop");
             attempt
         }
-        // A staged release is none that any of these fits, its plan's hook has no secret, and an installation is
+        // A staged release is none that any of these fits, its plan's hook has no secret, its Worker is not connected, and an installation is
         // unconfigured by its caller.
-        ("revokeHookSecret", 404)
+        ("revokeHookSecret" | "getWorker" | "disconnectWorker", 404)
         | (
             "replayRelease" | "pauseRelease" | "resumeRelease" | "promoteRelease"
             | "abandonRelease" | "approveStage" | "denyStage",

@@ -515,3 +515,144 @@ fn the_page_of_a_plan_leads_to_its_forecast() {
     // Without the form's token nothing is asked.
     assert_eq!(browser.send("/plans/shop/forecast", &[]).status(), 403);
 }
+
+/// The fields of a plan's form as a browser would send them.
+fn fields_of(page: &str) -> Vec<(String, String)> {
+    let plain = |text: &str| {
+        text.replace("&quot;", "\"")
+            .replace("&lt;", "<")
+            .replace("&gt;", ">")
+            .replace("&amp;", "&")
+    };
+    let form = between(page, "<form id=\"plan\"", "</form>");
+    let mut fields: Vec<(String, String)> = Vec::new();
+    let mut is_first = false;
+    for tag in form.split('<') {
+        if tag.starts_with("input ") {
+            let (name, value) = (
+                between(tag, "name=\"", "\""),
+                between(tag, "value=\"", "\""),
+            );
+            fields.push((name.to_owned(), plain(value)));
+        } else if tag.starts_with("select ") {
+            fields.push((between(tag, "name=\"", "\"").to_owned(), String::new()));
+            is_first = true;
+        } else if tag.starts_with("option ") {
+            // Without a chosen option, the first one is sent.
+            if is_first || tag.contains(" selected") {
+                fields.last_mut().unwrap().1 = plain(between(tag, "value=\"", "\""));
+            }
+            is_first = false;
+        }
+    }
+    fields
+}
+
+#[test]
+fn the_settings_of_the_evidence_rule_are_edited_and_refused_at_their_fields() {
+    let (world, browser) = scene();
+    world.plan("shop", |plan| {
+        plan["slos"] = slos();
+        plan["stages"][0]["early"] = json!(true);
+        plan["alpha"] = json!(0.02);
+    });
+    let plan = || world.api("GET", "/v1/plans/shop", &Value::Null).1;
+    let before = plan();
+    let page = browser.page("/plans/shop");
+    for needed in [
+        "once the evidence of harm is ",
+        "At 100 %, where there is no old version to compare with, it is held to 4 times the rate before the release.",
+        "The release pauses once",
+        "A stage holds until it is shown to be safe.",
+        "when the newest windows with 30 requests are over that",
+        "data-rule=\"evidence\" data-objective=\"no_worse_than_old\"",
+        "as soon as all is safe",
+    ] {
+        assert!(page.contains(needed), "{needed} in {page}");
+    }
+    let fields = fields_of(&page);
+    let send = |changes: &[(&str, &str)]| {
+        let mut fields = fields.clone();
+        for (name, value) in changes {
+            let field = fields.iter_mut().find(|(known, _)| known == name);
+            (*value).clone_into(&mut field.unwrap_or_else(|| panic!("{name}")).1);
+        }
+        let mut all: Vec<(&str, &str)> = fields
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        all.push(("do", "save"));
+        browser.send("/plans/shop", &all)
+    };
+    // Each refusal names its field, at the field.
+    let wrong = [
+        ("alpha", "0.9", "alpha"),
+        ("slos.0.weight", "0", "slos-0-weight"),
+        ("slos.1.overdispersion", "0.5", "slos-1-overdispersion"),
+        ("slos.0.at_full", "0.1", "slos-0-at_full"),
+        ("slos.2.rule", "guess", "slos-2-rule"),
+        ("slos.2.on_undecided", "shrug", "slos-2-on_undecided"),
+        ("stages.0.early", "perhaps", "stages-0-early"),
+    ];
+    for (name, value, id) in wrong {
+        let refused = send(&[(name, value)]);
+        assert_eq!(refused.status(), 422, "{name}");
+        let page = text(&refused);
+        let field = between(&page, &format!("id=\"{id}\""), ">");
+        assert!(
+            field.contains(&format!(
+                "aria-invalid=\"true\" aria-describedby=\"{id}-error\""
+            )),
+            "{field}"
+        );
+        assert!(
+            page.contains(&format!("href=\"#{id}\"")),
+            "{name} in {page}"
+        );
+    }
+    // Saved as it was, nothing has changed.
+    let saved = send(&[]);
+    assert_eq!(saved.status(), 303, "{}", text(&saved));
+    let after = plan();
+    for part in ["stages", "slos", "alpha", "worker", "check_interval"] {
+        assert_eq!(before[part], after[part], "{part}");
+    }
+    // And all of it is changed.
+    let again = fields_of(&browser.page("/plans/shop"));
+    let revision = again
+        .iter()
+        .find(|(name, _)| name == "revision")
+        .unwrap()
+        .1
+        .clone();
+    let changes = [
+        ("revision", revision.as_str()),
+        ("alpha", "0.05"),
+        ("stages.0.early", ""),
+        ("stages.1.early", "true"),
+        ("slos.0.weight", "3"),
+        ("slos.0.overdispersion", "2.5"),
+        ("slos.0.at_full", ""),
+        ("slos.1.rule", "threshold"),
+        ("slos.2.on_undecided", "pass"),
+        ("slos.3.rule", "evidence"),
+    ];
+    let saved = send(&changes);
+    assert_eq!(saved.status(), 303, "{}", text(&saved));
+    let after = plan();
+    assert_eq!(after["alpha"], 0.05);
+    assert!(
+        after["stages"][0].get("early").is_none() && after["stages"][1]["early"] == true,
+        "{after}"
+    );
+    let slos = &after["slos"];
+    assert_eq!(
+        (&slos[0]["weight"], &slos[0]["overdispersion"]),
+        (&json!(3.0), &json!(2.5))
+    );
+    assert!(slos[0].get("at_full").is_none(), "{slos}");
+    assert_eq!(
+        (&slos[1]["rule"], &slos[2]["on_undecided"], &slos[3]["rule"]),
+        (&json!("threshold"), &json!("pass"), &json!("evidence"))
+    );
+}

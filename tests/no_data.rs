@@ -169,7 +169,8 @@ fn verdict(spoil: Spoil, objective: &str) -> Verdict {
     for index in 0..20 {
         let times = (index * WINDOW_MS, (index + 1) * WINDOW_MS);
         let target = std::slice::from_ref(&target);
-        let asked = measure(&cloudflare, "account", times, target, Urgency::Check);
+        let account = cloudflare.installations_account("account");
+        let asked = measure(&cloudflare, &account, times, target, Urgency::Check);
         let Ok(mut counts) = futures_executor::block_on(asked) else {
             continue;
         };

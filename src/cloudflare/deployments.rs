@@ -132,9 +132,9 @@ impl<P: Ports> Cloudflare<'_, P> {
         let what = format!("reading the versions of {}", worker.script_name);
         let versions: Versions = self
             .call(
+                worker,
                 &what,
-                "GET",
-                &path(worker, "versions?deployable=true"),
+                ("GET", &path(worker, "versions?deployable=true")),
                 None,
                 (Urgency::Normal, None),
             )
@@ -156,9 +156,9 @@ impl<P: Ports> Cloudflare<'_, P> {
         let what = format!("reading the deployments of {}", worker.script_name);
         let list: Deployments = self
             .call(
+                worker,
                 &what,
-                "GET",
-                &path(worker, "deployments"),
+                ("GET", &path(worker, "deployments")),
                 None,
                 (urgency, until),
             )
@@ -196,9 +196,9 @@ impl<P: Ports> Cloudflare<'_, P> {
         // Null, too, is an answer: it was made.
         let made: Option<Value> = self
             .call(
+                worker,
                 &what,
-                "POST",
-                &path(worker, rest),
+                ("POST", &path(worker, rest)),
                 Some(&body),
                 (urgency, Some(until)),
             )

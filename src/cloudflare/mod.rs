@@ -2,6 +2,7 @@
 
 mod budget;
 mod client;
+mod credential;
 mod deployments;
 mod in_flight;
 mod lenient;
@@ -12,6 +13,7 @@ mod versions;
 
 pub use budget::{Accounts, Budget, Correction};
 pub use client::{ApiError, CALL_TIMEOUT_MS, Cloudflare, ErrorKind, Urgency};
+pub use credential::{Account, Credential, INSTALLATION, Resealed, seal_token};
 pub use deployments::Version;
 pub use saved::{NewSavedQuery, SAVED_PER_PAGE, SavedQuery};
 pub use telemetry::{

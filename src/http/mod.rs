@@ -4,6 +4,7 @@
 pub(crate) mod approvals;
 mod body;
 mod conditional;
+pub(crate) mod connections;
 pub(crate) mod dashboard;
 pub(crate) mod deliveries;
 mod files;
@@ -162,6 +163,14 @@ async fn answer<P: Ports>(
         Route::Deliveries(id) => deliveries::list(pipeline, id, request).await,
         Route::Delivery(id, delivery) => deliveries::get(pipeline, id, delivery).await,
         Route::Replay(id, delivery) => deliveries::replay(pipeline, id, delivery).await,
+        Route::Workers => connections::list(pipeline).await,
+        Route::Worker(account, script) if put_or_post => {
+            connections::put(pipeline, (account, script), request).await
+        }
+        Route::Worker(account, script) if delete => {
+            connections::delete(pipeline, (account, script)).await
+        }
+        Route::Worker(account, script) => connections::get(pipeline, (account, script)).await,
         Route::Versions(account, script) => workers::versions(pipeline, (account, script)).await,
         Route::Deployments(account, script) => {
             workers::deployments(pipeline, (account, script)).await

@@ -56,6 +56,10 @@ pub enum Route<'a> {
     /// Subscriber and delivery.
     Delivery(&'a str, &'a str),
     Replay(&'a str, &'a str),
+    /// Connected Workers.
+    Workers,
+    /// A connected Worker: account id and script name.
+    Worker(&'a str, &'a str),
     /// Versions of a Worker: account id and script name.
     Versions(&'a str, &'a str),
     /// Deployments of a Worker.
@@ -83,6 +87,8 @@ impl<'a> Route<'a> {
             ["v1", "releases", id, "events"] => Self::Events(id),
             ["v1", "releases", id, "evidence"] => Self::Evidence(id),
             ["v1", "releases", id, "replay"] => Self::Backtest(id),
+            ["v1", "workers"] => Self::Workers,
+            ["v1", "workers", account, script] => Self::Worker(account, script),
             ["v1", "workers", account, script, "versions"] => Self::Versions(account, script),
             ["v1", "workers", account, script, "deployments"] => Self::Deployments(account, script),
             ["v1", "workers", account, script, "queries"] => Self::Queries(account, script),
@@ -138,10 +144,11 @@ impl<'a> Route<'a> {
             | Self::Evidence(_)
             | Self::Deliveries(_)
             | Self::Delivery(..)
+            | Self::Workers
             | Self::Versions(..)
             | Self::Deployments(..) => &[Method::GET],
             Self::Release(_) => &[Method::GET, Method::DELETE],
-            Self::Plan(_) => &[Method::GET, Method::PUT, Method::DELETE],
+            Self::Plan(_) | Self::Worker(..) => &[Method::GET, Method::PUT, Method::DELETE],
             Self::Releases | Self::Subscribers | Self::Approval(_) | Self::Queries(..) => {
                 &[Method::GET, Method::POST]
             }

@@ -263,6 +263,21 @@ pub fn approval() -> Value {
     })
 }
 
+pub fn new_connection() -> Value {
+    json!({"token": "a token that Cloudflare made for this Worker"})
+}
+
+pub fn connection() -> Value {
+    json!({
+        "account_id": "0123456789abcdef0123456789abcdef", "script_name": "shop", "credential": "own",
+        "created_at": "2026-10-01T09:00:00.000Z", "updated_at": "2026-10-02T14:30:00.000Z",
+    })
+}
+
+pub fn connections() -> Value {
+    json!({"items": [connection()], "next_cursor": null})
+}
+
 pub fn versions() -> Value {
     json!({"items": [{
         "id": NEW, "number": 42, "created_at": "2026-10-01T08:55:00.123456Z", "author_email": "dana@example.com",

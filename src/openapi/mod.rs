@@ -144,6 +144,8 @@ mod tests {
             Route::Deliveries(_) => "/v1/subscribers/{subscriber}/deliveries",
             Route::Delivery(..) => "/v1/subscribers/{subscriber}/deliveries/{delivery}",
             Route::Replay(..) => "/v1/subscribers/{subscriber}/deliveries/{delivery}/replay",
+            Route::Workers => "/v1/workers",
+            Route::Worker(..) => "/v1/workers/{account_id}/{script_name}",
             Route::Versions(..) => "/v1/workers/{account_id}/{script_name}/versions",
             Route::Deployments(..) => "/v1/workers/{account_id}/{script_name}/deployments",
             Route::Queries(..) => "/v1/workers/{account_id}/{script_name}/queries",
@@ -151,7 +153,7 @@ mod tests {
     }
 
     /// One of each, in the order of the match above.
-    const ROUTES: [Route<'_>; 36] = [
+    const ROUTES: [Route<'_>; 38] = [
         Route::Health,
         Route::OpenApi,
         Route::Docs,
@@ -185,6 +187,8 @@ mod tests {
         Route::Deliveries("x"),
         Route::Delivery("x", "x"),
         Route::Replay("x", "x"),
+        Route::Workers,
+        Route::Worker("x", "x"),
         Route::Versions("x", "x"),
         Route::Deployments("x", "x"),
         Route::Queries("x", "x"),

@@ -39,7 +39,15 @@ async fn attempt<P: Ports>(
             "applying a split to {}",
             release.origin.plan.worker.script_name
         );
-        let admitted = pipeline.cloudflare.admit_act(&what, CALLS_OF_ACT);
+        let admitted = async {
+            // Known since the release was loaded.
+            let worker = &release.origin.plan.worker;
+            let credential = pipeline.cloudflare.credential(worker).await?;
+            let admitted = pipeline
+                .cloudflare
+                .admit_act(&credential, &what, CALLS_OF_ACT);
+            admitted.await
+        };
         if let Err(error) = admitted.await {
             return failure(&error, plan, false);
         }

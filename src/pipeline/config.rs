@@ -12,6 +12,12 @@ use crate::webhook::{KeyError, Keyring};
 pub struct Secret(String);
 
 impl Secret {
+    /// A text that must never be shown.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
     /// The text itself, for whoever has to send or compare it.
     #[must_use]
     pub fn expose(&self) -> &str {

@@ -123,7 +123,10 @@ impl<P: Ports> Pipeline<'_, P> {
     pub async fn survey(&self, worker: &WorkerRef, (wanted, mode): (&str, Mode)) -> Survey {
         // One claim for all of it; should it fail, each call says so for itself.
         let calls = [(Urgency::Normal, CALLS)];
-        self.cloudflare.reserve("preflight", &calls).await.ok();
+        if let Ok(credential) = self.cloudflare.credential(worker).await {
+            let reserved = self.cloudflare.reserve(&credential, "preflight", &calls);
+            reserved.await.ok();
+        }
         let until = self.ports.now() - self.config.telemetry_lag_ms;
         let ((ground, parts), observability, traffic) = join3(
             self.ground_and_parts(worker, (wanted, mode)),

@@ -2,6 +2,7 @@
 
 mod budget;
 mod chart;
+mod connections;
 mod dashboard;
 mod deliveries;
 mod hooks;
@@ -12,6 +13,9 @@ mod subscribers;
 
 pub use budget::{claim, claim_statement, correct, correct_statement};
 pub use chart::{ChartSlo, ChartWindow};
+pub use connections::{
+    Connection, Disconnected, delete_connection, get_connection, list_connections, put_connection,
+};
 pub use dashboard::{
     Known, Story, SubscriberPage, count_sign_in, fleet_tag, known_workers, plan_and_holder,
     revision, signed_in, story, subscriber_page, use_sign_in_link,

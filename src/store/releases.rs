@@ -86,6 +86,10 @@ const QUEUED: &str = "SELECT r.id, r.act_due_at AS due_at FROM json_each(?1) j J
 const WINDOWS_OF: &str = "SELECT body FROM windows WHERE release = ?1 AND window_index >= ?2 ORDER BY window_index LIMIT ?3";
 const LOAD: &str =
     "SELECT origin, progress FROM releases WHERE id IN (SELECT value FROM json_each(?1))";
+// With the token of the Worker, if it has one of its own, so that an act or a check need not ask for it.
+const LOAD_TO_ACT: &str = "SELECT r.id, r.origin, r.progress, w.token FROM releases r
+    LEFT JOIN connected_workers w ON w.account_id = r.account_id AND w.script_name = r.script_name
+    WHERE r.id IN (SELECT value FROM json_each(?1))";
 const ACTIVE: &str = "SELECT id FROM releases WHERE account_id = ?1 AND script_name = ?2
     AND state IN ('rolling_out', 'paused', 'awaiting_approval', 'reverting')";
 const LIST: &str = "SELECT id, created_at, origin, progress FROM releases
@@ -507,6 +511,8 @@ pub(super) fn chunks(items: impl Iterator<Item = Value>) -> Vec<String> {
 pub struct Loaded {
     /// By id.
     pub releases: BTreeMap<String, Release>,
+    /// The sealed token of each release's Worker, if it has one of its own.
+    pub tokens: BTreeMap<WorkerRef, Option<String>>,
     /// A sentence for each row that could not be read.
     pub unreadable: Vec<String>,
     /// How the call budget stands, if some of it was claimed with the load.
@@ -534,6 +540,9 @@ fn loaded<'a>(rows: impl Iterator<Item = &'a Row>) -> Loaded {
     for row in rows {
         match release(row) {
             Ok(release) => {
+                let token = row.get("token").and_then(Value::as_str);
+                let worker = release.origin.plan.worker.clone();
+                loaded.tokens.insert(worker, token.map(str::to_owned));
                 loaded.releases.insert(release.id().to_owned(), release);
             }
             Err(error) => {
@@ -564,7 +573,7 @@ pub async fn load(
         return Ok(Loaded::default());
     }
     let ids = json!(ids).to_string();
-    let mut statements = vec![Statement::new(LOAD, vec![ids.into()])];
+    let mut statements = vec![Statement::new(LOAD_TO_ACT, vec![ids.into()])];
     let claims = claim.is_some();
     statements.extend(claim);
     let rows = sql.batch(statements).await?;

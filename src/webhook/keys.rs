@@ -31,6 +31,8 @@ pub enum Purpose {
     SubscriberSecret,
     /// Sealing the secrets of inbound hooks.
     HookSecret,
+    /// Sealing the Cloudflare tokens of single Workers.
+    WorkerToken,
     /// Signing who is signed in to the dashboard.
     Session,
     /// Signing what a form of the dashboard carries, so that nobody else can send it.
@@ -46,6 +48,7 @@ impl Purpose {
             Self::Approval => "hmd/approval/v1",
             Self::SubscriberSecret => "hmd/subscriber-secret/v1",
             Self::HookSecret => "hmd/hook-secret/v1",
+            Self::WorkerToken => "hmd/worker-token/v1",
             Self::Session => "hmd/session/v1",
             Self::Form => "hmd/form/v1",
             Self::SignIn => "hmd/sign-in/v1",

@@ -9,6 +9,7 @@ mod access;
 mod actions;
 mod pages;
 mod sign_in;
+mod workers;
 
 use std::rc::Rc;
 

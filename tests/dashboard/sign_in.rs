@@ -20,6 +20,7 @@ fn nobody_sees_anything_before_signing_in() {
         "/plans",
         "/plans/shop",
         "/new?plan=shop",
+        "/connect",
         "/webhooks",
         &format!("/releases/{release}"),
     ] {
@@ -171,6 +172,8 @@ fn no_form_works_without_its_token_or_from_another_site() {
         format!("/releases/{release}/stop"),
         format!("/releases/{release}/delete"),
         "/new".to_owned(),
+        "/connect".to_owned(),
+        format!("/workers/{}/shop/disconnect", crate::support::ACCOUNT),
         "/plans/shop".to_owned(),
         "/plans/shop/delete".to_owned(),
         "/webhooks".to_owned(),

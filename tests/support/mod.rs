@@ -37,6 +37,8 @@ pub use receivers::{Got, Reaction, Receiver};
 
 pub const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
 pub const TOKEN: &str = "0123456789abcdef0123456789abcdef-token";
+/// A Cloudflare token of a single Worker.
+pub const OWN_TOKEN: &str = "own-token-of-one-worker";
 /// A moment on a whole hour.
 pub const START: i64 = 1_790_845_200_000;
 
@@ -105,6 +107,10 @@ pub struct World {
     pub tape: RefCell<Option<Tape>>,
     /// Requests that reached Cloudflare: method, path.
     pub requests: RefCell<Vec<(String, String)>>,
+    /// Cloudflare looks at tokens.
+    pub by_token: Cell<bool>,
+    /// The token of each.
+    pub bearers: RefCell<Vec<String>>,
     pub config: Result<Config, Vec<String>>,
     /// What the team's address of Cloudflare Access answers; `None`: nothing of use.
     pub access_keys: RefCell<Option<String>>,
@@ -159,6 +165,8 @@ impl World {
             got: RefCell::default(),
             tape: RefCell::default(),
             requests: RefCell::default(),
+            by_token: Cell::new(false),
+            bearers: RefCell::default(),
             config,
             access_keys: RefCell::default(),
             key_reads: RefCell::default(),
@@ -684,14 +692,18 @@ impl HttpOut for World {
         self.requests
             .borrow_mut()
             .push((request.method.to_owned(), path.to_owned()));
+        let bearer = request.bearer.expose().to_owned();
+        self.bearers.borrow_mut().push(bearer.clone());
         let body = request.body.clone().unwrap_or_default();
         cloudflare::check_request(request.method, path, body.as_bytes());
-        let answer = self.cloudflare.lock().unwrap().handle(
-            self.now.get(),
-            request.method,
-            path,
-            body.as_bytes(),
-        );
+        let mut cloudflare = self.cloudflare.lock().unwrap();
+        let (now, method) = (self.now.get(), request.method);
+        let answer = if self.by_token.get() {
+            cloudflare.handle_as(now, Some(&bearer), method, path, body.as_bytes())
+        } else {
+            cloudflare.handle(now, method, path, body.as_bytes())
+        };
+        drop(cloudflare);
         cloudflare::check_answer(request.method, path, answer.status, &answer.body);
         match fault {
             Some(Fault::CrashAfter) => match self.die().await {},
@@ -800,7 +812,9 @@ impl AccessKeys for World {
 impl Log for World {
     fn log(&self, line: &Value) {
         assert!(
-            !line.to_string().contains(TOKEN) && !line.to_string().contains("cf-token"),
+            ![TOKEN, "cf-token", OWN_TOKEN]
+                .iter()
+                .any(|secret| line.to_string().contains(secret)),
             "a secret in {line}"
         );
         self.lines.borrow_mut().push(line.clone());

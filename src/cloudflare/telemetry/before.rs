@@ -161,7 +161,8 @@ async fn counts<P: Ports>(
         slos,
     };
     let targets = std::slice::from_ref(&target);
-    let mut counts = measure(cloudflare, &worker.account_id, times, targets, urgency).await?;
+    let account = cloudflare.account_of(worker).await?;
+    let mut counts = measure(cloudflare, &account, times, targets, urgency).await?;
     let of_version = counts
         .get_mut(&worker.script_name)
         .and_then(|counts| counts.versions.remove(version));

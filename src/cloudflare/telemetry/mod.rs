@@ -13,6 +13,7 @@ use std::ops::Range;
 use futures_util::future::{FutureExt as _, LocalBoxFuture, try_join_all};
 
 use super::client::{ApiError, Cloudflare, Urgency};
+use super::credential::Account;
 use crate::pipeline::ports::Ports;
 use crate::release::{Release, WorkerRef};
 use crate::slo::{Objective, Slo, VersionCounts, Window};
@@ -116,7 +117,7 @@ pub fn calls_to_measure(targets: &[Target]) -> u32 {
 /// [`ApiError`] if any of the questions failed or was answered in part: then nothing is known.
 pub async fn measure<P: Ports>(
     cloudflare: &Cloudflare<'_, P>,
-    account: &str,
+    account: &Account,
     (from, to): (UnixMs, UnixMs),
     targets: &[Target],
     urgency: Urgency,
@@ -130,7 +131,7 @@ pub async fn measure<P: Ports>(
 /// One question's targets; when the answer would not fit, they are asked in two halves.
 fn part<'a, P: Ports>(
     cloudflare: &'a Cloudflare<'_, P>,
-    account: &'a str,
+    account: &'a Account,
     (from, to): (UnixMs, UnixMs),
     targets: &'a [Target],
     urgency: Urgency,
@@ -139,7 +140,9 @@ fn part<'a, P: Ports>(
         let asked = Questions::of(targets);
         let calls = u32::try_from(asked.bodies.len()).unwrap_or(u32::MAX);
         if urgency != Urgency::Admitted {
-            cloudflare.admit("asking telemetry", urgency, calls).await?;
+            let credential = &account.credential;
+            let admitted = cloudflare.admit(credential, "asking telemetry", (urgency, calls));
+            admitted.await?;
         }
         let answers = asked
             .bodies
@@ -176,14 +179,8 @@ pub async fn stored_requests<P: Ports>(
         script: worker.script_name.clone(),
         slos: Vec::new(),
     };
-    let counts = measure(
-        cloudflare,
-        &worker.account_id,
-        times,
-        &[target],
-        Urgency::Normal,
-    )
-    .await?;
+    let account = cloudflare.account_of(worker).await?;
+    let counts = measure(cloudflare, &account, times, &[target], Urgency::Normal).await?;
     let versions = counts
         .get(&worker.script_name)
         .into_iter()

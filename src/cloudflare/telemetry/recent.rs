@@ -97,7 +97,8 @@ async fn counts<P: Ports>(
     urgency: Urgency,
 ) -> Result<ScriptCounts, ApiError> {
     let targets = std::slice::from_ref(target);
-    let mut counts = measure(cloudflare, &worker.account_id, times, targets, urgency).await?;
+    let account = cloudflare.account_of(worker).await?;
+    let mut counts = measure(cloudflare, &account, times, targets, urgency).await?;
     Ok(counts.remove(&worker.script_name).unwrap_or_default())
 }
 

@@ -3,13 +3,16 @@
 
 mod access;
 mod chart;
+mod connect;
 mod create;
 mod forecast;
 mod health;
 mod history;
-mod layout;
+pub(super) mod layout;
 mod plan;
+mod plan_field;
 mod plan_form;
+mod plan_sentence;
 mod release;
 mod report;
 mod session;
@@ -52,6 +55,9 @@ pub(crate) enum Page<'a> {
     SignInLink(&'a str),
     SignOut,
     Workers,
+    Connect,
+    /// Account id and script name.
+    Disconnect(&'a str, &'a str),
     History,
     Compare,
     Release(&'a str),
@@ -102,6 +108,8 @@ impl<'a> Page<'a> {
             ["sign-in"] => Self::SignIn,
             ["sign-in", token] => Self::SignInLink(token),
             ["sign-out"] => Self::SignOut,
+            ["connect"] => Self::Connect,
+            ["workers", account, script, "disconnect"] => Self::Disconnect(account, script),
             ["releases"] => Self::History,
             ["compare"] => Self::Compare,
             ["releases", id] => Self::Release(id),
@@ -131,12 +139,14 @@ impl<'a> Page<'a> {
             | Self::Plans
             | Self::Delivery(..) => &[Method::GET],
             Self::SignIn
+            | Self::Connect
             | Self::NewRelease
             | Self::Plan(_)
             | Self::Forecast(_)
             | Self::Webhooks
             | Self::Webhook(_) => &[Method::GET, Method::POST],
             Self::SignOut
+            | Self::Disconnect(..)
             | Self::Act(..)
             | Self::DeletePlan(_)
             | Self::WebhookAct(..)
@@ -203,6 +213,7 @@ impl<P: Ports> Desk<'_, P> {
             nav,
             form_token: Some(&self.form_token),
             person: self.person.map(|person| person.name.as_str()),
+            has_script: true,
         };
         html_answer(status, layout::page(&frame, body))
     }
@@ -431,6 +442,7 @@ pub(crate) async fn handle<P: Ports>(
             nav: None,
             form_token: token.as_deref(),
             person: caller.person.as_ref().map(|person| person.name.as_str()),
+            has_script: true,
         };
         let markup = layout::page(&frame, &body);
         let mut response = problem.response();
@@ -523,6 +535,9 @@ async fn answer<P: Ports>(
     };
     match page {
         Page::Workers => workers::show(&desk).await,
+        Page::Connect if posted => connect::submit(&desk).await,
+        Page::Connect => connect::show(&desk),
+        Page::Disconnect(account, script) => connect::disconnect(&desk, (account, script)).await,
         Page::Release(id) => release::show(&desk, id).await,
         Page::Act(id, verb) => release::act(&desk, id, verb).await,
         Page::History => history::show(&desk).await,

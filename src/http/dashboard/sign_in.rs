@@ -45,6 +45,7 @@ fn page(status: StatusCode, title: &str, body: &Markup) -> Answer {
         nav: None,
         form_token: None,
         person: None,
+        has_script: true,
     };
     html_answer(status, layout::page(&frame, body))
 }

@@ -2,6 +2,7 @@
 
 mod cloud;
 mod consumer;
+mod dashboard;
 mod deliveries;
 mod figures;
 mod size;
@@ -77,6 +78,8 @@ enum Part {
     Rate,
     /// Webhooks.
     Deliveries,
+    /// The dashboard's pages.
+    Dashboard,
 }
 
 /// Measures, and prints a table. It is an error if an aim is missed.
@@ -91,6 +94,9 @@ pub async fn run(arguments: &BenchArgs) -> Result<()> {
     }
     if is_wanted(Part::Deliveries) {
         figures.extend(deliveries::measure(&project, arguments.verbose).await?);
+    }
+    if is_wanted(Part::Dashboard) {
+        figures.extend(dashboard::measure(&project, arguments.verbose).await?);
     }
 
     let cores = std::thread::available_parallelism()?;

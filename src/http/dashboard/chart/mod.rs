@@ -360,10 +360,8 @@ fn so_far(slo: &Slo, points: &[&Point], backdrop: &Backdrop<'_>) -> Markup {
             ratio_text,
         )
     } else {
-        let top = highest
-            .max(newest_upper.min(6.0 * line_at))
-            .max(2.0 * line_at)
-            * 1.1;
+        let most = if line_at > 0.0 { 6.0 * line_at } else { 1.0 };
+        let top = highest.max(newest_upper.min(most)).max(2.0 * line_at) * 1.1;
         (
             Scale::linear(top.min(1.0).max(line_at), backdrop.height),
             share_text,
@@ -412,8 +410,9 @@ fn evidence(points: &[&Point], needed: f64, backdrop: &Backdrop<'_>) -> Markup {
         .iter()
         .filter_map(|point| point.ln_e)
         .fold(needed, f64::max);
+    // Overwhelming evidence is drawn at the edge, or the line that matters would be at the bottom.
     let scale = Scale::logarithmic(
-        (LEAST_E, libm::exp(highest.min(600.0)) * 2.0),
+        (LEAST_E, libm::exp(highest.min(2.5 * needed)) * 2.0),
         backdrop.height,
     );
     let on = (backdrop.times, scale);
