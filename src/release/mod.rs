@@ -4,6 +4,7 @@
 mod act_tests;
 mod apply;
 mod approve;
+mod backtest;
 mod decide;
 #[cfg(test)]
 mod decide_tests;
@@ -34,13 +35,14 @@ mod witness;
 mod witness_tests;
 
 pub use apply::{ActPlan, Outcome, act_plan};
+pub use backtest::{Backtest, Ground, Outcome as Replayed, StageRun};
 pub use decide::{LEASE_MS, SYSTEM, decide, decide_all};
 pub use forecast::{Delays, Load, StageForecast, forecast};
 pub use head::{Deployment, Head, read_head};
 pub use input::{
     Command, Decision, EventType, Failure, Input, Judged, Moment, NewEvent, Refusal, Split,
 };
-pub use judge::{Basis, place, place_of, protocol, readings, replay};
+pub use judge::{Basis, place, place_in, place_of, protocol, readings, replay};
 pub use plan::{
     Advance, FieldError, KeysSeen, MAX_TEXT, OnApprovalTimeout, Percent, Plan, Stage, WorkerRef,
     slo_applies,
