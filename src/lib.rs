@@ -1,6 +1,6 @@
 //! HMD: health mediated deployments for Cloudflare Workers.
 //!
-//! Three rings, the inner never knows the outer: the core ([`release`], [`slo`], [`time`]) decides and is pure; the
+//! Three rings, the inner never knows the outer: the core ([`release`], [`slo`], [`access`], [`time`]) decides and is pure; the
 //! pipeline ([`pipeline`], [`store`], [`cloudflare`], [`http`]) loads, decides, commits and acts through a few ports; the
 //! runtime (Workers only) is the one place that names the platform. See ARCHITECTURE.md.
 
@@ -9,6 +9,7 @@
     reason = "the ports are this crate's own: Workers futures are not Send and need not be"
 )]
 
+pub mod access;
 pub mod cloudflare;
 pub mod http;
 mod json;

@@ -91,6 +91,31 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
+/// A length of time in the form of a [`Span`], rounded up to what people write: seconds up to five minutes, minutes up to two
+/// days, then hours.
+#[must_use]
+pub fn duration_text(ms: i64) -> String {
+    let round = |unit_ms: i64| -(-ms.max(0)).div_euclid(unit_ms) * unit_ms / 1_000;
+    let seconds = match ms {
+        ..=300_000 => round(1_000),
+        ..=172_800_000 => round(60_000),
+        _ => round(3_600_000),
+    };
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    let mut rest = seconds;
+    let mut parts: Vec<String> = Vec::new();
+    for (length, unit) in units {
+        if rest >= length {
+            parts.push(format!("{}{unit}", rest / length));
+            rest %= length;
+        }
+    }
+    if parts.is_empty() {
+        return "0s".to_owned();
+    }
+    parts.join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +126,20 @@ mod tests {
         assert_eq!(span.ms(), 90_000);
         assert_eq!(serde_json::to_string(&span).unwrap(), "\"90s\"");
         assert_eq!(Span::parse("24h").unwrap().ms(), 86_400_000);
+    }
+
+    #[test]
+    fn a_length_of_time_reads_back_as_a_span_that_is_no_shorter() {
+        for (ms, text) in [
+            (0, "0s"),
+            (89_100, "1m 30s"),
+            (300_001, "6m"),
+            (6_000_000, "1h 40m"),
+            (180_000_000, "2d 2h"),
+        ] {
+            assert_eq!(duration_text(ms), text);
+            assert!(Span::parse(text).unwrap().ms() >= ms);
+        }
     }
 
     #[test]

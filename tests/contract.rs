@@ -119,6 +119,9 @@ fn valid(operation: &Operation, stage: &Stage) -> Attempt {
         "createRelease" | "preflightRelease" => attempt
             .header("content-type", "application/json")
             .body(&json!({"plan": "shop", "new_version": stage.versions[1]})),
+        "forecastPlan" => attempt
+            .header("content-type", "application/json")
+            .body(&json!({"requests_per_s": 5, "slos": {"errors": {"bad_share": 0.01}, "latency": {"bad_share": 0.01}}})),
         "receiveHook" => {
             let path = "/v1/plans/shop/hook-secret";
             let (_, made) = stage.world.api("POST", path, &Value::Null);
@@ -246,10 +249,21 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
         ("putPlan", 404) => attempt.path("/v1/plans/a.b"),
         ("getJudgeSecret", 404) => attempt.path("/v1/plans/none/judge-secret"),
         ("makeHookSecret", 404) => attempt.path("/v1/plans/none/hook-secret"),
+        ("forecastPlan", 404) => attempt.path("/v1/plans/none/forecast"),
         ("getPlan" | "deletePlan", 404) => attempt.path("/v1/plans/none"),
         (_, 404) if attempt.path.contains(&stage.subscriber) => {
             let path = attempt.path.replace(&stage.subscriber, "sub_none");
             attempt.path(&path)
+        }
+        ("connectWorker", 404) => {
+            let path = attempt.path.replace("/shop", "/none");
+            attempt.path(&path)
+        }
+        ("disconnectWorker", 409) => {
+            let (status, answer) = world.api("PUT", &attempt.path, &Value::Null);
+            assert_eq!(status, 201, "{answer}");
+            command(stage, "start");
+            attempt
         }
         ("pauseSubscriber", 409) => {
             subscriber_is(stage, "disabled");
@@ -275,9 +289,9 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
             command(stage, "stop");
             attempt
         }
-        // A staged release is none that any of these fits, its plan's hook has no secret, and an installation is
+        // A staged release is none that any of these fits, its plan's hook has no secret, its Worker is not connected, and an installation is
         // unconfigured by its caller.
-        ("revokeHookSecret", 404)
+        ("revokeHookSecret" | "getWorker" | "disconnectWorker", 404)
         | (
             "pauseRelease" | "resumeRelease" | "promoteRelease" | "abandonRelease" | "approveStage"
             | "denyStage",

@@ -3,11 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+use hmd::access::{KnownKeys, RsaKey};
 use hmd::cloudflare::{Cloudflare, Target, Urgency, measure};
 use hmd::pipeline::config::Config;
 use hmd::pipeline::ports::{
-    Clock, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Outgoing, QueueError, QueueName,
-    Queues, Random, Row, Sql, SqlError, Statement, WebhookAnswer, WebhookRequest,
+    AccessKeys, Clock, FileError, Files, HttpError, HttpOut, HttpRequest, HttpResponse, Log,
+    Outgoing, QueueError, QueueName, Queues, Random, Row, Sql, SqlError, Statement, Urls,
+    WebhookAnswer, WebhookRequest,
 };
 use hmd::slo::evidence::{Before, Evidence, Place, Protocol, StagePlan, Terms};
 use hmd::slo::{Ground, Slo, Verdict, Window};
@@ -74,10 +76,38 @@ impl Queues for Telemetry {
     }
 }
 
+impl Files for Telemetry {
+    async fn static_file(&self, file: hmd::http::StaticFile) -> Result<String, FileError> {
+        Ok(file.text().to_owned())
+    }
+}
+
+impl Urls for Telemetry {
+    fn parse_url(text: &str) -> Option<hmd::webhook::WebUrl> {
+        hmd::webhook::parse_url(text)
+    }
+}
+
 impl Random for Telemetry {
     fn random(&self) -> [u8; 32] {
         unreachable!("nothing is sealed")
     }
+}
+
+impl AccessKeys for Telemetry {
+    async fn read_keys(&self, _: &str, _: u32) -> Result<String, HttpError> {
+        unreachable!("nobody signs in here")
+    }
+
+    async fn verifies(&self, _: &RsaKey, _: &[u8], _: &[u8]) -> bool {
+        unreachable!("nobody signs in here")
+    }
+
+    fn known_keys(&self) -> KnownKeys {
+        KnownKeys::default()
+    }
+
+    fn remember_keys(&self, _: KnownKeys) {}
 }
 
 impl Log for Telemetry {
@@ -139,7 +169,8 @@ fn verdict(spoil: Spoil, objective: &str) -> Verdict {
     for index in 0..20 {
         let times = (index * WINDOW_MS, (index + 1) * WINDOW_MS);
         let target = std::slice::from_ref(&target);
-        let asked = measure(&cloudflare, "account", times, target, Urgency::Check);
+        let account = cloudflare.installations_account("account");
+        let asked = measure(&cloudflare, &account, times, target, Urgency::Check);
         let Ok(mut counts) = futures_executor::block_on(asked) else {
             continue;
         };

@@ -44,6 +44,7 @@ fn judged(item: &Value, interval_ms: i64) -> Judged {
     };
     Judged {
         stage: usize::try_from(item["stage"].as_u64().unwrap()).unwrap(),
+        split: serde_json::from_value(item["split"].clone()).unwrap(),
         window: Window {
             index: at("from"),
             merged: at("to") - at("from") - 1,

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::client::{ApiError, Cloudflare, Urgency};
 use crate::pipeline::ports::Ports;
+use crate::release::WorkerRef;
 
 /// Most tokens of an answer: a verdict and a sentence.
 const MAX_TOKENS: u32 = 256;
@@ -55,15 +56,15 @@ impl<P: Ports> Cloudflare<'_, P> {
     /// [`ApiError`]
     pub async fn ask_model(
         &self,
-        account: &str,
+        worker: &WorkerRef,
         model: &str,
         told: &Value,
     ) -> Result<String, ApiError> {
         let what = format!("asking the model {model}");
-        let path = format!("/accounts/{account}/ai/run/{model}");
+        let path = format!("/accounts/{}/ai/run/{model}", worker.account_id);
         let when = (Urgency::Look, None);
         let result: Value = self
-            .call_large(&what, "POST", &path, Some(&request(told)), when)
+            .call(worker, &what, ("POST", &path), Some(&request(told)), when)
             .await?;
         text(&result).ok_or_else(|| ApiError::unreadable(&what, "there is no text in it"))
     }

@@ -8,12 +8,15 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::budget::{Accounts, Budget, Correction};
+use super::credential::{Account, Credential, Credentials, INSTALLATION};
 use super::in_flight::InFlight;
 use crate::json;
 use crate::pipeline::config::{Config, Secret};
 use crate::pipeline::ports::{HttpError, HttpRequest, Ports};
+use crate::release::WorkerRef;
 use crate::store;
 use crate::time::UnixMs;
+use crate::webhook::NONCE_BYTES;
 
 /// When a call is given up, in milliseconds.
 pub const CALL_TIMEOUT_MS: u32 = 10_000;
@@ -105,9 +108,8 @@ pub enum Urgency {
 pub struct Cloudflare<'a, P> {
     pub(super) ports: &'a P,
     base_url: &'a str,
-    token: &'a Secret,
     in_flight: InFlight,
-    budget: Budget,
+    credentials: Credentials<'a>,
 }
 
 /// A success. Read in one go with what it holds: telemetry's answers are large.
@@ -143,38 +145,104 @@ impl<'a, P: Ports> Cloudflare<'a, P> {
         Self {
             ports,
             base_url: &config.cloudflare_api_base_url,
-            token: &config.cloudflare_api_token,
             in_flight: InFlight::new(IN_FLIGHT),
-            budget: Budget::new(config.cloudflare_calls_per_5min),
+            credentials: Credentials::new(config),
         }
     }
 
-    /// The call budget as this invocation knows it.
+    /// The call budget of the installation's token, as this invocation knows it.
     pub(crate) fn budget(&self) -> &Budget {
-        &self.budget
+        self.credentials.installation().budget()
     }
 
-    /// Claims of the budget what is going to be asked, in one round trip for all of it, and in none if it has been claimed.
+    /// An account, as the installation's own token sees it.
+    #[must_use]
+    pub fn installations_account(&self, id: &str) -> Account {
+        Account {
+            id: id.to_owned(),
+            credential: self.credentials.installation().clone(),
+        }
+    }
+
+    /// Learns what is stored of Workers: the sealed token of each, if it has one of its own.
+    pub(crate) fn learn<'w>(
+        &self,
+        tokens: impl IntoIterator<Item = (&'w WorkerRef, &'w Option<String>)>,
+    ) {
+        for (worker, sealed) in tokens {
+            let nonce = || nonce(self.ports);
+            self.credentials.learn(worker, sealed.as_deref(), nonce);
+        }
+    }
+
+    /// For this invocation a Worker's calls are made with this token, or the installation's.
+    pub(crate) fn try_with(&self, worker: &WorkerRef, token: Option<Secret>) {
+        self.credentials.assign(worker, token);
+    }
+
+    /// What a Worker's calls are made with: read from the database, unless its release was loaded here.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotSent`] if that can't be told, or its token can't be opened.
+    pub async fn credential(&self, worker: &WorkerRef) -> Result<Credential, ApiError> {
+        let not_sent = |why: &dyn std::fmt::Display| ApiError {
+            kind: ErrorKind::NotSent,
+            detail: format!(
+                "calling Cloudflare for {}: the token of this Worker can't be read: {why}",
+                worker.script_name
+            ),
+        };
+        if self.credentials.known(worker).is_none() {
+            let stored = store::get_connection(self.ports, worker).await;
+            let stored = stored.map_err(|error| not_sent(&error))?;
+            let sealed = stored.and_then(|connection| connection.token);
+            self.learn([(worker, &sealed)]);
+        }
+        let known = self.credentials.known(worker);
+        let known = known.unwrap_or_else(|| Ok(self.credentials.installation().clone()));
+        known.map_err(|error| not_sent(&error))
+    }
+
+    /// The account of a Worker, as its token sees it.
+    ///
+    /// # Errors
+    /// As [`Cloudflare::credential`].
+    pub async fn account_of(&self, worker: &WorkerRef) -> Result<Account, ApiError> {
+        Ok(Account {
+            id: worker.account_id.clone(),
+            credential: self.credential(worker).await?,
+        })
+    }
+
+    /// Claims of a credential's budget what is going to be asked, in one round trip for all of it, and in none if it has been
+    /// claimed.
     ///
     /// # Errors
     /// [`ErrorKind::NotSent`] if the budget can't be read.
-    pub async fn reserve(&self, what: &str, wanted: &[(Urgency, u32)]) -> Result<(), ApiError> {
+    pub async fn reserve(
+        &self,
+        credential: &Credential,
+        what: &str,
+        wanted: &[(Urgency, u32)],
+    ) -> Result<(), ApiError> {
+        let budget = credential.budget();
         let cost = wanted
             .iter()
             .fold([0; 4], |sum: Accounts, (urgency, calls)| {
-                let cost = self.budget.cost_us(*urgency, *calls);
+                let cost = budget.cost_us(*urgency, *calls);
                 std::array::from_fn(|i| sum[i] + cost[i])
             });
-        let Some(claim) = self.budget.missing_us(cost) else {
+        let Some(claim) = budget.missing_us(cost) else {
             return Ok(());
         };
         // A crash after this claim leaves calls charged that were not made; they are paid off in seconds.
-        let claimed = store::claim(self.ports, self.ports.now(), claim).await;
+        let now = self.ports.now();
+        let claimed = store::claim(self.ports, credential.id(), now, claim).await;
         let accounts = claimed.map_err(|error| ApiError {
             kind: ErrorKind::NotSent,
             detail: format!("{what}: the call budget can't be read: {error}"),
         })?;
-        self.budget.claimed(claim, 0, accounts);
+        budget.claimed(claim, 0, accounts);
         Ok(())
     }
 
@@ -183,12 +251,17 @@ impl<'a, P: Ports> Cloudflare<'a, P> {
     ///
     /// # Errors
     /// [`ErrorKind::PutOff`], or [`ErrorKind::NotSent`] if the budget can't be read.
-    pub async fn admit(&self, what: &str, urgency: Urgency, calls: u32) -> Result<(), ApiError> {
+    pub async fn admit(
+        &self,
+        credential: &Credential,
+        what: &str,
+        (urgency, calls): (Urgency, u32),
+    ) -> Result<(), ApiError> {
         // The way back does not wait for the database; what it costs is charged with the next commit.
         if urgency != Urgency::Revert {
-            self.reserve(what, &[(urgency, calls)]).await?;
+            self.reserve(credential, what, &[(urgency, calls)]).await?;
         }
-        let admitted = self.budget.admit(urgency, calls, self.ports.now());
+        let admitted = credential.budget().admit(urgency, calls, self.ports.now());
         admitted.map_err(|retry_after_ms| put_off(what, retry_after_ms))
     }
 
@@ -196,55 +269,75 @@ impl<'a, P: Ports> Cloudflare<'a, P> {
     ///
     /// # Errors
     /// As [`Cloudflare::admit`].
-    pub async fn admit_act(&self, what: &str, calls: u32) -> Result<(), ApiError> {
-        if !self.budget.has_act(calls) {
-            return self.admit(what, Urgency::Normal, calls).await;
+    pub async fn admit_act(
+        &self,
+        credential: &Credential,
+        what: &str,
+        calls: u32,
+    ) -> Result<(), ApiError> {
+        let budget = credential.budget();
+        if !budget.has_act(calls) {
+            let wanted = (Urgency::Normal, calls);
+            return self.admit(credential, what, wanted).await;
         }
-        let admitted = self.budget.admit_act(calls, self.ports.now());
+        let admitted = budget.admit_act(calls, self.ports.now());
         admitted.map_err(|retry_after_ms| put_off(what, retry_after_ms))
     }
 
-    /// Tells the database what was spent, if a commit has not done so already.
+    /// At the end of an invocation: tells the database what was spent, as far as a commit has not done so already, and stores
+    /// tokens that were sealed anew.
     pub async fn report_spending(&self) {
-        self.budget.drop_acts();
-        if let Some(correction) = self.budget.take_correction()
-            && store::correct(self.ports, correction).await.is_err()
-        {
-            // What is lost here is some seconds of budget, which the reserve makes up for.
-            self.budget.give_back(correction);
+        let spent = self.credentials.take_corrections();
+        let resealed = self.credentials.take_resealed();
+        if spent.is_empty() && resealed.is_empty() {
+            return;
+        }
+        let corrections: Vec<(&str, Correction)> = spent
+            .iter()
+            .map(|(credential, correction)| (credential.id(), *correction))
+            .collect();
+        // A crash here loses some seconds of budget, which the reserve makes up for; and whoever opens an old seal next makes it
+        // anew.
+        let told = store::correct(self.ports, &corrections, &resealed).await;
+        if told.is_err() {
+            for (credential, correction) in &spent {
+                credential.budget().give_back(*correction);
+            }
         }
     }
 
-    /// What the next commit is to tell the database.
+    /// What the next commit is to tell the database of the installation's budget.
     pub(crate) fn take_correction(&self) -> Option<Correction> {
-        self.budget.take_correction()
+        self.budget().take_correction()
     }
 
-    /// One call. `what` names it in errors; `until` is the moment by which its answer must be in, for callers that hold a
-    /// lease.
+    /// One call for a Worker, with its token. `what` names it in errors; `until` is the moment by which its answer must be in,
+    /// for callers that hold a lease.
     pub(super) async fn call<T: DeserializeOwned>(
         &self,
+        worker: &WorkerRef,
         what: &str,
-        method: &'static str,
-        path: &str,
+        (method, path): (&'static str, &str),
         body: Option<&Value>,
         when: (Urgency, Option<UnixMs>),
     ) -> Result<T, ApiError> {
-        let result: Value = self.call_large(what, method, path, body, when).await?;
+        let credential = self.credential(worker).await?;
+        let call = self.call_large(&credential, what, (method, path), body, when);
+        let result: Value = call.await?;
         json::read(&result).map_err(|error| ApiError::unreadable(what, error))
     }
 
     /// The same for large answers: they are read straight from the text.
     pub(super) async fn call_large<T: DeserializeOwned>(
         &self,
+        credential: &Credential,
         what: &str,
-        method: &'static str,
-        path: &str,
+        (method, path): (&'static str, &str),
         body: Option<&Value>,
         (urgency, until): (Urgency, Option<UnixMs>),
     ) -> Result<T, ApiError> {
         if urgency != Urgency::Admitted {
-            self.admit(what, urgency, 1).await?;
+            self.admit(credential, what, (urgency, 1)).await?;
         }
         let _place = self.in_flight.enter(urgency == Urgency::Revert).await;
         // Asked only now: waiting for a place may have used the lease up.
@@ -257,7 +350,7 @@ impl<'a, P: Ports> Cloudflare<'a, P> {
         let request = HttpRequest {
             method,
             url: format!("{}{path}", self.base_url),
-            bearer: self.token.clone(),
+            bearer: credential.token().clone(),
             body: body.map(Value::to_string),
             timeout_ms: CALL_TIMEOUT_MS,
         };
@@ -284,17 +377,24 @@ impl<'a, P: Ports> Cloudflare<'a, P> {
                 let errors = envelope.ok().and_then(|e| e.errors).unwrap_or_default();
                 let error = refusal(
                     what,
-                    path,
+                    (path, credential.is_installations()),
                     (response.status, response.retry_after_s),
                     &errors,
                 );
                 if let ErrorKind::Throttled { retry_after_ms } = error.kind {
-                    self.budget.blocked(self.ports.now(), retry_after_ms);
+                    credential
+                        .budget()
+                        .blocked(self.ports.now(), retry_after_ms);
                 }
                 Err(error)
             }
         }
     }
+}
+
+fn nonce<P: Ports>(ports: &P) -> [u8; NONCE_BYTES] {
+    let random = ports.random();
+    std::array::from_fn(|i| random[i])
 }
 
 fn put_off(what: &str, retry_after_ms: i64) -> ApiError {
@@ -309,7 +409,7 @@ fn put_off(what: &str, retry_after_ms: i64) -> ApiError {
 
 fn refusal(
     what: &str,
-    path: &str,
+    (path, is_installations): (&str, bool),
     (status, retry_after_s): (u16, Option<i64>),
     errors: &[EnvelopeError],
 ) -> ApiError {
@@ -333,8 +433,13 @@ fn refusal(
             } else {
                 "Workers Scripts Write"
             };
+            let token = if is_installations {
+                INSTALLATION
+            } else {
+                "the Worker's own token"
+            };
             format!(
-                "; check that CLOUDFLARE_API_TOKEN is valid and has the permission {permission} in this account"
+                "; check that {token} is valid and has the permission {permission} in this account"
             )
         }
         (_, 10_007) => "; no Worker of this name exists in the account".to_owned(),
@@ -382,7 +487,8 @@ mod tests {
                 message: Some("it is so".to_owned()),
                 detail: None,
             };
-            let error = refusal("deploying shop", "/deployments", (status, None), &[said]);
+            let of = ("/deployments", true);
+            let error = refusal("deploying shop", of, (status, None), &[said]);
             assert_eq!(error.kind, ErrorKind::Refused { status, code });
             assert!(error.detail.contains("it is so; "), "{}", error.detail);
             assert!(error.detail.contains(advice), "{}", error.detail);

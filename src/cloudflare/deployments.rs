@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::client::{ApiError, Cloudflare, Urgency};
 use super::lenient::{null_as_default, whole};
 use crate::pipeline::ports::Ports;
-use crate::release::{Deployment, Percent, WorkerRef};
+use crate::release::{Deployment, Driven, Percent, WorkerRef};
 use crate::time::UnixMs;
 
 /// A version of a Worker.
@@ -132,9 +132,9 @@ impl<P: Ports> Cloudflare<'_, P> {
         let what = format!("reading the versions of {}", worker.script_name);
         let versions: Versions = self
             .call(
+                worker,
                 &what,
-                "GET",
-                &path(worker, "versions?deployable=true"),
+                ("GET", &path(worker, "versions?deployable=true")),
                 None,
                 (Urgency::Normal, None),
             )
@@ -156,9 +156,9 @@ impl<P: Ports> Cloudflare<'_, P> {
         let what = format!("reading the deployments of {}", worker.script_name);
         let list: Deployments = self
             .call(
+                worker,
                 &what,
-                "GET",
-                &path(worker, "deployments"),
+                ("GET", &path(worker, "deployments")),
                 None,
                 (urgency, until),
             )
@@ -166,19 +166,20 @@ impl<P: Ports> Cloudflare<'_, P> {
         list.read().map_err(|why| ApiError::unreadable(&what, why))
     }
 
-    /// Applies a split. Answers the deployment's id, if it came; the rest of the answer may be partial, so the caller reads
-    /// back.
+    /// Applies a split for a release that HMD drives. Answers the deployment's id, if it came; the rest of the answer may be
+    /// partial, so the caller reads back.
     ///
     /// # Errors
     /// [`ApiError`]; after `Unknown` it may have been carried out.
     pub async fn deploy(
         &self,
-        worker: &WorkerRef,
+        driven: Driven<'_>,
         split: &[(String, Percent)],
         message: &str,
         force: bool,
         (urgency, until): (Urgency, UnixMs),
     ) -> Result<Option<String>, ApiError> {
+        let worker = &driven.release().origin.plan.worker;
         let what = format!("deploying {}", worker.script_name);
         let versions: Vec<Value> = split
             .iter()
@@ -195,9 +196,9 @@ impl<P: Ports> Cloudflare<'_, P> {
         // Null, too, is an answer: it was made.
         let made: Option<Value> = self
             .call(
+                worker,
                 &what,
-                "POST",
-                &path(worker, rest),
+                ("POST", &path(worker, rest)),
                 Some(&body),
                 (urgency, Some(until)),
             )

@@ -3,6 +3,7 @@
 mod ai;
 mod budget;
 mod client;
+mod credential;
 mod deployments;
 mod in_flight;
 mod lenient;
@@ -13,9 +14,10 @@ mod versions;
 
 pub use budget::{Accounts, Budget, Correction};
 pub use client::{ApiError, CALL_TIMEOUT_MS, Cloudflare, ErrorKind, Urgency};
+pub use credential::{Account, Credential, INSTALLATION, Resealed, seal_token};
 pub use deployments::Version;
 pub use saved::{NewSavedQuery, SAVED_PER_PAGE, SavedQuery};
 pub use telemetry::{
-    OldVersion, ScriptCounts, Target, calls_to_measure, error_templates, measure, old_version,
-    parameters_of, queries, stored_requests, targets_window,
+    OldVersion, Recent, ScriptCounts, Target, calls_to_measure, error_templates, measure,
+    old_version, parameters_of, queries, recent, stored_requests, targets_window,
 };

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::client::{ApiError, Cloudflare, Urgency};
 use super::lenient::null_as_default;
 use crate::pipeline::ports::Ports;
-use crate::release::KeysSeen;
+use crate::release::{KeysSeen, WorkerRef};
 use crate::time::UnixMs;
 
 /// Saved queries on a page: the most that Cloudflare gives.
@@ -56,44 +56,45 @@ struct WireKey {
     value_type: String,
 }
 
-fn path(account: &str, rest: &str) -> String {
+fn path(worker: &WorkerRef, rest: &str) -> String {
+    let account = &worker.account_id;
     format!("/accounts/{account}/workers/observability/{rest}")
 }
 
 impl<P: Ports> Cloudflare<'_, P> {
-    /// A page of an account's saved queries, newest first; pages count from 1.
+    /// A page of the saved queries of a Worker's account, newest first; pages count from 1.
     ///
     /// # Errors
     /// [`ApiError`]
     pub async fn saved_queries(
         &self,
-        account: &str,
+        worker: &WorkerRef,
         page: u32,
     ) -> Result<Vec<SavedQuery>, ApiError> {
         let query =
             format!("queries?order=desc&orderBy=created&page={page}&perPage={SAVED_PER_PAGE}");
         let when = (Urgency::Normal, None);
         self.call(
+            worker,
             "listing saved queries",
-            "GET",
-            &path(account, &query),
+            ("GET", &path(worker, &query)),
             None,
             when,
         )
         .await
     }
 
-    /// A saved query.
+    /// A saved query of a Worker's account.
     ///
     /// # Errors
     /// [`ApiError`]
-    pub async fn saved_query(&self, account: &str, id: &str) -> Result<SavedQuery, ApiError> {
+    pub async fn saved_query(&self, worker: &WorkerRef, id: &str) -> Result<SavedQuery, ApiError> {
         let what = format!("reading the saved query {id}");
         let when = (Urgency::Normal, None);
         self.call(
+            worker,
             &what,
-            "GET",
-            &path(account, &format!("queries/{id}")),
+            ("GET", &path(worker, &format!("queries/{id}"))),
             None,
             when,
         )
@@ -106,42 +107,39 @@ impl<P: Ports> Cloudflare<'_, P> {
     /// [`ApiError`]; refused with status 409 if there is one of that name.
     pub async fn save_query(
         &self,
-        account: &str,
+        worker: &WorkerRef,
         query: &NewSavedQuery,
     ) -> Result<SavedQuery, ApiError> {
         let what = format!("saving the query {:?}", query.name);
         let body = json!({"name": query.name, "description": query.description, "parameters": query.parameters});
         let when = (Urgency::Normal, None);
-        self.call(&what, "POST", &path(account, "queries"), Some(&body), when)
+        let path = path(worker, "queries");
+        self.call(worker, &what, ("POST", &path), Some(&body), when)
             .await
     }
 
-    /// Which keys the account's events have had in `[from, to)`, and of which types; at least those of `wanted` that they
+    /// Which keys the events of a Worker's account have had in `[from, to)`, and of which types; at least those of `wanted` that they
     /// have had.
     ///
     /// # Errors
     /// [`ApiError`]
     pub async fn telemetry_keys(
         &self,
-        account: &str,
+        worker: &WorkerRef,
         (from, to): (UnixMs, UnixMs),
         wanted: impl Iterator<Item = &str>,
     ) -> Result<KeysSeen, ApiError> {
         let what = "reading telemetry's keys";
+        let credential = self.credential(worker).await?;
         let ask = async |needle: Option<&str>| -> Result<Vec<WireKey>, ApiError> {
             let mut body = json!({"from": from, "to": to, "datasets": ["cloudflare-workers"], "limit": MAX_KEYS});
             if let Some(needle) = needle {
                 body["keyNeedle"] = json!({"value": needle, "matchCase": true});
             }
             let when = (Urgency::Normal, None);
-            self.call_large(
-                what,
-                "POST",
-                &path(account, "telemetry/keys"),
-                Some(&body),
-                when,
-            )
-            .await
+            let path = path(worker, "telemetry/keys");
+            self.call_large(&credential, what, ("POST", &path), Some(&body), when)
+                .await
         };
         let mut seen = KeysSeen::new();
         let mut take = |keys: Vec<WireKey>| {

@@ -60,9 +60,9 @@ impl<P: Ports> Cloudflare<'_, P> {
         let what = format!("reading the settings of {}", worker.script_name);
         let settings: WireSettings = self
             .call(
+                worker,
                 &what,
-                "GET",
-                &path(worker, "script-settings"),
+                ("GET", &path(worker, "script-settings")),
                 None,
                 (Urgency::Normal, None),
             )

@@ -93,9 +93,9 @@ impl<P: Ports> Cloudflare<'_, P> {
         let what = format!("reading version {version} of {}", worker.script_name);
         let version: WireVersion = self
             .call(
+                worker,
                 &what,
-                "GET",
-                &path(worker, &format!("versions/{version}")),
+                ("GET", &path(worker, &format!("versions/{version}"))),
                 None,
                 (Urgency::Normal, None),
             )

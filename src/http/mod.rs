@@ -4,8 +4,11 @@
 pub(crate) mod approvals;
 mod body;
 mod conditional;
+pub(crate) mod connections;
 pub(crate) mod dashboard;
 pub(crate) mod deliveries;
+mod files;
+pub(crate) mod forecast;
 pub(crate) mod hooks;
 pub(crate) mod judges;
 pub(crate) mod plans;
@@ -29,11 +32,9 @@ use crate::pipeline::ports::Ports;
 
 use dashboard::Page;
 pub use dashboard::sign_in_path;
+pub use files::StaticFile;
 pub use problem::Problem;
 use route::Route;
-
-const OPENAPI: &str = include_str!("../../schemas/openapi.json");
-const DOCS: &str = include_str!("../../schemas/docs.html");
 
 /// Most bytes in a request body.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -126,12 +127,13 @@ async fn answer<P: Ports>(
     let delete = request.method() == Method::DELETE;
     match route {
         Route::Health => json_answer(StatusCode::OK, &Health::OK),
-        Route::OpenApi => asset("application/json", OPENAPI),
-        Route::Docs => asset("text/html; charset=utf-8", DOCS),
+        Route::OpenApi => static_file(pipeline.ports, StaticFile::OpenApi).await,
+        Route::Docs => static_file(pipeline.ports, StaticFile::Docs).await,
         Route::Plans => plans::list(pipeline).await,
         Route::Plan(name) if put_or_post => plans::put(pipeline, name, request).await,
         Route::Plan(name) if delete => plans::delete(pipeline, name, request).await,
         Route::Plan(name) => plans::get(pipeline, name, request).await,
+        Route::Forecast(name) => forecast::of_plan(pipeline, name, request).await,
         Route::HookSecret(name) if delete => hooks::revoke(pipeline, name).await,
         Route::HookSecret(name) => hooks::make_secret(pipeline, name, request).await,
         Route::JudgeSecret(name) => judges::secret(pipeline, name).await,
@@ -162,6 +164,14 @@ async fn answer<P: Ports>(
         Route::Deliveries(id) => deliveries::list(pipeline, id, request).await,
         Route::Delivery(id, delivery) => deliveries::get(pipeline, id, delivery).await,
         Route::Replay(id, delivery) => deliveries::replay(pipeline, id, delivery).await,
+        Route::Workers => connections::list(pipeline).await,
+        Route::Worker(account, script) if put_or_post => {
+            connections::put(pipeline, (account, script), request).await
+        }
+        Route::Worker(account, script) if delete => {
+            connections::delete(pipeline, (account, script)).await
+        }
+        Route::Worker(account, script) => connections::get(pipeline, (account, script)).await,
         Route::Versions(account, script) => workers::versions(pipeline, (account, script)).await,
         Route::Deployments(account, script) => {
             workers::deployments(pipeline, (account, script)).await
@@ -236,16 +246,17 @@ fn authorized(
     Err(Problem::new(401, "Not authorized", detail).header(header::WWW_AUTHENTICATE, asks))
 }
 
-fn asset(content_type: &str, body: &str) -> Answer {
+async fn static_file<P: Ports>(ports: &P, file: StaticFile) -> Answer {
+    let body = ports.static_file(file).await?;
     Response::builder()
-        .header(header::CONTENT_TYPE, content_type)
+        .header(header::CONTENT_TYPE, file.content_type())
         .header(header::CACHE_CONTROL, "no-cache")
         .header(
             header::CONTENT_SECURITY_POLICY,
             "default-src 'none'; style-src 'unsafe-inline'",
         )
         .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
-        .body(body.as_bytes().to_vec())
+        .body(body.into_bytes())
         .map_err(|error| Problem::internal(&error))
 }
 

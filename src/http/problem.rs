@@ -5,6 +5,7 @@ use std::fmt::Display;
 use ::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
+use crate::pipeline::ports::FileError;
 use crate::release::{Check, FieldError};
 use crate::store::StoreError;
 
@@ -141,6 +142,12 @@ impl Problem {
             }
         }
         response
+    }
+}
+
+impl From<FileError> for Problem {
+    fn from(error: FileError) -> Self {
+        Self::unavailable(error.to_string(), 5)
     }
 }
 

@@ -100,7 +100,7 @@ pub async fn list<P: Ports>(
     };
     let queries = pipeline
         .cloudflare
-        .saved_queries(&worker.account_id, page)
+        .saved_queries(&worker, page)
         .await
         .map_err(|error| unreadable(&error))?;
     let items = queries
@@ -182,10 +182,7 @@ pub async fn create<P: Ports>(
         parameters,
     };
     // A crash after this leaves the query saved; asked for again, its name is taken, and the answer says so.
-    let saved = pipeline
-        .cloudflare
-        .save_query(&worker.account_id, &new)
-        .await;
+    let saved = pipeline.cloudflare.save_query(&worker, &new).await;
     let saved = saved.map_err(|error| match error.kind {
         ErrorKind::Refused { status: 409, .. } => Problem::conflict(format!(
             "the account has a saved query of the name {:?}; choose another name",

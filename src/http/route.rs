@@ -31,6 +31,8 @@ pub enum Route<'a> {
     Docs,
     Plans,
     Plan(&'a str),
+    /// What a plan will see.
+    Forecast(&'a str),
     /// The secret of a plan's hook.
     HookSecret(&'a str),
     /// What requests to the judges of a plan are signed with.
@@ -54,6 +56,10 @@ pub enum Route<'a> {
     /// Subscriber and delivery.
     Delivery(&'a str, &'a str),
     Replay(&'a str, &'a str),
+    /// Connected Workers.
+    Workers,
+    /// A connected Worker: account id and script name.
+    Worker(&'a str, &'a str),
     /// Versions of a Worker: account id and script name.
     Versions(&'a str, &'a str),
     /// Deployments of a Worker.
@@ -72,6 +78,7 @@ impl<'a> Route<'a> {
             ["docs"] => Self::Docs,
             ["v1", "plans"] => Self::Plans,
             ["v1", "plans", name] => Self::Plan(name),
+            ["v1", "plans", name, "forecast"] => Self::Forecast(name),
             ["v1", "plans", name, "hook-secret"] => Self::HookSecret(name),
             ["v1", "plans", name, "judge-secret"] => Self::JudgeSecret(name),
             ["hooks", plan] => Self::Hook(plan),
@@ -80,6 +87,8 @@ impl<'a> Route<'a> {
             ["v1", "releases", id] => Self::Release(id),
             ["v1", "releases", id, "events"] => Self::Events(id),
             ["v1", "releases", id, "evidence"] => Self::Evidence(id),
+            ["v1", "workers"] => Self::Workers,
+            ["v1", "workers", account, script] => Self::Worker(account, script),
             ["v1", "workers", account, script, "versions"] => Self::Versions(account, script),
             ["v1", "workers", account, script, "deployments"] => Self::Deployments(account, script),
             ["v1", "workers", account, script, "queries"] => Self::Queries(account, script),
@@ -136,16 +145,18 @@ impl<'a> Route<'a> {
             | Self::Evidence(_)
             | Self::Deliveries(_)
             | Self::Delivery(..)
+            | Self::Workers
             | Self::Versions(..)
             | Self::Deployments(..) => &[Method::GET],
             Self::Release(_) => &[Method::GET, Method::DELETE],
-            Self::Plan(_) => &[Method::GET, Method::PUT, Method::DELETE],
+            Self::Plan(_) | Self::Worker(..) => &[Method::GET, Method::PUT, Method::DELETE],
             Self::Releases | Self::Subscribers | Self::Approval(_) | Self::Queries(..) => {
                 &[Method::GET, Method::POST]
             }
             Self::Subscriber(_) => &[Method::GET, Method::PATCH, Method::DELETE],
             Self::HookSecret(_) => &[Method::POST, Method::DELETE],
             Self::Preflight
+            | Self::Forecast(_)
             | Self::Command(..)
             | Self::Decide(..)
             | Self::Hook(_)

@@ -58,6 +58,35 @@ pub fn plans() -> Value {
     json!({"items": [saved_plan()], "next_cursor": null})
 }
 
+pub fn given_traffic() -> Value {
+    json!({"requests_per_s": 50, "slos": {"errors": {"bad_share": 0.005}}})
+}
+
+pub fn forecast() -> Value {
+    let harm = |ratio: f64, power: f64, median: &str, soak: &str| json!({"ratio": ratio, "bad_share": ratio * 0.005, "power": power, "median_time": median, "soak": soak});
+    json!({
+        "plan": "shop", "revision": 3, "worker": worker(),
+        "traffic": {
+            "requests_per_s": 50.0, "from": "2026-10-01T09:00:00.000Z", "until": "2026-10-02T09:00:00.000Z", "version": OLD, "sampled": false,
+            "quiet": {"from": "2026-10-02T01:00:00.000Z", "until": "2026-10-02T05:00:00.000Z", "requests_per_s": 8.0},
+            "slos": [{"slo": "errors-vs-old", "requests_per_s": 50.0, "bad_share": 0.005, "source": "telemetry"}],
+        },
+        "stages": [{
+            "stage": 1, "percent": 10, "soak": "10m", "requests": {"new": 3_000, "old": 27_000},
+            "slos": [{
+                "slo": "errors-vs-old", "judged_requests": 2_100, "needed_requests": 30, "enough_requests": 1.0, "enough_requests_soak": "3m 15s",
+                "test": {
+                    "unit": "old", "unit_share": 0.005, "smallest_harm": {"ratio": 4.28, "bad_share": 0.0214, "median_time": "7m"},
+                    "harms": [harm(2.0, 0.041, "46m", "1h 22m"), harm(10.0, 1.0, "4m 15s", "5m 15s")],
+                    "healthy": {"safe": 0.59, "harm": 0.0, "undecided": 0.41, "undecided_at_max_soak": 0.002, "median_time": "9m", "soak": "17m"},
+                },
+                "quiet": {"judged_requests": 336, "enough_requests": 1.0, "smallest_harm": null, "undecided": 0.98},
+                "sentence": "errors-vs-old at 10 % for 10m: sees 4.3x the old version's (2.14 % bad) with 90 % power, half of the time within 7m; a soak of 1h 22m would see 2x, of which this one sees 4 %; a healthy version is still undecided at the end in 41 % of releases; a soak of 17m would show nine of ten to be safe",
+            }],
+        }],
+    })
+}
+
 pub fn new_release() -> Value {
     json!({"plan": "shop", "new_version": "latest", "on_conflict": "queue", "note": "new cart", "url": "https://ci.example/runs/7"})
 }
@@ -215,6 +244,21 @@ pub fn approval() -> Value {
         "decided": null, "waiting_since": "2026-10-01T09:22:01.000Z", "denied_at": "2026-10-02T09:22:01.000Z", "lacking": [],
         "asked_by": "api", "release": release(),
     })
+}
+
+pub fn new_connection() -> Value {
+    json!({"token": "a token that Cloudflare made for this Worker"})
+}
+
+pub fn connection() -> Value {
+    json!({
+        "account_id": "0123456789abcdef0123456789abcdef", "script_name": "shop", "credential": "own",
+        "created_at": "2026-10-01T09:00:00.000Z", "updated_at": "2026-10-02T14:30:00.000Z",
+    })
+}
+
+pub fn connections() -> Value {
+    json!({"items": [connection()], "next_cursor": null})
 }
 
 pub fn versions() -> Value {

@@ -106,6 +106,7 @@ mod tests {
             Route::Docs => "/docs",
             Route::Plans => "/v1/plans",
             Route::Plan(_) => "/v1/plans/{name}",
+            Route::Forecast(_) => "/v1/plans/{name}/forecast",
             Route::HookSecret(_) => "/v1/plans/{name}/hook-secret",
             Route::JudgeSecret(_) => "/v1/plans/{name}/judge-secret",
             Route::Hook(_) => "/hooks/{name}",
@@ -143,6 +144,8 @@ mod tests {
             Route::Deliveries(_) => "/v1/subscribers/{subscriber}/deliveries",
             Route::Delivery(..) => "/v1/subscribers/{subscriber}/deliveries/{delivery}",
             Route::Replay(..) => "/v1/subscribers/{subscriber}/deliveries/{delivery}/replay",
+            Route::Workers => "/v1/workers",
+            Route::Worker(..) => "/v1/workers/{account_id}/{script_name}",
             Route::Versions(..) => "/v1/workers/{account_id}/{script_name}/versions",
             Route::Deployments(..) => "/v1/workers/{account_id}/{script_name}/deployments",
             Route::Queries(..) => "/v1/workers/{account_id}/{script_name}/queries",
@@ -150,12 +153,13 @@ mod tests {
     }
 
     /// One of each, in the order of the match above.
-    const ROUTES: [Route<'_>; 35] = [
+    const ROUTES: [Route<'_>; 38] = [
         Route::Health,
         Route::OpenApi,
         Route::Docs,
         Route::Plans,
         Route::Plan("x"),
+        Route::Forecast("x"),
         Route::HookSecret("x"),
         Route::JudgeSecret("x"),
         Route::Hook("x"),
@@ -183,6 +187,8 @@ mod tests {
         Route::Deliveries("x"),
         Route::Delivery("x", "x"),
         Route::Replay("x", "x"),
+        Route::Workers,
+        Route::Worker("x", "x"),
         Route::Versions("x", "x"),
         Route::Deployments("x", "x"),
         Route::Queries("x", "x"),

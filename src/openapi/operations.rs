@@ -8,7 +8,9 @@ use super::parameters::{
     CURSOR, DELIVERY_FILTERS, FILTERS, IDEMPOTENCY_KEY, IF_MATCH, IF_NEW, SIGNED, WINDOWS,
 };
 use crate::http::approvals::{ApprovalBody, ApprovalView};
+use crate::http::connections::{ConnectionView, NewConnection};
 use crate::http::deliveries::{DeliveryLog, DeliveryView, Replayed, Since};
+use crate::http::forecast::{ForecastBody, ForecastView};
 use crate::http::hooks::HookSecret;
 use crate::http::judges::JudgeSecret;
 use crate::http::plans::PlanView;
@@ -37,7 +39,7 @@ pub const TAGS: [(&str, &str); 7] = [
     ),
     (
         "Workers",
-        "What Cloudflare says of a Worker, for those who choose a version.",
+        "Which Workers are connected, perhaps with a Cloudflare token of their own, and what Cloudflare says of a Worker, for those who choose a version. A Worker that a plan names need not be connected: then the installation's token is used.",
     ),
     (
         "Webhooks",
@@ -60,6 +62,7 @@ pub fn operations() -> Vec<Operation> {
     all.extend(subscribers());
     all.extend(deliveries());
     all.extend(approvals());
+    all.extend(connections());
     all.extend(workers());
     all.extend(installation());
     all
@@ -95,6 +98,12 @@ fn plans() -> Vec<Operation> {
             .problem(400, TAG, &[])
             .problem(404, NO_PLAN, &[])
             .problem(412, UNMET, &[]),
+        Operation::new((Method::POST, "/v1/plans/{name}/forecast"), ("forecastPlan", "Plans"), ("Forecast what a plan will see", "From the Worker's last 24 hours of telemetry, or from traffic that the body gives: for each stage and SLO the requests, the smallest harm that is found with 90 % power and when, how likely a healthy version stays undecided, and what soak would do. Nothing is changed. The same question has the same answer: no chance is involved but from a fixed seed."))
+            .body::<ForecastBody>(false, examples::given_traffic)
+            .ok::<ForecastView<'static>>("The forecast.", examples::forecast)
+            .problem(404, "There is no plan of this name, or no such Worker.", &[])
+            .problem(422, "A field is unknown or wrong; or telemetry holds nothing of the last 24 hours that would tell what the body leaves out: `errors` points at it.", &[])
+            .problem(503, "Cloudflare or the database does not answer, or HMD is not configured: nothing was changed.", &["Retry-After"]),
         Operation::new(secret(Method::POST), ("makeHookSecret", "Plans"), ("Make or rotate the secret of a plan's hook", "The secret is shown this once. One that it replaces is taken for another 24 hours."))
             .body::<Nothing>(false, examples::nothing)
             .answer(201, "The secret.", Content::Json(schema::<HookSecret>, examples::hook_secret), &[])
@@ -425,6 +434,30 @@ fn workers() -> Vec<Operation> {
             .problem(409, "The account has a saved query of this name: choose another.", &[])
             .problem(422, "A field is unknown, missing or wrong; there is no such plan or SLO, or the plan is for another Worker; or the SLO has no such part. `errors` points at it.", &[]),
         ),
+    ]
+}
+
+fn connections() -> Vec<Operation> {
+    let one = |method| (method, "/v1/workers/{account_id}/{script_name}");
+    let unknown = "The Worker is not connected.";
+    vec![
+        Operation::new((Method::GET, "/v1/workers"), ("listWorkers", "Workers"), ("List connected Workers", "All of them, by name."))
+            .ok::<List<ConnectionView<'static>>>("The connected Workers.", examples::connections),
+        Operation::new(one(Method::GET), ("getWorker", "Workers"), ("Read a connected Worker", "Whose token is used; the token itself is never shown."))
+            .ok::<ConnectionView<'static>>("The connected Worker.", examples::connection)
+            .problem(404, unknown, &[]),
+        Operation::new(one(Method::PUT), ("connectWorker", "Workers"), ("Connect a Worker", "Or give it another token: `token`, or the installation's if there is none. Cloudflare is asked at once whether the token may read its deployments and its telemetry; if it may not, nothing is changed. The other fields of an answer are ignored."))
+            .body::<NewConnection>(false, examples::new_connection)
+            .answer(200, "It was connected before, and has this token now.", Content::Json(schema::<ConnectionView<'static>>, examples::connection), &[])
+            .answer(201, "It is connected.", Content::Json(schema::<ConnectionView<'static>>, examples::connection), &[])
+            .problem(400, "The body is not JSON.", &[])
+            .problem(404, "Cloudflare knows no such account, or no such Worker in it.", &[])
+            .problem(422, "A field is unknown or wrong, or Cloudflare does not take the token: `errors` says why.", &[])
+            .problem(503, "Cloudflare or the database does not answer, or HMD is not configured: nothing was changed.", &["Retry-After"]),
+        Operation::new(one(Method::DELETE), ("disconnectWorker", "Workers"), ("Disconnect a Worker", "Forgets its token. Its plans and releases stay; the installation's token is used for them."))
+            .answer(204, "It is not connected any more.", Content::None, &[])
+            .problem(404, unknown, &[])
+            .problem(409, "A release of it is active or waits: it needs the token.", &[]),
     ]
 }
 

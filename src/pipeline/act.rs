@@ -3,7 +3,9 @@
 use super::Pipeline;
 use super::ports::Ports;
 use crate::cloudflare::{ApiError, ErrorKind, Urgency};
-use crate::release::{ActPlan, Head, Input, Outcome, Percent, Release, act_plan, read_head};
+use crate::release::{
+    ActPlan, Driven, Head, Input, Outcome, Percent, Release, act_plan, read_head,
+};
 
 /// What follows the marker in the message of a forced deployment, where no cut of a long message reaches it.
 const FORCED: &str = " forced";
@@ -17,25 +19,35 @@ pub(super) const CALLS_OF_ACT: u32 = 3;
 
 /// Carries out what the holder of the release's lease owes, and answers the report. `None` if nothing is owed.
 pub(super) async fn act<P: Ports>(pipeline: &Pipeline<'_, P>, release: &Release) -> Option<Input> {
+    let driven = release.driven()?;
     let plan = act_plan(release)?;
     Some(Input::Reported {
         act: plan.lease.act,
-        outcome: attempt(pipeline, release, &plan).await,
+        outcome: attempt(pipeline, driven, &plan).await,
     })
 }
 
 async fn attempt<P: Ports>(
     pipeline: &Pipeline<'_, P>,
-    release: &Release,
+    driven: Driven<'_>,
     plan: &ActPlan,
 ) -> Outcome {
+    let release = driven.release();
     // All of it or nothing: a look whose write must wait is wasted. The way back is never put off.
     if !plan.revert {
         let what = format!(
             "applying a split to {}",
             release.origin.plan.worker.script_name
         );
-        let admitted = pipeline.cloudflare.admit_act(&what, CALLS_OF_ACT);
+        let admitted = async {
+            // Known since the release was loaded.
+            let worker = &release.origin.plan.worker;
+            let credential = pipeline.cloudflare.credential(worker).await?;
+            let admitted = pipeline
+                .cloudflare
+                .admit_act(&credential, &what, CALLS_OF_ACT);
+            admitted.await
+        };
         if let Err(error) = admitted.await {
             return failure(&error, plan, false);
         }
@@ -48,7 +60,7 @@ async fn attempt<P: Ports>(
     }
     // A crash from here on leaves the deployment perhaps made, and the intent with its marker in the row: whoever gets the
     // lease next begins by looking, and finds it.
-    let posted = match write(pipeline, release, plan).await {
+    let posted = match write(pipeline, driven, plan).await {
         Ok(posted) => posted,
         Err(error) => return failure(&error, plan, error.kind == ErrorKind::Unknown),
     };
@@ -117,10 +129,9 @@ async fn look<P: Ports>(
 /// Writes the split, once, and answers the id that Cloudflare gave the deployment, if it did.
 async fn write<P: Ports>(
     pipeline: &Pipeline<'_, P>,
-    release: &Release,
+    driven: Driven<'_>,
     plan: &ActPlan,
 ) -> Result<Option<String>, ApiError> {
-    let worker = &release.origin.plan.worker;
     let post = async |split: &[(String, Percent)], forced: bool| {
         let when = (priority(plan), plan.lease.until);
         let message = if forced {
@@ -131,7 +142,7 @@ async fn write<P: Ports>(
         };
         pipeline
             .cloudflare
-            .deploy(worker, split, &message, forced, when)
+            .deploy(driven, split, &message, forced, when)
             .await
     };
     match (post(&plan.split, false).await, &plan.without_zero) {

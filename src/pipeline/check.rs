@@ -8,7 +8,8 @@ use futures_util::future::{FutureExt as _, LocalBoxFuture, Shared, join, join_al
 use super::Pipeline;
 use super::ports::Ports;
 use crate::cloudflare::{
-    ApiError, ErrorKind, ScriptCounts, Target, Urgency, calls_to_measure, measure, targets_window,
+    Account, ApiError, ErrorKind, ScriptCounts, Target, Urgency, calls_to_measure, measure,
+    targets_window,
 };
 use crate::release::{Failure, Head, Input, Moment, Release, read_head, wants_look, windows_due};
 use crate::slo::Window;
@@ -23,6 +24,8 @@ type Slice = (i64, i64, i64);
 /// What telemetry holds of the Workers that asked for a slice.
 type Answer = Rc<Result<BTreeMap<String, ScriptCounts>, ApiError>>;
 type Asked<'a> = BTreeMap<Slice, Shared<LocalBoxFuture<'a, Answer>>>;
+/// An account as a token sees it, or why nobody can say.
+type Seen = Result<Account, ApiError>;
 /// A release with the alarm that rang.
 type Due = (Release, i64);
 
@@ -32,18 +35,27 @@ impl<P: Ports> Pipeline<'_, P> {
     /// # Errors
     /// The first [`StoreError`] of any account; the other accounts are settled all the same.
     pub(super) async fn check(&self, due: Vec<Due>) -> Result<(), StoreError> {
-        let mut accounts: BTreeMap<String, Vec<Due>> = BTreeMap::new();
+        // Who has another token may see other things of the same account.
+        let mut accounts: BTreeMap<(String, String), (Seen, Vec<Due>)> = BTreeMap::new();
         for due in due {
-            let account = due.0.origin.plan.worker.account_id.clone();
-            accounts.entry(account).or_default().push(due);
+            let worker = &due.0.origin.plan.worker;
+            // Known since the release was loaded.
+            let account = self.cloudflare.account_of(worker).await;
+            let credential = match &account {
+                Ok(account) => account.credential.id().to_owned(),
+                Err(_) => format!("none of {}", worker.script_name),
+            };
+            let key = (worker.account_id.clone(), credential);
+            let group = accounts.entry(key);
+            group.or_insert_with(|| (account, Vec::new())).1.push(due);
         }
         let checks = accounts
-            .into_iter()
+            .into_values()
             .map(async |(account, due)| self.check_account(&account, due).await);
         join_all(checks).await.into_iter().collect()
     }
 
-    async fn check_account(&self, account: &str, due: Vec<Due>) -> Result<(), StoreError> {
+    async fn check_account(&self, account: &Seen, due: Vec<Due>) -> Result<(), StoreError> {
         let moment = self.moment();
         let mut targets: BTreeMap<Slice, Vec<Target>> = BTreeMap::new();
         // Releases that wait for the same slices are settled together, and never with a slower neighbour's.
@@ -72,20 +84,28 @@ impl<P: Ports> Pipeline<'_, P> {
             .sum();
         let looks = u32::try_from(looks).unwrap_or(u32::MAX);
         let wanted = [(Urgency::Check, calls), (Urgency::Look, looks)];
-        let reserved = self.cloudflare.reserve(WHAT, &wanted).await;
-        let admitted = match reserved {
-            Ok(()) if calls > 0 => self.cloudflare.admit(WHAT, Urgency::Check, calls).await,
-            other => other,
+        let admitted = async {
+            let account = account.as_ref().map_err(Clone::clone)?;
+            let credential = &account.credential;
+            let reserved = self.cloudflare.reserve(credential, WHAT, &wanted);
+            reserved.await?;
+            if calls > 0 {
+                let wanted = (Urgency::Check, calls);
+                self.cloudflare.admit(credential, WHAT, wanted).await?;
+            }
+            Ok(account)
         };
+        let admitted: Result<&Account, ApiError> = admitted.await;
         let admitted = &admitted;
         let asked: Asked<'_> = targets
             .iter()
             .map(|(slice, targets)| {
                 let times = (slice.1 * slice.0, slice.2 * slice.0);
                 let answer = async move {
-                    if let Err(error) = admitted {
-                        return Rc::new(Err(error.clone()));
-                    }
+                    let account = match admitted {
+                        Ok(account) => *account,
+                        Err(error) => return Rc::new(Err(error.clone())),
+                    };
                     let cloudflare = &self.cloudflare;
                     Rc::new(measure(cloudflare, account, times, targets, Urgency::Admitted).await)
                 };

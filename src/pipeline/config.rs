@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::access::Team;
 use crate::release::Moment;
 use crate::time::{Span, UnixMs};
 use crate::webhook::{KeyError, Keyring};
@@ -11,6 +12,12 @@ use crate::webhook::{KeyError, Keyring};
 pub struct Secret(String);
 
 impl Secret {
+    /// A text that must never be shown.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
     /// The text itself, for whoever has to send or compare it.
     #[must_use]
     pub fn expose(&self) -> &str {
@@ -45,6 +52,8 @@ pub struct Config {
     pub keys: Keyring,
     /// Where people reach this installation, without a slash at the end; `None`: unknown, so no links are made.
     pub public_url: Option<String>,
+    /// The Cloudflare Access application that people sign in by; `None`: only by the API token.
+    pub access: Option<Team>,
     /// Webhooks may go to this very machine over plain HTTP: for trying things out only.
     pub webhooks_to_loopback: bool,
 }
@@ -122,6 +131,13 @@ impl Config {
                 false
             }
         };
+        let [domain, audience, certs_url] =
+            ["ACCESS_TEAM_DOMAIN", "ACCESS_AUD", "ACCESS_CERTS_URL"].map(&var);
+        let team = Team::read(domain.as_deref(), audience.as_deref(), certs_url.as_deref());
+        let access = team.unwrap_or_else(|wrong| {
+            errors.extend(wrong);
+            None
+        });
         let calls = var("CLOUDFLARE_CALLS_PER_5MIN").filter(|text| !text.is_empty());
         let cloudflare_calls_per_5min = match calls.as_deref().unwrap_or("1200").parse() {
             Ok(calls) if calls > 0 => calls,
@@ -149,6 +165,7 @@ impl Config {
             hmd_api_token,
             keys,
             public_url,
+            access,
             webhooks_to_loopback,
         })
     }
@@ -212,6 +229,8 @@ mod tests {
             ("PUBLIC_URL", Some("hmd.example.com")),
             ("WEBHOOKS_TO_LOOPBACK", Some("yes")),
             ("TELEMETRY_LAG", Some("soon")),
+            ("ACCESS_TEAM_DOMAIN", Some("team.cloudflareaccess.com")),
+            ("ACCESS_AUD", Some("32eafc7626e737969ad374e3b123abc0")),
         ] {
             let errors = config((name, value)).unwrap_err();
             assert_eq!(errors.len(), 1, "{errors:?}");

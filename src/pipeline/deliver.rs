@@ -344,7 +344,7 @@ impl<P: Ports> Pipeline<'_, P> {
         let timestamp_s = at.div_euclid(1_000);
         let signature = sign_with_all(&secrets, &message.id, timestamp_s, envelope.body.as_bytes());
         Ok(WebhookRequest {
-            url: url.into(),
+            url: url.href,
             headers: vec![
                 ("content-type", envelope.content_type.to_owned()),
                 (
@@ -363,6 +363,7 @@ impl<P: Ports> Pipeline<'_, P> {
     /// Where webhooks may go.
     pub(crate) fn address_rules(&self) -> AddressRules<'_> {
         AddressRules {
+            parse: P::parse_url,
             own_url: self.config.public_url.as_deref(),
             loopback: self.config.webhooks_to_loopback,
         }

@@ -24,7 +24,8 @@ pub(super) fn lines(decision: &Decision) -> Vec<Value> {
             .collect();
         lines.push(json!({
             "log": "check", "release": release.id(), "worker": worker, "stage": judged.stage,
-            "split": release.origin.plan.stages.get(judged.stage - 1).map(|stage| stage.percent),
+            "split": judged.split.map(|split| split.percent)
+                .or_else(|| release.origin.plan.stages.get(judged.stage - 1).map(|stage| stage.percent)),
             "window": judged.window.index,
             "requests": {"new": judged.window.new.requests, "old": judged.window.old.requests, "others": judged.window.others},
             "slis": slis,

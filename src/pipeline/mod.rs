@@ -11,6 +11,7 @@ pub mod ports;
 mod preflight;
 mod queries;
 mod start;
+mod watch;
 mod witness;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::future::{FutureExt as _, LocalBoxFuture, join, join_all, join3};
 use serde_json::{Value, json};
 
-use crate::cloudflare::{Accounts, Cloudflare};
+use crate::cloudflare::{Accounts, Cloudflare, INSTALLATION};
 use crate::release::{
     Decision, Input, Moment, Refusal, Release, SYSTEM, Status, WorkerRef, decide_all,
 };
@@ -262,7 +263,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
             })
             .collect();
         let correction = self.cloudflare.take_correction();
-        let first = correction.map(store::correct_statement);
+        let first = correction.map(|correction| store::correct_statement(INSTALLATION, correction));
         let (committed, error) = store::commit(self.ports, &writes, first).await;
         if let (Some(correction), Some(_)) = (correction, &error) {
             self.cloudflare.budget().give_back(correction);
@@ -290,6 +291,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
         if let (Some((claim, acts)), Some(accounts)) = (claim, loaded.accounts) {
             self.cloudflare.budget().claimed(claim, acts, accounts);
         }
+        self.cloudflare.learn(&loaded.tokens);
         for detail in loaded.unreadable {
             self.ports.log(&json!({"log": "alert", "detail": detail}));
         }

@@ -6,7 +6,10 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::config::Secret;
+use crate::access::{KnownKeys, RsaKey};
+use crate::http::StaticFile;
 use crate::time::UnixMs;
+use crate::webhook::WebUrl;
 
 /// One SQL statement with its parameters (`?1`, `?2` …).
 #[derive(Clone, Debug)]
@@ -181,6 +184,26 @@ pub trait HttpOut {
     async fn post(&self, request: WebhookRequest) -> Result<WebhookAnswer, HttpError>;
 }
 
+/// A file that was deployed with the Worker can't be read.
+#[derive(Clone, Debug, Error)]
+#[error("{0} can't be read: {1}; deploy HMD again if that lasts")]
+pub struct FileError(pub &'static str, pub String);
+
+/// The files that are deployed beside the Worker.
+pub trait Files {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// [`FileError`]
+    async fn static_file(&self, file: StaticFile) -> Result<String, FileError>;
+}
+
+/// URLs.
+pub trait Urls {
+    /// Takes a URL apart as the WHATWG's standard has it, and as [`HttpOut`] will; `None` if it is none.
+    fn parse_url(text: &str) -> Option<WebUrl>;
+}
+
 /// Time and identity.
 pub trait Clock {
     /// Now.
@@ -201,7 +224,25 @@ pub trait Log {
     fn log(&self, line: &Value);
 }
 
-/// All of them.
-pub trait Ports: Sql + Queues + HttpOut + Clock + Random + Log {}
+/// What signing in by Cloudflare Access asks of the world.
+pub trait AccessKeys {
+    /// Reads a team's public keys: a plain GET, whose redirects are not followed. Answers the body of a 200.
+    ///
+    /// # Errors
+    /// [`HttpError`] when there was no such answer.
+    async fn read_keys(&self, url: &str, timeout_ms: u32) -> Result<String, HttpError>;
 
-impl<T: Sql + Queues + HttpOut + Clock + Random + Log> Ports for T {}
+    /// Whether this key made this signature of these bytes (RS256: RSASSA-PKCS1-v1_5 with SHA-256).
+    async fn verifies(&self, key: &RsaKey, signed: &[u8], signature: &[u8]) -> bool;
+
+    /// The keys that were read earlier, as far as this process remembers; it may forget them at any time.
+    fn known_keys(&self) -> KnownKeys;
+
+    /// Remembers keys.
+    fn remember_keys(&self, keys: KnownKeys);
+}
+
+/// All of them.
+pub trait Ports: Sql + Queues + HttpOut + Files + Urls + Clock + Random + Log + AccessKeys {}
+
+impl<T: Sql + Queues + HttpOut + Files + Urls + Clock + Random + Log + AccessKeys> Ports for T {}

@@ -8,8 +8,8 @@ use super::ports::Ports;
 use super::start::Ground;
 use crate::cloudflare::{ApiError, ErrorKind, Urgency, Version, stored_requests};
 use crate::release::{
-    Check, Facts, Holder, Learned, ListedVersion, Observability, Plan, Seen, Traffic, VersionParts,
-    WorkerRef, newest_deployment, preflight, wanted_version,
+    Check, Facts, Holder, Learned, ListedVersion, Mode, Observability, Plan, Seen, Traffic,
+    VersionParts, WorkerRef, newest_deployment, preflight, wanted_version,
 };
 
 /// Calls that it makes.
@@ -22,6 +22,8 @@ const TRAFFIC_MS: i64 = 10 * 60_000;
 pub struct Request<'a> {
     /// Its plan.
     pub plan: &'a Plan,
+    /// Whether HMD would deploy it or only watch.
+    pub mode: Mode,
     /// The version that is asked for: an id, or `latest`.
     pub wanted: &'a str,
     /// The old version that the caller insists on.
@@ -52,6 +54,7 @@ impl Survey {
     ) -> Vec<Check> {
         preflight(&Facts {
             plan: request.plan,
+            mode: request.mode,
             wanted: request.wanted,
             required_old: request.required_old,
             holder,
@@ -71,10 +74,37 @@ impl Survey {
         newest_deployment(self.deployments.known()?)?.sole_version()
     }
 
-    /// The id of the version that is asked for, if it can be deployed.
+    /// The version that the new one would be compared with, if there is exactly one.
     #[must_use]
-    pub fn new_version(&self, wanted: &str) -> Option<&str> {
-        wanted_version(self.versions.known()?, wanted).map(|version| version.id.as_str())
+    pub fn compared_with(&self, request: Request<'_>) -> Option<&str> {
+        if request.mode == Mode::Deploy {
+            return self.old_version();
+        }
+        let new = self.new_version(request)?;
+        let head = newest_deployment(self.deployments.known()?)?;
+        let mut others = head.serving().filter(|id| *id != new);
+        let old = others.next()?;
+        others.next().is_none().then_some(old)
+    }
+
+    /// The id of the version that is asked for, if it can be deployed, or watched since it serves.
+    #[must_use]
+    pub fn new_version<'s>(&'s self, request: Request<'s>) -> Option<&'s str> {
+        let of = |version: &'s ListedVersion| version.id.as_str();
+        let listed = wanted_version(self.versions.known()?, request.wanted).map(of);
+        let watched = (request.mode == Mode::Watch)
+            .then(|| newest_deployment(self.deployments.known()?))
+            .flatten();
+        listed.or_else(|| watched?.serving().find(|id| *id == request.wanted))
+    }
+
+    /// What is asked for, `latest` resolved as far as the mode has a say in it.
+    #[must_use]
+    pub fn meant<'s>(&'s self, wanted: &'s str, mode: Mode) -> &'s str {
+        match mode {
+            Mode::Deploy => wanted,
+            Mode::Watch => self.ground.of_the_split(wanted).unwrap_or(wanted),
+        }
     }
 
     /// Why nothing at all is known of the Worker: Cloudflare did not answer for its deployments, nor for its versions.
@@ -90,13 +120,16 @@ impl Survey {
 impl<P: Ports> Pipeline<'_, P> {
     /// Reads everything that the preflight of a release looks at. What fails is part of the answer: nothing waits longer than
     /// two calls in a row, whatever does not answer.
-    pub async fn survey(&self, worker: &WorkerRef, wanted: &str) -> Survey {
+    pub async fn survey(&self, worker: &WorkerRef, (wanted, mode): (&str, Mode)) -> Survey {
         // One claim for all of it; should it fail, each call says so for itself.
         let calls = [(Urgency::Normal, CALLS)];
-        self.cloudflare.reserve("preflight", &calls).await.ok();
+        if let Ok(credential) = self.cloudflare.credential(worker).await {
+            let reserved = self.cloudflare.reserve(&credential, "preflight", &calls);
+            reserved.await.ok();
+        }
         let until = self.ports.now() - self.config.telemetry_lag_ms;
         let ((ground, parts), observability, traffic) = join3(
-            self.ground_and_parts(worker, wanted),
+            self.ground_and_parts(worker, (wanted, mode)),
             self.cloudflare.observability(worker),
             stored_requests(&self.cloudflare, worker, (until - TRAFFIC_MS, until)),
         )
@@ -121,7 +154,7 @@ impl<P: Ports> Pipeline<'_, P> {
     async fn ground_and_parts(
         &self,
         worker: &WorkerRef,
-        wanted: &str,
+        (wanted, mode): (&str, Mode),
     ) -> (Ground, (Learned<VersionParts>, Learned<VersionParts>)) {
         let ground = self.ground(worker).await;
         let deployments = ground.deployments.as_deref().unwrap_or_default();
@@ -129,8 +162,8 @@ impl<P: Ports> Pipeline<'_, P> {
         let versions = listed(&ground).unwrap_or_default();
         let new = wanted_version(&versions, wanted).map(|version| version.id.as_str());
         let parts = match (old, new) {
-            // Only to be compared, so either both or none.
-            (Some(old), Some(new)) if old != new => Some((old, new)),
+            // Only to be compared, so either both or none; who only watches never goes back from one to the other.
+            (Some(old), Some(new)) if old != new && mode == Mode::Deploy => Some((old, new)),
             _ => None,
         };
         let parts: OptionFuture<_> = parts

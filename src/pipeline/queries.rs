@@ -32,13 +32,18 @@ impl<P: Ports> Pipeline<'_, P> {
         if ids.is_empty() {
             return Ok(Resolved::Whole);
         }
-        let account = plan.worker.account_id.clone();
+        let worker = plan.worker.clone();
         let calls = u32::try_from(ids.len()).unwrap_or(u32::MAX);
         // One claim for all of them; should it fail, each call says so for itself.
         let wanted = [(Urgency::Normal, calls)];
-        self.cloudflare.reserve("saved queries", &wanted).await.ok();
+        if let Ok(credential) = self.cloudflare.credential(&worker).await {
+            let reserved = self
+                .cloudflare
+                .reserve(&credential, "saved queries", &wanted);
+            reserved.await.ok();
+        }
         let reads = ids.into_iter().map(async |id| {
-            let read = self.cloudflare.saved_query(&account, &id).await;
+            let read = self.cloudflare.saved_query(&worker, &id).await;
             (id, read)
         });
         let (mut parameters, mut unread) = (BTreeMap::new(), None);
@@ -48,7 +53,7 @@ impl<P: Ports> Pipeline<'_, P> {
                     parameters.insert(id, Ok(query.parameters));
                 }
                 Err(error) if matches!(error.kind, ErrorKind::Refused { status: 404, .. }) => {
-                    let why = format!("does not exist in account {account}");
+                    let why = format!("does not exist in account {}", worker.account_id);
                     parameters.insert(id, Err(why));
                 }
                 Err(error) => unread = Some(error),
@@ -87,7 +92,7 @@ impl<P: Ports> Pipeline<'_, P> {
         let wanted = keys.iter().map(String::as_str);
         let seen = self
             .cloudflare
-            .telemetry_keys(&plan.worker.account_id, (now - KEYS_MS, now), wanted)
+            .telemetry_keys(&plan.worker, (now - KEYS_MS, now), wanted)
             .await;
         match seen {
             Ok(seen) => plan.key_warnings(&seen),

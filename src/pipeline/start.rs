@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use super::Pipeline;
 use super::ports::Ports;
-use crate::cloudflare::{ApiError, ErrorKind, Urgency, Version, old_version};
+use crate::cloudflare::{ApiError, ErrorKind, OldVersion, Urgency, Version, old_version};
 use crate::release::{
-    Command, Deployment, Input, Release, SYSTEM, Seen, Status, WorkerRef, newest_deployment,
+    Command, Deployment, Input, Mode, Release, SYSTEM, Seen, Status, WorkerRef, newest_deployment,
 };
 use crate::store::{self, StoreError};
 use crate::time::UnixMs;
@@ -62,7 +62,16 @@ impl Ground {
     ///
     /// # Errors
     /// [`NotReady`]
-    pub fn resolve_version(&self, worker: &WorkerRef, wanted: &str) -> Result<String, NotReady> {
+    pub fn resolve_version(
+        &self,
+        worker: &WorkerRef,
+        (wanted, mode): (&str, Mode),
+    ) -> Result<String, NotReady> {
+        if mode == Mode::Watch
+            && let Some(serving) = self.of_the_split(wanted)
+        {
+            return Ok(serving.to_owned());
+        }
         let versions = self.versions.as_ref().map_err(unreadable)?;
         let version = if wanted == "latest" {
             // Newest first, and so without numbers: of equals, the last that is met counts.
@@ -127,21 +136,13 @@ impl<P: Ports> Pipeline<'_, P> {
         release: &Release,
         ground: &Ground,
     ) -> Result<Command, NotReady> {
+        if release.origin.mode == Mode::Watch {
+            return self.watch_from(release, ground).await;
+        }
         let (plan, new) = (&release.origin.plan, &release.origin.new_version);
         let worker = &plan.worker;
-        let deployment = ground.serving(worker)?;
+        let deployment = self.serving_now(worker, ground).await?;
         let versions = ground.versions.as_ref().map_err(unreadable)?;
-        // What the Worker's last release left must be shown, or this is an older state: to start from it would be to start
-        // from what no longer serves.
-        let left = store::last_seen(self.ports, worker).await;
-        let lags = |seen: &Seen| deployment.seen().created_us < seen.created_us;
-        if left.map_err(NotReady::Store)?.as_ref().is_some_and(lags) {
-            return Err(NotReady::Unreadable(ApiError {
-                kind: ErrorKind::Unknown,
-                detail: "Cloudflare still shows an older deployment than the last release left"
-                    .to_owned(),
-            }));
-        }
         let Some(old) = deployment.sole_version().map(str::to_owned) else {
             let now = deployment.describe();
             return Err(NotReady::Conflict(format!(
@@ -171,16 +172,46 @@ impl<P: Ports> Pipeline<'_, P> {
                 ),
             ));
         }
-        let until = self.ports.now() - self.config.telemetry_lag_ms;
-        let known = old_version(&self.cloudflare, (worker, &old), until, &plan.slos)
-            .await
-            .map_err(|error| unreadable(&error))?;
+        let known = self.known_of(&old, release).await?;
         Ok(Command::Start {
             seen: deployment.seen(),
             old_version: old,
             slow_above_ms: known.slow_above_ms,
             before: known.before,
         })
+    }
+
+    /// What serves, unless this is an older state than is known: what the Worker's last release left must be shown, for to
+    /// start from an older one would be to start from what no longer serves.
+    pub(super) async fn serving_now<'g>(
+        &self,
+        worker: &WorkerRef,
+        ground: &'g Ground,
+    ) -> Result<&'g Deployment, NotReady> {
+        let deployment = ground.serving(worker)?;
+        let left = store::last_seen(self.ports, worker).await;
+        let lags = |seen: &Seen| deployment.seen().created_us < seen.created_us;
+        if left.map_err(NotReady::Store)?.as_ref().is_some_and(lags) {
+            return Err(NotReady::Unreadable(ApiError {
+                kind: ErrorKind::Unknown,
+                detail: "Cloudflare still shows an older deployment than the last release left"
+                    .to_owned(),
+            }));
+        }
+        Ok(deployment)
+    }
+
+    /// What telemetry knows of the old version.
+    pub(super) async fn known_of(
+        &self,
+        old: &str,
+        release: &Release,
+    ) -> Result<OldVersion, NotReady> {
+        let plan = &release.origin.plan;
+        let until = self.ports.now() - self.config.telemetry_lag_ms;
+        old_version(&self.cloudflare, (&plan.worker, old), until, &plan.slos)
+            .await
+            .map_err(|error| unreadable(&error))
     }
 
     /// A queued release's turn has perhaps come: it starts if nobody holds the Worker and nobody waits longer. Its alarm
@@ -288,7 +319,9 @@ mod tests {
                 deployments: Ok(Vec::new()),
                 versions: Ok(serde_json::from_value(versions).unwrap()),
             };
-            ground.resolve_version(&worker, "latest").unwrap()
+            ground
+                .resolve_version(&worker, ("latest", Mode::Deploy))
+                .unwrap()
         };
         assert_eq!(
             latest(json!([{"id": "newest"}, {"id": "oldest"}])),

@@ -106,8 +106,8 @@ impl<P: Ports> Pipeline<'_, P> {
                 self.ask_address(release, url, check, &told).await,
             ),
             (None, Some(model)) => {
-                let account = &release.origin.plan.worker.account_id;
-                let asked = self.cloudflare.ask_model(account, model, &told).await;
+                let worker = &release.origin.plan.worker;
+                let asked = self.cloudflare.ask_model(worker, model, &told).await;
                 (model.as_str(), asked.map_err(|error| error.detail))
             }
             (None, None) => ("", Err("it has neither address nor model".to_owned())),
@@ -141,7 +141,7 @@ impl<P: Ports> Pipeline<'_, P> {
         let secrets = judge_secrets(&self.config.keys, &release.origin.plan_name);
         let signature = sign_with_all(&secrets, &id, timestamp_s, body.as_bytes());
         let request = WebhookRequest {
-            url: url.into(),
+            url: url.href,
             headers: vec![
                 ("content-type", "application/json".to_owned()),
                 (

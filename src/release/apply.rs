@@ -82,6 +82,7 @@ pub struct ActPlan {
 /// What the present holder of the lease has to do, if anybody holds it.
 #[must_use]
 pub fn act_plan(release: &Release) -> Option<ActPlan> {
+    release.driven()?;
     let progress = &release.progress;
     let (old, new) = (
         progress.old_version.clone(),
@@ -289,6 +290,7 @@ impl Draft {
         let soak = Soak {
             opinions: BTreeMap::new(),
             stage: self.next.progress.stage,
+            split: None,
             percent: stage.percent,
             started_at: now,
             clock: if paused {

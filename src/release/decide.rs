@@ -2,23 +2,23 @@
 
 use serde_json::{Value, json};
 
+use super::approve::waive_harm;
 use super::input::{Command, Decision, Input, Judged, Moment, NewEvent, Refusal};
 use super::judge;
-use super::plan::{Advance, OnApprovalTimeout};
+use super::plan::Advance;
 use super::state::{
-    Deploying, Ending, Lease, Reason, Release, Revert, Soak, SoakClock, StageDecision, StageState,
-    Status, Step, Wait,
+    Deploying, Ending, Lease, Mode, Reason, Release, Revert, SoakClock, StageState, Status, Step,
 };
 use super::table::{Phase, Rule, rule};
-use crate::slo::{Reading, Severity, Slo, Verdict};
-use crate::time::{UnixMs, rfc3339};
+use super::watch::WATCHES;
+use crate::slo::Reading;
+use crate::slo::evidence::Before;
+use crate::time::UnixMs;
 
 /// How long an actor may write for a release: a few calls of 10 s each, and room to queue for them.
 pub const LEASE_MS: i64 = 60_000;
 /// How long a split may be owed before the release turns back: by then Cloudflare has refused or failed many times.
 pub const DEPLOY_PATIENCE_MS: i64 = 15 * 60_000;
-/// A reminder comes at least so long before the time for a decision is over.
-const SHORTEST_REMINDER_MS: i64 = 60_000;
 /// The actor of what HMD does by itself.
 pub const SYSTEM: &str = "hmd";
 
@@ -45,11 +45,9 @@ pub fn decide(release: &Release, input: &Input, moment: &Moment) -> Result<Decis
         input.kind(),
         Phase::of(&draft.next.progress.status),
     );
-    let before = (Phase::of(&release.progress.status), release.progress.stage);
-    let after = (
-        Phase::of(&draft.next.progress.status),
-        draft.next.progress.stage,
-    );
+    let split = |r: &Release| r.progress.status.soak().and_then(|soak| soak.split);
+    let place = |r: &Release| (Phase::of(&r.progress.status), r.progress.stage, split(r));
+    let (before, after) = (place(release), place(&draft.next));
     let reverts_for = |r: &Release| r.progress.status.ending().map(|ending| ending.reason);
     if before == after && reverts_for(release) == reverts_for(&draft.next) {
         draft.next.progress.version = release.progress.version;
@@ -90,34 +88,6 @@ pub fn decide_all(
     (whole, fates)
 }
 
-/// Waives the SLOs of severity `pause` that are in harm, in this soak and in the one before that is still judged; answers
-/// their names.
-fn waive_harm(soak: &mut Soak, slos: &[Slo]) -> Vec<String> {
-    let mut waived = Vec::new();
-    for (reading, slo) in soak.readings.iter().zip(slos) {
-        if reading.verdict == Verdict::Harm && slo.severity == Severity::Pause {
-            soak.waived.insert(slo.name.clone());
-            waived.push(slo.name.clone());
-        }
-    }
-    if let Some(before) = soak.before.as_deref_mut() {
-        let earlier = waive_harm(before, slos);
-        waived.extend(
-            earlier
-                .into_iter()
-                .filter(|name| !soak.waived.contains(name)),
-        );
-    }
-    waived
-}
-
-/// When to ask again for a decision: when a quarter of the time for it is left. Not at all if that is so short that who was
-/// asked has hardly read the first message.
-fn remind_at(asked_at: UnixMs, until: UnixMs) -> Option<UnixMs> {
-    let quarter = (until - asked_at) / 4;
-    (quarter >= SHORTEST_REMINDER_MS).then_some(until - quarter)
-}
-
 /// A decision in the making.
 pub(super) struct Draft {
     pub(super) next: Release,
@@ -153,7 +123,7 @@ impl Draft {
             (Rule::Applied, Input::Reported { act, outcome }) => self.applied(*act, outcome),
             (Rule::WentBack, Input::Reported { act, outcome }) => self.went_back(*act, outcome),
             (
-                Rule::Judge,
+                rule @ (Rule::Judge | Rule::Watch),
                 Input::Checked {
                     due_at,
                     windows,
@@ -163,8 +133,16 @@ impl Draft {
                     opinions,
                 },
             ) => {
+                if self.next.progress.check_due_at != Some(*due_at) || self.moment.now < *due_at {
+                    return Err(Refusal::Stale);
+                }
                 let (failure, look) = (failure.as_ref(), look.as_ref());
-                self.judge(*due_at, (windows, opinions), *asked_at, failure, look)
+                if rule == Rule::Watch {
+                    self.watch((windows, opinions), *asked_at, failure, look);
+                } else {
+                    self.judge((windows, opinions), *asked_at, failure, look);
+                }
+                Ok(())
             }
             (rule, Input::Command { command, .. }) => self.command(rule, command),
             _ => Err(Refusal::Stale),
@@ -172,7 +150,6 @@ impl Draft {
     }
 
     fn command(&mut self, rule: Rule, command: &Command) -> Result<(), Refusal> {
-        let words = |default: &str| Some(default.to_owned());
         match (rule, command) {
             (
                 Rule::Start,
@@ -182,36 +159,33 @@ impl Draft {
                     slow_above_ms,
                     before,
                 },
-            ) => {
-                let now = self.moment.now;
-                let progress = &mut self.next.progress;
-                progress.seen = Some(seen.clone());
-                progress.old_version.clone_from(old_version);
-                progress.slow_above_ms.clone_from(slow_above_ms);
-                progress.before.clone_from(before);
-                progress.started_at = Some(now);
+            ) if self.next.origin.mode == Mode::Deploy => {
+                self.next.progress.seen = Some(seen.clone());
                 self.starts = true;
-                let found = &self.next.origin.preflight;
-                let mut data = serde_json::Map::new();
-                if !found.is_empty() {
-                    data.insert("preflight".to_owned(), json!(found.checks));
-                    data.insert("accepted".to_owned(), json!(found.accepted));
-                }
-                let known = judge::before_text(&self.next.origin.plan, before);
-                if !known.is_empty() {
-                    data.insert("before".to_owned(), Value::Object(known));
-                }
-                let data = (!data.is_empty()).then_some(Value::Object(data));
-                self.event("release.started", None, None, data);
+                self.begin((old_version, slow_above_ms, before), None);
                 self.enter_stage(0);
                 Ok(())
             }
+            (
+                Rule::Start,
+                Command::Watch {
+                    serving,
+                    old_version,
+                    slow_above_ms,
+                    before,
+                },
+            ) if self.next.origin.mode == Mode::Watch => {
+                self.begin((old_version, slow_above_ms, before), Some(WATCHES));
+                self.begin_watch(serving);
+                Ok(())
+            }
             (Rule::Cancel, _) => {
-                self.end(
-                    Status::Cancelled,
-                    Reason::Stopped,
-                    words("stopped before it started"),
-                );
+                let detail = match self.next.progress.started_at {
+                    Some(_) => format!("stopped by {}; the traffic is as it was", self.actor),
+                    None => "stopped before it started".to_owned(),
+                };
+                self.leave_split();
+                self.end(Status::Cancelled, Reason::Stopped, Some(detail));
                 Ok(())
             }
             (Rule::Stop, _) => {
@@ -250,6 +224,31 @@ impl Draft {
         }
     }
 
+    /// Starts, with what is known of the old version.
+    fn begin(
+        &mut self,
+        (old_version, slow_above_ms, before): (&str, &[Option<f64>], &[Before]),
+        detail: Option<&str>,
+    ) {
+        let progress = &mut self.next.progress;
+        old_version.clone_into(&mut progress.old_version);
+        progress.slow_above_ms = slow_above_ms.to_vec();
+        progress.before = before.to_vec();
+        progress.started_at = Some(self.moment.now);
+        let found = &self.next.origin.preflight;
+        let mut data = serde_json::Map::new();
+        if !found.is_empty() {
+            data.insert("preflight".to_owned(), json!(found.checks));
+            data.insert("accepted".to_owned(), json!(found.accepted));
+        }
+        let known = judge::before_text(&self.next.origin.plan, before);
+        if !known.is_empty() {
+            data.insert("before".to_owned(), Value::Object(known));
+        }
+        let data = (!data.is_empty()).then_some(Value::Object(data));
+        self.event("release.started", None, detail.map(str::to_owned), data);
+    }
+
     fn make_room(&mut self, by: &str) {
         let detail = Some(format!("release {by} takes its place"));
         if self.next.progress.status == Status::Queued {
@@ -261,7 +260,7 @@ impl Draft {
 
     fn conflict(&self, command: &Command) -> Refusal {
         let verb = match command {
-            Command::Start { .. } => "started",
+            Command::Start { .. } | Command::Watch { .. } => "started",
             Command::Stop => "stopped",
             Command::Pause => "paused",
             Command::Resume => "resumed",
@@ -271,6 +270,17 @@ impl Draft {
             Command::Abandon => "abandoned",
         };
         let release = &self.next;
+        if release.origin.mode == Mode::Watch && !release.is_over() {
+            return Refusal::Conflict(format!(
+                "release {} only watches what others deploy, so it can't be {verb}; it can be {}",
+                release.id(),
+                if release.progress.started_at.is_some() {
+                    "stopped"
+                } else {
+                    "started or stopped"
+                }
+            ));
+        }
         let step = match Phase::of(&release.progress.status) {
             Phase::Deploying | Phase::PausedDeploying => " (its split is just being applied)",
             _ => "",
@@ -280,102 +290,6 @@ impl Draft {
             release.id(),
             release.progress.status.name()
         ))
-    }
-
-    /// A decided stage answers the same decision again as done, and the opposite with who decided what and when.
-    fn answer_decided_stage(&self, command: &Command) -> Result<(), Refusal> {
-        let (stage, approve) = match command {
-            Command::Approve { stage, .. } => (*stage, true),
-            Command::Deny { stage, .. } => (*stage, false),
-            _ => return Ok(()),
-        };
-        let record = self.next.progress.stages.get(stage.wrapping_sub(1));
-        match record.and_then(|record| record.decision.as_ref()) {
-            None => Ok(()),
-            Some(decision) if decision.approved == approve => Err(Refusal::Already),
-            Some(decision) => Err(Refusal::Conflict(format!(
-                "stage {stage} was {} by {} at {}",
-                if decision.approved {
-                    "approved"
-                } else {
-                    "denied"
-                },
-                decision.by,
-                rfc3339(decision.at)
-            ))),
-        }
-    }
-
-    fn decide_stage(
-        &mut self,
-        (stage, version): (usize, Option<u32>),
-        approved: bool,
-        comment: Option<&String>,
-    ) -> Result<(), Refusal> {
-        let present = self.next.progress.stage;
-        // This very decision has raised the version already.
-        if version.is_some_and(|shown| shown + 1 != self.next.progress.version) {
-            return Err(Refusal::Conflict(
-                "the release has moved on since this decision was asked for; look at it again"
-                    .to_owned(),
-            ));
-        }
-        if stage != present + 1 {
-            return Err(Refusal::Conflict(format!(
-                "stage {} waits for approval, not stage {stage}",
-                present + 1
-            )));
-        }
-        let (by, at) = (self.actor.clone(), self.moment.now);
-        self.record().decision = Some(StageDecision { approved, by, at });
-        let Status::AwaitingApproval { wait, .. } = &self.next.progress.status else {
-            return Err(Refusal::Stale);
-        };
-        let mut lacking = wait.lacking.clone();
-        if approved {
-            // Whoever approves has seen what was recorded meanwhile, and waives it for this stage.
-            let slos = self.next.origin.plan.slos.clone();
-            if let Some(soak) = self.next.progress.status.soak_mut() {
-                let waived = waive_harm(soak, &slos);
-                self.next.progress.to_forget.extend(waived.iter().cloned());
-                lacking.extend(waived);
-            }
-            let data = (!lacking.is_empty()).then(|| json!({"waived": lacking}));
-            self.event("approval.granted", None, comment.cloned(), data);
-            self.pass_now();
-        } else {
-            self.event("approval.denied", None, comment.cloned(), None);
-            let detail = format!("stage {stage} denied by {}", self.actor);
-            self.go_back(Reason::Denied, Some(detail), false);
-        }
-        Ok(())
-    }
-
-    fn promote(&mut self) -> Result<(), Refusal> {
-        let Some(soak) = self.next.progress.status.soak() else {
-            return Err(Refusal::Stale);
-        };
-        let slos = &self.next.origin.plan.slos;
-        for (reading, slo) in soak.readings.iter().zip(slos) {
-            let blocks = slo.severity != Severity::Observe && !soak.waived.contains(&slo.name);
-            if reading.verdict == Verdict::Harm && blocks {
-                return Err(Refusal::Conflict(format!(
-                    "it can't be promoted in harm: {}",
-                    reading.sentence
-                )));
-            }
-        }
-        let lacking = self.lacking();
-        if !lacking.is_empty() {
-            return Err(Refusal::Conflict(format!(
-                "it can't be promoted without data: {} still {} its min_requests",
-                lacking.join(", "),
-                if lacking.len() == 1 { "lacks" } else { "lack" }
-            )));
-        }
-        self.record().soak_ends_at = Some(self.moment.now);
-        self.pass();
-        Ok(())
     }
 
     fn abandon(&mut self) -> Result<(), Refusal> {
@@ -460,62 +374,6 @@ impl Draft {
         } else {
             self.pass_now();
         }
-    }
-
-    /// Waits for a person; `lacking` names the SLOs without data or verdict that an approval would waive, and `why` says so.
-    pub(super) fn await_approval(
-        &mut self,
-        lacking: Vec<String>,
-        why: Option<(Option<Reason>, String)>,
-    ) {
-        let now = self.moment.now;
-        let stage = &self.next.origin.plan.stages[self.next.progress.stage];
-        let deny_at = stage
-            .approval_timeout
-            .as_ref()
-            .filter(|_| stage.on_approval_timeout == OnApprovalTimeout::Deny)
-            .map(|timeout| now + timeout.ms());
-        let Some(soak) = self.next.progress.status.soak().cloned() else {
-            return;
-        };
-        let remind_at = remind_at(now, now + stage.decision_lifetime_ms());
-        let passed = "the stage passed; its plan wants a person to go on";
-        let (reason, detail) = why.unwrap_or_else(|| (None, passed.to_owned()));
-        let reason = reason.map(Reason::name);
-        let wait = Wait {
-            since: now,
-            deny_at,
-            remind_at,
-            lacking,
-        };
-        self.next.progress.status = Status::AwaitingApproval { soak, wait };
-        self.record().state = StageState::AwaitingApproval;
-        self.event("approval.requested", reason, Some(detail), None);
-        self.schedule_check();
-    }
-
-    /// Asks for the approval again, if it is time: who decides by links needs fresh ones before those that were sent expire.
-    pub(super) fn remind(&mut self) {
-        let now = self.moment.now;
-        let stage = &self.next.origin.plan.stages[self.next.progress.stage];
-        let lifetime_ms = stage.decision_lifetime_ms();
-        let Status::AwaitingApproval { wait, .. } = &mut self.next.progress.status else {
-            return;
-        };
-        if wait.remind_at.is_none_or(|at| now < at) {
-            return;
-        }
-        // What ends as denied is asked for once more; what waits for ever, again and again.
-        wait.remind_at = match wait.deny_at {
-            Some(_) => None,
-            None => remind_at(now, now + lifetime_ms),
-        };
-        let detail = match wait.deny_at {
-            Some(at) => format!("still nobody has decided; it is denied at {}", rfc3339(at)),
-            None => "still nobody has decided".to_owned(),
-        };
-        let data = json!({"reminder": true});
-        self.event("approval.requested", None, Some(detail), Some(data));
     }
 
     /// The present stage has passed: the next one, or the deployment that completes the release.

@@ -26,6 +26,7 @@ pub fn release_of(plan: Plan) -> Release {
             id: "rel_0192f0c1d2e37abc8def0123456789ab".to_owned(),
             plan_name: "shop".to_owned(),
             plan,
+            mode: Mode::Deploy,
             new_version: "new".to_owned(),
             required_old_version: None,
             supersedes: false,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::Percent;
 use super::preflight::newest_deployment;
-use super::state::{Release, Seen};
+use super::state::{Mode, Release, Seen};
 use crate::time::parse_rfc3339_us;
 
 /// A deployment as Cloudflare tells of it.
@@ -41,11 +41,17 @@ impl Deployment {
         self.seen().created_us > 0
     }
 
+    /// The versions that serve something.
+    pub fn serving(&self) -> impl Iterator<Item = &str> {
+        let some = self.versions.iter().filter(|(_, share)| *share > 0.0);
+        some.map(|(version, _)| version.as_str())
+    }
+
     /// The version that serves everything, if one does.
     #[must_use]
     pub fn sole_version(&self) -> Option<&str> {
-        let mut serving = self.versions.iter().filter(|(_, share)| *share > 0.0);
-        let (version, _) = serving.next()?;
+        let mut serving = self.serving();
+        let version = serving.next()?;
         serving.next().is_none().then_some(version)
     }
 
@@ -90,7 +96,8 @@ impl Deployment {
 /// What the list of deployments says to a release.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Head {
-    /// In force is what HMD left or found there, or a newer deployment of this very release.
+    /// In force is what HMD left or found there, or a newer deployment of this very release; for one that only watches,
+    /// whatever is in force.
     Ours(Deployment),
     /// Somebody else deployed since. `overwritten`: a deployment of ours has landed on top of theirs, since nothing can
     /// stop two writers who both looked first.
@@ -106,7 +113,7 @@ pub enum Head {
 }
 
 /// Reads the list for a release. Foreign is what is newer than the last deployment that HMD saw and has no marker of
-/// this release; an older head is a lagging read.
+/// this release; an older head is a lagging read. To a release that only watches nothing is foreign.
 #[must_use]
 pub fn read_head(release: &Release, deployments: &[Deployment]) -> Head {
     let marker = release.marker_prefix();
@@ -118,8 +125,9 @@ pub fn read_head(release: &Release, deployments: &[Deployment]) -> Head {
     let Some(seen) = &release.progress.seen else {
         return Head::Ours(newest.clone());
     };
+    let watches = release.origin.mode == Mode::Watch;
     let unknown = |d: &&Deployment| {
-        d.seen().created_us >= seen.created_us && d.id != seen.deployment_id && !ours(d)
+        !watches && d.seen().created_us >= seen.created_us && d.id != seen.deployment_id && !ours(d)
     };
     // Newest first, so the first of those of one moment is the newest.
     let foreign = deployments

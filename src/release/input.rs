@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::apply::Outcome;
+use super::head::Deployment;
+use super::plan::Percent;
 use super::soak::Look;
 use super::state::{Release, Seen};
 use super::table::Kind;
@@ -85,7 +87,7 @@ pub struct Failure {
 /// A command.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// Start a staged release; what serves was read just before.
+    /// Start a staged release that HMD drives; what serves was read just before.
     Start {
         /// The deployment in force.
         seen: Seen,
@@ -98,6 +100,17 @@ pub enum Command {
     },
     /// Go back, or cancel.
     Stop,
+    /// Start a staged release that only watches; what serves was read just before.
+    Watch {
+        /// The deployment in force.
+        serving: Deployment,
+        /// The version that the new one is compared with.
+        old_version: String,
+        /// For each SLO relative in time, the old version's percentile in milliseconds.
+        slow_above_ms: Vec<Option<f64>>,
+        /// For each SLO, the old version before; what it lacks is unknown.
+        before: Vec<Before>,
+    },
     /// Stop the soak clock.
     Pause,
     /// Let it go on.
@@ -137,7 +150,7 @@ impl Input {
             Self::Reported { .. } => Kind::Reported,
             Self::Checked { .. } => Kind::Checked,
             Self::Command { command, .. } => match command {
-                Command::Start { .. } => Kind::Start,
+                Command::Start { .. } | Command::Watch { .. } => Kind::Start,
                 Command::Stop => Kind::Stop,
                 Command::Pause => Kind::Pause,
                 Command::Resume => Kind::Resume,
@@ -227,11 +240,25 @@ pub struct NewEvent {
     pub data: Option<Value>,
 }
 
+/// A split that a watched release adopted.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(rename = "WatchedSplit"))]
+pub struct Split {
+    /// Counts the splits of the release, from 0.
+    pub number: usize,
+    /// The new version's share.
+    pub percent: Percent,
+}
+
 /// A judged window, as it is stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Judged {
     /// Stage, from 1.
     pub stage: usize,
+    /// Of a watched release: the split that was in force, for there may be several in a stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
     /// The counts.
     pub window: Window,
     /// The verdicts after it.

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::input::Judged;
 use super::plan::{Percent, Plan, Stage, slo_applies};
+use super::state::Soak;
 use super::witness;
 use crate::slo::evidence::{Before, Evidence, Place, Protocol, StagePlan};
 use crate::slo::{Ground, Reading, Rule, Slo, Standing, Tally, unasked};
@@ -23,7 +24,7 @@ pub fn protocol(plan: &Plan, before: &[Before]) -> Protocol {
     Protocol::new(&slos, before, &stages, plan.check_interval.ms(), plan.alpha)
 }
 
-fn stage_plan(stage: &Stage) -> StagePlan {
+pub(super) fn stage_plan(stage: &Stage) -> StagePlan {
     StagePlan {
         share: stage.percent.as_f64() / 100.0,
         soak_ms: stage.soak.ms(),
@@ -44,6 +45,29 @@ pub fn place(plan: &Plan, stage: usize, warming_up: bool) -> Place {
         stage,
         share: share.as_f64() / 100.0,
         warming_up,
+    }
+}
+
+/// Where a window of a soak lies.
+#[must_use]
+pub(super) fn place_in(soak: &Soak, warming_up: bool) -> Place {
+    Place {
+        stage: soak.split.unwrap_or(soak.stage),
+        share: soak.percent.as_f64() / 100.0,
+        warming_up,
+    }
+}
+
+/// Where a stored window lies.
+#[must_use]
+pub fn place_of(plan: &Plan, judged: &Judged) -> Place {
+    match judged.split {
+        Some(split) => Place {
+            stage: split.number,
+            share: split.percent.as_f64() / 100.0,
+            warming_up: judged.warming_up,
+        },
+        None => place(plan, judged.stage - 1, judged.warming_up),
     }
 }
 
@@ -74,10 +98,7 @@ pub fn readings(
     tally: &Tally,
     slow_above_ms: &[Option<f64>],
 ) -> Vec<Reading> {
-    let percent = plan
-        .stages
-        .get(place.stage)
-        .map_or(Percent::ZERO, |s| s.percent);
+    let percent = Percent::new(place.share * 100.0).unwrap_or(Percent::ZERO);
     let judge = |(i, slo): (usize, &Slo)| {
         let reference = slow_above_ms.get(i).copied().flatten();
         let of_times = slo.objective.is_relative() && slo.time_key().is_some();
@@ -126,8 +147,9 @@ pub fn replay(basis: Basis<'_>, judged: &[Judged]) -> Vec<Vec<Reading>> {
     let (mut evidence, mut tally) = (Evidence::default(), (0, Tally::default()));
     let mut standing: BTreeMap<String, Standing> = BTreeMap::new();
     let judge = |judged: &Judged| {
-        if tally.0 != judged.stage {
-            tally = (judged.stage, Tally::default());
+        let place = place_of(plan, judged);
+        if tally.0 != place.stage {
+            tally = (place.stage, Tally::default());
             standing.clear();
         }
         for (i, slo) in plan.slos.iter().enumerate() {
@@ -135,7 +157,6 @@ pub fn replay(basis: Basis<'_>, judged: &[Judged]) -> Vec<Vec<Reading>> {
                 evidence = std::mem::take(&mut evidence).forget(i);
             }
         }
-        let place = place(plan, judged.stage - 1, judged.warming_up);
         evidence = std::mem::take(&mut evidence).step(&protocol, place, &judged.window);
         tally.1.add(&judged.window, &plan.slos);
         let mut readings = readings(plan, (&protocol, &evidence), place, &tally.1, slow_above_ms);

@@ -1,6 +1,9 @@
 //! Plans, releases and the transition table. Pure: no I/O, no clock, no randomness.
 
+#[cfg(test)]
+mod act_tests;
 mod apply;
+mod approve;
 mod decide;
 #[cfg(test)]
 mod decide_tests;
@@ -8,9 +11,11 @@ mod decide_tests;
 mod evidence_tests;
 #[cfg(test)]
 mod fixture;
+mod forecast;
 mod head;
 mod input;
 mod judge;
+mod pass;
 mod plan;
 mod preflight;
 #[cfg(test)]
@@ -21,15 +26,21 @@ mod table;
 #[cfg(test)]
 mod transition_tests;
 mod view;
+mod watch;
+#[cfg(test)]
+mod watch_tests;
 mod witness;
 #[cfg(test)]
 mod witness_tests;
 
 pub use apply::{ActPlan, Outcome, act_plan};
 pub use decide::{LEASE_MS, SYSTEM, decide, decide_all};
+pub use forecast::{Delays, Load, StageForecast, forecast};
 pub use head::{Deployment, Head, read_head};
-pub use input::{Command, Decision, EventType, Failure, Input, Judged, Moment, NewEvent, Refusal};
-pub use judge::{Basis, place, protocol, readings, replay};
+pub use input::{
+    Command, Decision, EventType, Failure, Input, Judged, Moment, NewEvent, Refusal, Split,
+};
+pub use judge::{Basis, place, place_of, protocol, readings, replay};
 pub use plan::{
     Advance, FieldError, KeysSeen, MAX_TEXT, OnApprovalTimeout, Percent, Plan, Stage, WorkerRef,
     slo_applies,
@@ -41,9 +52,11 @@ pub use preflight::{
 };
 pub use soak::{Look, wants_look, windows_due};
 pub use state::{
-    Deploying, Ending, Lease, Origin, Progress, Reason, Release, Revert, SCHEMA, Seen, Soak,
-    SoakClock, StageDecision, StageRecord, StageState, State, Status, Step, Wait,
+    Action, Deploying, Driven, Ending, Lease, Mode, NEWEST_SCHEMA, Origin, Progress, Reason,
+    Release, Revert, SCHEMA, Seen, Soak, SoakClock, StageDecision, StageRecord, StageState, State,
+    Status, Step, Wait, Would,
 };
 pub use table::{Kind, Phase, Rule, diagram, leads_to, rule, transitions};
-pub use view::ReleaseView;
+pub use view::{ReleaseView, WouldView};
+pub use watch::Sight;
 pub use witness::{ErrorCount, Hearing, MAX_ERRORS, hearing};

@@ -34,6 +34,17 @@ impl Percent {
         f64::from(self.0) / 100.0
     }
 
+    /// The nearest share that leaves both versions some traffic, as somebody else's split may have any number of decimals.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "clamped to 1 to 9,999"
+    )]
+    pub fn of_both(value: f64) -> Self {
+        Self((value * 100.0).round().clamp(1.0, 9_999.0) as u16)
+    }
+
     /// Reads a number from 0 to 100 with at most two decimals.
     ///
     /// # Errors

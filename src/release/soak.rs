@@ -1,4 +1,4 @@
-//! The soak: which windows are due, what they say, and whether the stage may pass.
+//! The soak: which windows are due, what they say, and when to look again.
 
 use std::ops::Range;
 
@@ -6,13 +6,13 @@ use serde_json::json;
 
 use super::decide::Draft;
 use super::head::{Deployment, Head};
-use super::input::{Failure, Judged, Moment, Refusal};
+use super::input::{Failure, Judged, Moment, Split};
 use super::judge;
-use super::plan::{Percent, Plan, slo_applies};
+use super::plan::{Percent, Plan};
 use super::state::{Reason, Release, Soak, SoakClock, StageState, Status, Step};
 use super::witness;
 use crate::slo::evidence::ShareMismatch;
-use crate::slo::{OnNoData, OnUndecided, Opinion, Reading, Severity, Slo, Verdict, Window};
+use crate::slo::{Opinion, Reading, Severity, Slo, Verdict, Window};
 use crate::time::UnixMs;
 
 /// What a look at the active deployment showed.
@@ -27,7 +27,7 @@ const RUNS_OF_A_BACKLOG: usize = 6;
 /// The active deployment is looked at this often even if nothing is suspicious.
 pub(super) const ROUTINE_LOOK_MS: i64 = 5 * 60_000;
 /// While something is suspicious, not more often than this.
-const SUSPICIOUS_LOOK_MS: i64 = 5_000;
+pub(super) const SUSPICIOUS_LOOK_MS: i64 = 5_000;
 /// Failed telemetry questions in a row before somebody is told.
 const ALERT_AFTER_FAILURES: u32 = 5;
 
@@ -102,6 +102,10 @@ pub fn wants_look(release: &Release, windows: &[Window], moment: &Moment) -> boo
     let Some(soak) = release.progress.status.soak() else {
         return false;
     };
+    // Who only watches follows somebody else, so each check asks what there is to judge.
+    if matches!(release.progress.status, Status::Watching { .. }) {
+        return soak.look_failures == 0 || moment.now >= soak.look_again_at;
+    }
     let since = moment.now - soak.looked_at;
     let suspicious = windows.iter().any(|w| {
         w.others > 0 || (w.new.requests == 0 && w.old.requests > 0 && soak.percent > Percent::ZERO)
@@ -127,18 +131,14 @@ fn harm<'a>(plan: &'a Plan, soak: &'a Soak) -> impl Iterator<Item = (&'a Slo, &'
 impl Draft {
     pub(super) fn judge(
         &mut self,
-        due_at: UnixMs,
         (windows, opinions): (&[Window], &[Opinion]),
         asked_at: UnixMs,
         failure: Option<&Failure>,
         look: Option<&Result<Look, Failure>>,
-    ) -> Result<(), Refusal> {
-        if self.next.progress.check_due_at != Some(due_at) || self.moment.now < due_at {
-            return Err(Refusal::Stale);
-        }
+    ) {
         // Strangers first: whoever deployed over the release owns the traffic that telemetry tells of.
         match look {
-            Some(Ok(look)) if self.looked(look) => return Ok(()),
+            Some(Ok(look)) if self.looked(look) => return,
             Some(Err(failure)) => self.look_failed(failure),
             Some(Ok(_)) | None => (),
         }
@@ -149,25 +149,25 @@ impl Draft {
             };
             let stage = self.judged.last().map_or(0, |judged| judged.stage);
             if self.harmed(harmed, stage, &mut paused_by) {
-                return Ok(());
+                return;
             }
         }
         // Judges last: whatever they say, what the numbers have shown is done already.
         let stage = self.judged.last().map_or(0, |judged| judged.stage);
         let harmed = self.hear(opinions);
         if self.harmed(harmed, stage, &mut paused_by) {
-            return Ok(());
+            return;
         }
         if let Some(reading) = paused_by {
             self.pause(Some(&reading));
         }
         if self.denied_by_time() {
-            return Ok(());
+            return;
         }
         self.remind();
         if let Some(failure) = failure {
             self.telemetry_failed(failure);
-            return Ok(());
+            return;
         }
         if let Some(soak) = self.next.progress.status.soak_mut() {
             soak.failures = 0;
@@ -175,7 +175,6 @@ impl Draft {
         }
         self.schedule_check();
         self.try_pass(asked_at);
-        Ok(())
     }
 
     /// Does what the harm of some SLOs asks for; true if the release goes back. What pauses it is left to the caller.
@@ -200,13 +199,15 @@ impl Draft {
     }
 
     /// Takes in what judges say of the windows that have just been counted, and answers those that find harm.
-    fn hear(&mut self, opinions: &[Opinion]) -> Vec<(Severity, Reading)> {
+    pub(super) fn hear(&mut self, opinions: &[Opinion]) -> Vec<(Severity, Reading)> {
         let (plan, progress) = (&self.next.origin.plan, &mut self.next.progress);
         let (Some(soak), Some(judged)) = (progress.status.soak_mut(), self.judged.last_mut())
         else {
             return Vec::new();
         };
-        if opinions.is_empty() || judged.stage != soak.stage + 1 {
+        let of_present =
+            judged.stage == soak.stage + 1 && judged.split.map(|split| split.number) == soak.split;
+        if opinions.is_empty() || !of_present {
             return Vec::new();
         }
         witness::take(&mut soak.opinions, opinions);
@@ -303,7 +304,7 @@ impl Draft {
 
     /// The active deployment can't be read: tried again after 1, 2, 4 … s, so that a failing Cloudflare is not asked ever
     /// faster.
-    fn look_failed(&mut self, failure: &Failure) {
+    pub(super) fn look_failed(&mut self, failure: &Failure) {
         let now = self.moment.now;
         let Some(soak) = self.next.progress.status.soak_mut() else {
             return;
@@ -325,23 +326,29 @@ impl Draft {
     }
 
     /// Counts a window and answers the SLOs in harm that nobody waived; `None` if it is not the next one.
-    fn count(&mut self, window: &Window) -> Option<Vec<(Severity, Reading)>> {
+    pub(super) fn count(&mut self, window: &Window) -> Option<Vec<(Severity, Reading)>> {
         let plan = &self.next.origin.plan;
         let progress = &mut self.next.progress;
         let present = progress.status.soak_mut()?;
         let present_stage = present.stage;
         let is_next = |soak: &Soak| window.index == soak.next_window;
-        let soak = match present.before.as_deref_mut() {
-            Some(before) if is_next(before) => before,
-            _ => present,
+        let (soak, of_present) = match present.before.as_deref_mut() {
+            Some(before) if is_next(before) => (before, false),
+            _ => (present, true),
         };
         let stage = soak.stage + 1;
-        if !is_next(soak) {
+        // A run that was asked for before the split changed may reach beyond its end.
+        let beyond = |until: i64| window.run().end > until;
+        if !is_next(soak) || soak.until_window.is_some_and(beyond) {
             return None;
         }
         let warm_from = judge::warm_from(plan, soak.stage, soak.started_at);
         let warming_up = window.index < warm_from;
-        let place = judge::place(plan, soak.stage, warming_up);
+        let place = judge::place_in(soak, warming_up);
+        let split = soak.split.map(|number| Split {
+            number,
+            percent: soak.percent,
+        });
         let protocol = judge::protocol(plan, &progress.before);
         let mut forgot = Vec::new();
         for (i, slo) in plan.slos.iter().enumerate() {
@@ -384,6 +391,7 @@ impl Draft {
         }
         self.judged.push(Judged {
             stage,
+            split,
             window: window.clone(),
             readings,
             warming_up,
@@ -391,7 +399,7 @@ impl Draft {
             opinions: Vec::new(),
         });
         if let Some(mismatch) = mismatch
-            && stage == present_stage + 1
+            && of_present
         {
             self.wrong_share(&mismatch);
         }
@@ -441,7 +449,7 @@ impl Draft {
     }
 
     /// A failed, truncated or clamped answer judges nothing: the same windows are asked again after 1, 2, 4 … s.
-    fn telemetry_failed(&mut self, failure: &Failure) {
+    pub(super) fn telemetry_failed(&mut self, failure: &Failure) {
         let now = self.moment.now;
         let Some(soak) = self.next.progress.status.soak_mut() else {
             return;
@@ -464,199 +472,6 @@ impl Draft {
         }
     }
 
-    /// SLOs that keep the stage from passing for want of data.
-    pub(super) fn lacking(&self) -> Vec<String> {
-        let Some(soak) = self.next.progress.status.soak() else {
-            return Vec::new();
-        };
-        let lacks = |(i, slo): (usize, &Slo)| {
-            // Undecided with enough requests is no lack of data; see `undecided`.
-            let data = soak
-                .readings
-                .get(i)
-                .is_some_and(|reading| reading.verdict != Verdict::NoData);
-            let blocks = slo.severity != Severity::Observe
-                && !soak.waived.contains(&slo.name)
-                && slo_applies(slo, soak.percent);
-            (blocks && !(data && soak.tally.requests(i) >= slo.needed_requests()))
-                .then(|| slo.name.clone())
-        };
-        self.next
-            .origin
-            .plan
-            .slos
-            .iter()
-            .enumerate()
-            .filter_map(lacks)
-            .collect()
-    }
-
-    /// SLOs without a verdict that must have one before the stage passes.
-    fn undecided(&self) -> Vec<String> {
-        let Some(soak) = self.next.progress.status.soak() else {
-            return Vec::new();
-        };
-        let slos = self.next.origin.plan.slos.iter().zip(&soak.readings);
-        slos.filter(|(slo, reading)| {
-            let holds = soak.opinions.get(&slo.name).is_some_and(|it| it.holds);
-            (holds || slo.on_undecided == OnUndecided::Hold)
-                && slo.severity != Severity::Observe
-                && !soak.waived.contains(&slo.name)
-                && reading.verdict == Verdict::Undecided
-        })
-        .map(|(slo, _)| slo.name.clone())
-        .collect()
-    }
-
-    /// Whether every SLO that can block the stage is shown to be safe, and there is one.
-    fn all_safe(&self) -> bool {
-        let Some(soak) = self.next.progress.status.soak() else {
-            return false;
-        };
-        let slos = self.next.origin.plan.slos.iter().zip(&soak.readings);
-        let mut blocking = slos
-            .filter(|(slo, _)| slo.severity != Severity::Observe)
-            .map(|(_, reading)| reading.verdict)
-            .filter(|verdict| *verdict != Verdict::NotApplicable)
-            .peekable();
-        blocking.peek().is_some() && blocking.all(|verdict| verdict == Verdict::Safe)
-    }
-
-    /// Passes the stage if its soak is over, every settled window is judged and no SLO lacks data; holds it otherwise, and
-    /// after `max_soak` does what the SLOs' `on_no_data` says.
-    fn try_pass(&mut self, asked_at: UnixMs) {
-        let now = self.moment.now;
-        let Status::RollingOut {
-            step: Step::Soaking(soak),
-        } = &self.next.progress.status
-        else {
-            return;
-        };
-        let SoakClock::EndsAt(ends_at) = soak.clock else {
-            return;
-        };
-        let asked = Moment {
-            now: asked_at,
-            ..self.moment
-        };
-        // The stage before is judged to its end first: its last windows settle while this one soaks.
-        let judged = soak.before.is_none() && windows_due(&self.next, &asked).is_empty();
-        let early = self.next.origin.plan.stages[self.next.progress.stage].early;
-        if !judged || (now < ends_at && !(early && self.all_safe())) {
-            return;
-        }
-        let (lacking, undecided) = (self.lacking(), self.undecided());
-        if lacking.is_empty() && undecided.is_empty() {
-            if now < ends_at {
-                self.record().soak_ends_at = Some(now);
-            }
-            self.pass();
-            return;
-        }
-        if now < ends_at {
-            return;
-        }
-        if now < ends_at + self.hold_ms() {
-            // Nothing to tell while the soak's own last windows have yet to settle.
-            let interval = self.next.origin.plan.check_interval.ms();
-            if soak.next_window >= ends_at.div_euclid(interval) {
-                self.tell_no_data(&lacking);
-            }
-            return;
-        }
-        if lacking.is_empty() {
-            self.ask_about(undecided);
-            return;
-        }
-        let plan = &self.next.origin.plan;
-        let strictest = plan
-            .slos
-            .iter()
-            .filter(|slo| lacking.contains(&slo.name))
-            .map(|slo| slo.on_no_data)
-            .max()
-            .unwrap_or_default();
-        self.tell_no_data(&lacking);
-        let detail = format!("no verdict without data: {}", lacking.join(", "));
-        match strictest {
-            OnNoData::Revert => self.go_back(Reason::NoData, Some(detail), true),
-            OnNoData::Ask => {
-                let mut waived = lacking;
-                let more = undecided.into_iter().filter(|name| !waived.contains(name));
-                waived.extend(more.collect::<Vec<_>>());
-                self.await_approval(waived, Some((Some(Reason::NoData), detail)));
-            }
-            OnNoData::Continue => {
-                self.event(
-                    "slo.no_data",
-                    Some(Reason::NoData.name()),
-                    Some(format!(
-                        "{detail}; the plan says to continue, so they are waived"
-                    )),
-                    Some(json!({"waived": lacking})),
-                );
-                let undecided: Vec<String> = undecided
-                    .into_iter()
-                    .filter(|name| !lacking.contains(name))
-                    .collect();
-                if undecided.is_empty() {
-                    self.pass();
-                } else {
-                    self.ask_about(undecided);
-                }
-            }
-        }
-    }
-
-    /// How long after the soak's end the present stage may hold without data.
-    fn hold_ms(&self) -> i64 {
-        let stage = &self.next.origin.plan.stages[self.next.progress.stage];
-        stage.max_soak_ms() - stage.soak.ms()
-    }
-
-    /// The evidence has shown neither harm nor safety in `max_soak`: a person decides.
-    fn ask_about(&mut self, undecided: Vec<String>) {
-        let soak = self.next.progress.status.soak();
-        let readings = soak.map_or(&[][..], |soak| &soak.readings);
-        let sentences: Vec<&str> = readings
-            .iter()
-            .filter(|reading| undecided.contains(&reading.slo))
-            .map(|reading| reading.sentence.as_str())
-            .collect();
-        let detail = format!("still undecided: {}", sentences.join("; "));
-        self.await_approval(undecided, Some((None, detail)));
-    }
-
-    fn tell_no_data(&mut self, lacking: &[String]) {
-        if lacking.is_empty() {
-            return;
-        }
-        let Some(soak) = self.next.progress.status.soak_mut() else {
-            return;
-        };
-        if !soak.told.insert("no data".to_owned()) {
-            return;
-        }
-        let sentences: Vec<String> = soak
-            .readings
-            .iter()
-            .filter(|reading| lacking.contains(&reading.slo))
-            .map(|reading| reading.sentence.clone())
-            .collect();
-        let why = if sentences.is_empty() {
-            "no window of the stage has been judged yet".to_owned()
-        } else {
-            sentences.join("; ")
-        };
-        let detail = format!("the soak is over, but the stage holds: {why}");
-        self.event(
-            "slo.no_data",
-            Some(Reason::NoData.name()),
-            Some(detail),
-            Some(json!({"slos": lacking})),
-        );
-    }
-
     /// Sets the alarm for the next look: wherever a split is in force there is one, so nothing is ever unwatched.
     pub(super) fn schedule_check(&mut self) {
         let now = self.moment.now;
@@ -673,12 +488,13 @@ impl Draft {
                 due = due.min(settles_at);
             }
         }
-        let soaking = matches!(
-            &self.next.progress.status,
+        let soaking = match &self.next.progress.status {
             Status::RollingOut {
-                step: Step::Soaking(_)
-            }
-        );
+                step: Step::Soaking(_),
+            } => true,
+            Status::Watching { soak } => soak.percent > Percent::ZERO,
+            _ => false,
+        };
         if soaking && let SoakClock::EndsAt(ends_at) = soak.clock {
             for at in [ends_at, ends_at + self.hold_ms()] {
                 if at > now {

@@ -12,6 +12,8 @@ use crate::time::UnixMs;
 
 /// Schema number of the stored JSON: readers tolerate unknown fields, so it rises only when a meaning changes.
 pub const SCHEMA: u32 = 1;
+/// The newest one that can be read. Releases that only watch have it: an HMD that knows nothing of watching would drive them.
+pub const NEWEST_SCHEMA: u32 = 2;
 
 /// A release: what it was created with, and how far it has come.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +22,27 @@ pub struct Release {
     pub origin: Origin,
     /// Replaced by every decision.
     pub progress: Progress,
+}
+
+/// What HMD does with a release.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// It applies the splits of the plan, and takes them back.
+    #[default]
+    Deploy,
+    /// It watches the splits that somebody else makes, says what it would have done, and writes nothing to Cloudflare.
+    Watch,
+}
+
+impl Mode {
+    /// Whether it is the default.
+    #[must_use]
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+    pub fn is_deploy(&self) -> bool {
+        *self == Self::Deploy
+    }
 }
 
 /// What never changes after creation.
@@ -33,6 +56,9 @@ pub struct Origin {
     pub plan_name: String,
     /// The plan as it was at creation.
     pub plan: Plan,
+    /// Whether HMD drives it or only watches.
+    #[serde(default, skip_serializing_if = "Mode::is_deploy")]
+    pub mode: Mode,
     /// The version to roll out.
     pub new_version: String,
     /// The old version that the caller insisted on, if any.
@@ -99,6 +125,9 @@ pub struct Progress {
     /// SLOs whose evidence a person has waived: it is dropped before the next window.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub to_forget: BTreeSet<String>,
+    /// Of a watched release: what HMD would have done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub would: Vec<Would>,
     /// When it started.
     pub started_at: Option<UnixMs>,
     /// When it ended.
@@ -141,13 +170,18 @@ pub enum Status {
     },
     /// Going back to the old version.
     Reverting(Revert),
+    /// Somebody else's splits are watched; for the API it is rolling out.
+    Watching {
+        /// The split in force; at 0 % it waits for one.
+        soak: Soak,
+    },
     /// End: everything runs on the new version.
     Succeeded,
     /// End: everything runs on the old version.
     Reverted(Ending),
     /// End: somebody else took over; HMD wrote nothing more.
     Superseded(Ending),
-    /// End: never started.
+    /// End: never started, or only watched.
     Cancelled(Ending),
 }
 
@@ -174,7 +208,7 @@ pub enum State {
     Reverted,
     /// End: somebody else took over; HMD wrote nothing more.
     Superseded,
-    /// End: never started.
+    /// End: never started, or only watched.
     Cancelled,
 }
 
@@ -288,6 +322,9 @@ pub enum SoakClock {
 pub struct Soak {
     /// Index of the stage whose split it is; while the next split is being applied, the stage before.
     pub stage: usize,
+    /// Of a watched release: counts its splits from 0. There may be several in one stage, and each is judged for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<usize>,
     /// The new version's share.
     pub percent: Percent,
     /// When the split was read back.
@@ -357,6 +394,37 @@ pub struct Revert {
     pub forward_act: Option<u32>,
     /// From when a look at the active deployment proves anything: no forward act can write after it.
     pub quiet_from: UnixMs,
+}
+
+/// What HMD does at a split, or would do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Go on to the plan's next share.
+    Advance,
+    /// Wait for a person's approval.
+    AskApproval,
+    /// Pause.
+    Pause,
+    /// Go back to the old version.
+    Revert,
+}
+
+/// What HMD would have done with a split that it only watched.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Would {
+    /// What.
+    pub action: Action,
+    /// When.
+    pub at: UnixMs,
+    /// The new version's share that was in force.
+    pub percent: Percent,
+    /// Where to: the new version's share afterwards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Percent>,
+    /// Why, for people.
+    pub detail: String,
 }
 
 /// State of a stage, as the API names it.
@@ -440,6 +508,7 @@ impl Progress {
             before: Vec::new(),
             evidence: Evidence::default(),
             to_forget: BTreeSet::new(),
+            would: Vec::new(),
             started_at: None,
             ended_at: None,
         }
@@ -472,7 +541,7 @@ impl Status {
         match self {
             Self::Staged => State::Staged,
             Self::Queued => State::Queued,
-            Self::RollingOut { .. } => State::RollingOut,
+            Self::RollingOut { .. } | Self::Watching { .. } => State::RollingOut,
             Self::Paused { .. } => State::Paused,
             Self::AwaitingApproval { .. } => State::AwaitingApproval,
             Self::Reverting(_) => State::Reverting,
@@ -487,6 +556,15 @@ impl Status {
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.state().name()
+    }
+
+    /// The state's name in the database. Who only watches holds no Worker, so it must not be taken for one of those that do.
+    #[must_use]
+    pub fn stored_name(&self) -> &'static str {
+        match self {
+            Self::Watching { .. } => "watching",
+            _ => self.name(),
+        }
     }
 
     /// Why it ended or goes back, if it does either.
@@ -521,7 +599,7 @@ impl Status {
                 Step::Deploying(deploying) => deploying.watch.as_deref(),
                 Step::Soaking(soak) => Some(soak),
             },
-            Self::AwaitingApproval { soak, .. } => Some(soak),
+            Self::AwaitingApproval { soak, .. } | Self::Watching { soak } => Some(soak),
             _ => None,
         }
     }
@@ -533,9 +611,22 @@ impl Status {
                 Step::Deploying(deploying) => deploying.watch.as_deref_mut(),
                 Step::Soaking(soak) => Some(soak),
             },
-            Self::AwaitingApproval { soak, .. } => Some(soak),
+            Self::AwaitingApproval { soak, .. } | Self::Watching { soak } => Some(soak),
             _ => None,
         }
+    }
+}
+
+/// A release that HMD drives. Only [`Release::driven`] makes one, and nothing is deployed without one, so a watched release
+/// can't write to Cloudflare whatever else goes wrong.
+#[derive(Clone, Copy, Debug)]
+pub struct Driven<'a>(&'a Release);
+
+impl<'a> Driven<'a> {
+    /// The release.
+    #[must_use]
+    pub fn release(self) -> &'a Release {
+        self.0
     }
 }
 
@@ -550,6 +641,12 @@ impl Release {
     #[must_use]
     pub fn marker_prefix(&self) -> String {
         format!("hmd:{}/", self.origin.id)
+    }
+
+    /// The right to write to Cloudflare for this release: none if it only watches.
+    #[must_use]
+    pub fn driven(&self) -> Option<Driven<'_>> {
+        self.origin.mode.is_deploy().then_some(Driven(self))
     }
 
     /// Whether it is over.

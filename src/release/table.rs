@@ -14,6 +14,7 @@ pub enum Phase {
     PausedSoaking,
     AwaitingApproval,
     Reverting,
+    Watching,
     Ended,
 }
 
@@ -42,9 +43,9 @@ pub enum Kind {
 /// What an input does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
-    /// Hold the Worker and owe the first stage's deployment.
+    /// Hold the Worker and owe the first stage's deployment; of a release that only watches, adopt the split in force.
     Start,
-    /// End without ever having started.
+    /// End without ever having written anything.
     Cancel,
     /// Go back to the old version because a person says so.
     Stop,
@@ -72,6 +73,8 @@ pub enum Rule {
     WentBack,
     /// Judge windows, look for strangers, pass or hold the stage.
     Judge,
+    /// Follow somebody else's split, judge its windows, say what would have been done.
+    Watch,
     /// Already so: answer as if it had been done.
     Already,
     /// Refuse the command: 409.
@@ -82,7 +85,7 @@ pub enum Rule {
 
 impl Phase {
     /// Every phase.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Staged,
         Self::Queued,
         Self::Deploying,
@@ -91,6 +94,7 @@ impl Phase {
         Self::PausedSoaking,
         Self::AwaitingApproval,
         Self::Reverting,
+        Self::Watching,
         Self::Ended,
     ];
 
@@ -114,6 +118,7 @@ impl Phase {
             } => Self::PausedSoaking,
             Status::AwaitingApproval { .. } => Self::AwaitingApproval,
             Status::Reverting(_) => Self::Reverting,
+            Status::Watching { .. } => Self::Watching,
             Status::Succeeded
             | Status::Reverted(_)
             | Status::Superseded(_)
@@ -149,7 +154,7 @@ pub const fn rule(phase: Phase, kind: Kind) -> Rule {
     use Phase as P;
     match (phase, kind) {
         (P::Staged | P::Queued,                                                 K::Start)    => Rule::Start,
-        (P::Staged | P::Queued,                                                 K::Stop)     => Rule::Cancel,
+        (P::Staged | P::Queued | P::Watching,                                   K::Stop)     => Rule::Cancel,
         (P::Deploying | P::Soaking | P::PausedDeploying | P::PausedSoaking
             | P::AwaitingApproval,                                              K::Stop)     => Rule::Stop,
         (P::Reverting,                                                          K::Stop)     => Rule::Already,
@@ -167,6 +172,7 @@ pub const fn rule(phase: Phase, kind: Kind) -> Rule {
         (P::Reverting,                                                          K::Reported) => Rule::WentBack,
         (P::Deploying | P::Soaking | P::PausedDeploying | P::PausedSoaking
             | P::AwaitingApproval,                                              K::Checked)  => Rule::Judge,
+        (P::Watching,                                                           K::Checked)  => Rule::Watch,
         (_, K::Newer | K::CannotStart | K::ActDue | K::Reported | K::Checked)               => Rule::Drop,
         (_,                                                                     _)           => Rule::Refuse,
     }
@@ -178,7 +184,9 @@ pub const fn rule(phase: Phase, kind: Kind) -> Rule {
 pub const fn leads_to(phase: Phase, rule: Rule) -> &'static [Phase] {
     use Phase as P;
     match (rule, phase) {
+        (Rule::Start, P::Staged) => &[P::Deploying, P::Watching],
         (Rule::Start | Rule::Approve, _) => &[P::Deploying],
+        (Rule::Watch, _) => &[P::Watching, P::Ended],
         (Rule::Cancel | Rule::Abandon | Rule::GiveUp, _) | (Rule::Yield, P::Queued) => &[P::Ended],
         (Rule::Stop | Rule::Deny | Rule::Yield, _) => &[P::Reverting],
         (Rule::Pause, P::Deploying) => &[P::PausedDeploying],

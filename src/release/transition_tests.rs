@@ -224,6 +224,7 @@ fn every_transition_of_the_diagram_is_taken_and_no_other() {
     the_last_stage_is_completed_by_a_deployment_of_its_own();
     a_late_deployment_of_our_own_is_put_right();
     an_approval_timeout_denies_and_a_manual_stage_can_be_promoted();
+    watch_tests::it_ends_with_one_version_alone_a_third_one_or_a_stop_and_not_before();
     let listed: BTreeSet<(Phase, Kind, Phase)> = transitions().into_iter().collect();
     let taken = TAKEN.take();
     assert_eq!(

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::plan::{Percent, WorkerRef};
 use super::preflight::Check;
-use super::state::{Reason, Release, StageState, State};
+use super::state::{Action, Mode, Reason, Release, StageState, State, Status, Would};
 use crate::slo::Reading;
 use crate::time::Rfc3339;
 
@@ -19,6 +19,8 @@ pub struct ReleaseView<'a> {
     plan: &'a str,
     /// The Worker.
     worker: &'a WorkerRef,
+    /// Whether HMD deploys it or only watches what others deploy.
+    mode: Mode,
     /// Where it stands.
     state: State,
     /// Why it ended or goes back; null otherwise, and of one that succeeded.
@@ -41,6 +43,8 @@ pub struct ReleaseView<'a> {
     stages: Vec<StageView<'a>>,
     /// The newest verdict of each SLO in the present stage; empty as long as no window has been judged.
     slis: &'a [Reading],
+    /// Of a release that only watches: what serves, and what HMD would have done; null for others.
+    watch: Option<WatchView<'a>>,
     /// The words that it was created with.
     note: Option<&'a str>,
     /// The link that it was created with.
@@ -53,6 +57,71 @@ pub struct ReleaseView<'a> {
     started_at: Option<Rfc3339>,
     /// When it ended.
     ended_at: Option<Rfc3339>,
+}
+
+/// What a release that only watches has seen.
+#[derive(Debug, Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(rename = "ReleaseWatch"))]
+struct WatchView<'a> {
+    /// The new version's share that somebody gave it; 0 while the old version serves alone, null before the start and after the
+    /// end.
+    percent: Option<Percent>,
+    /// Since when.
+    since: Option<Rfc3339>,
+    /// The newest deployment that was seen, by Cloudflare's id.
+    deployment_id: Option<&'a str>,
+    /// What HMD would have done, oldest first; what is beyond the first twenty is in the events alone.
+    would: Vec<WouldView<'a>>,
+}
+
+/// What HMD would have done with a split that it only watched.
+#[derive(Debug, Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schemars(rename = "WouldHave"))]
+pub struct WouldView<'a> {
+    /// What.
+    action: Action,
+    /// When.
+    at: Rfc3339,
+    /// The new version's share that was in force.
+    percent: Percent,
+    /// The new version's share afterwards; null if that would have waited for a person.
+    to: Option<Percent>,
+    /// Why, for people.
+    detail: &'a str,
+}
+
+impl<'a> From<&'a Would> for WouldView<'a> {
+    fn from(would: &'a Would) -> Self {
+        Self {
+            action: would.action,
+            at: Rfc3339(would.at),
+            percent: would.percent,
+            to: would.to,
+            detail: &would.detail,
+        }
+    }
+}
+
+impl<'a> WatchView<'a> {
+    fn of(release: &'a Release) -> Option<Self> {
+        if release.origin.mode == Mode::Deploy {
+            return None;
+        }
+        let progress = &release.progress;
+        let soak = match &progress.status {
+            Status::Watching { soak } => Some(soak),
+            _ => None,
+        };
+        let seen = progress.seen.as_ref();
+        Some(Self {
+            percent: soak.map(|soak| soak.percent),
+            since: soak.map(|soak| Rfc3339(soak.started_at)),
+            deployment_id: seen.map(|seen| seen.deployment_id.as_str()),
+            would: progress.would.iter().map(WouldView::from).collect(),
+        })
+    }
 }
 
 /// How a stage of a release went.
@@ -87,6 +156,7 @@ impl<'a> From<&'a Release> for ReleaseView<'a> {
             id: &origin.id,
             plan: &origin.plan_name,
             worker: &origin.plan.worker,
+            mode: origin.mode,
             state: progress.status.state(),
             reason: ending.map(|end| end.reason),
             detail: ending.and_then(|end| end.detail.as_deref()),
@@ -106,6 +176,7 @@ impl<'a> From<&'a Release> for ReleaseView<'a> {
                 })
                 .collect(),
             slis: progress.status.soak().map_or(&[], |soak| &soak.readings),
+            watch: WatchView::of(release),
             note: origin.note.as_deref(),
             url: origin.url.as_deref(),
             preflight: &origin.preflight.checks,

@@ -1,5 +1,6 @@
 //! The Workers runtime: the only place that names the platform. Thin on purpose: whatever can be decided elsewhere is.
 
+mod access;
 mod ports;
 
 use ::http::{Method, Request, Response, StatusCode};
@@ -200,8 +201,8 @@ fn body_text(body: &JsValue) -> String {
 async fn incoming_request(request: &mut worker::Request) -> worker::Result<Request<Vec<u8>>> {
     let method = Method::from_bytes(request.inner().method().as_bytes()).unwrap_or(Method::GET);
     // Whole: the dashboard compares where a form came from with where it was sent.
-    let url = request.url()?;
-    let mut builder = Request::builder().method(method).uri(url.as_str());
+    let url = request.inner().url();
+    let mut builder = Request::builder().method(method).uri(url);
     let mut announced = 0;
     for (name, value) in request.headers() {
         if name.eq_ignore_ascii_case("content-length") {

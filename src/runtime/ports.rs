@@ -9,15 +9,18 @@ use serde_json::Value;
 use uuid::{ContextV7, Timestamp, Uuid};
 use wasm_bindgen::JsValue;
 use worker::{
-    AbortController, AbortSignal, BatchMessageBuilder, D1Database, Date, Env, Fetch, Headers,
-    Method, QueueContentType, RawMessageBuilder, Request, RequestInit, RequestRedirect,
+    AbortController, AbortSignal, BatchMessageBuilder, D1Database, Date, Env, Fetch, Fetcher,
+    Headers, Method, QueueContentType, RawMessageBuilder, Request, RequestInit, RequestRedirect,
 };
 
+use crate::http::StaticFile;
 use crate::pipeline::ports::{
-    Clock, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Outgoing, Param, QueueError,
-    QueueName, Queues, Random, Row, Sql, SqlError, Statement, WebhookAnswer, WebhookRequest,
+    Clock, FileError, Files, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Outgoing, Param,
+    QueueError, QueueName, Queues, Random, Row, Sql, SqlError, Statement, Urls, WebhookAnswer,
+    WebhookRequest,
 };
 use crate::time::UnixMs;
+use crate::webhook::WebUrl;
 
 /// Most messages in one `sendBatch`.
 const MAX_SEND: usize = 100;
@@ -32,6 +35,7 @@ pub(super) struct WorkerPorts {
     checks: worker::Queue,
     deliveries: worker::Queue,
     slow_deliveries: worker::Queue,
+    files: Fetcher,
     ids: ContextV7,
 }
 
@@ -43,6 +47,7 @@ impl WorkerPorts {
             checks: env.queue("CHECKS")?,
             deliveries: env.queue("DELIVERIES")?,
             slow_deliveries: env.queue("DELIVERIES_SLOW")?,
+            files: env.assets("ASSETS")?,
             ids: ContextV7::new(),
         })
     }
@@ -167,7 +172,7 @@ impl HttpOut for WorkerPorts {
 }
 
 /// Makes a call, and ends it when its time is over.
-async fn in_time<T>(
+pub(super) async fn in_time<T>(
     timeout_ms: u32,
     call: impl AsyncFnOnce(AbortSignal) -> worker::Result<T>,
 ) -> Result<T, HttpError> {
@@ -202,6 +207,33 @@ async fn first_bytes(response: &mut worker::Response) -> worker::Result<Vec<u8>>
     }
     bytes.truncate(ENOUGH_BYTES);
     Ok(bytes)
+}
+
+impl Files for WorkerPorts {
+    async fn static_file(&self, file: StaticFile) -> Result<String, FileError> {
+        let name = file.name();
+        let failed = |error: worker::Error| FileError(name, error.to_string());
+        // The host is of no account: the binding has these files and nothing else.
+        let url = format!("https://assets.invalid/{name}");
+        let mut response = self.files.fetch(url, None).await.map_err(failed)?;
+        match response.status_code() {
+            200 => response.text().await.map_err(failed),
+            status => Err(FileError(name, format!("the answer is {status}"))),
+        }
+    }
+}
+
+impl Urls for WorkerPorts {
+    fn parse_url(text: &str) -> Option<WebUrl> {
+        let url = web_sys::Url::new(text).ok()?;
+        Some(WebUrl {
+            href: url.href(),
+            scheme: url.protocol().trim_end_matches(':').to_owned(),
+            host: url.hostname(),
+            port: url.port().parse().ok(),
+            credentials: !url.username().is_empty() || !url.password().is_empty(),
+        })
+    }
 }
 
 impl Clock for WorkerPorts {

@@ -1,7 +1,8 @@
 //! The call budget: one row for each of Cloudflare's tokens.
 
+use super::connections::reseal_statement;
 use super::row::{StoreError, number};
-use crate::cloudflare::{Accounts, Correction};
+use crate::cloudflare::{Accounts, Correction, INSTALLATION, Resealed};
 use crate::pipeline::ports::{Row, Sql, Statement};
 use crate::time::UnixMs;
 
@@ -16,19 +17,20 @@ const CORRECT: &str = "UPDATE call_budgets SET total_us = max(total_us + ?3, ?2)
     WHERE credential = ?1";
 const COLUMNS: [&str; 4] = ["total_us", "checks_us", "normal_us", "looks_us"];
 
-/// The only credential there is: the installation's `CLOUDFLARE_API_TOKEN`.
-const CREDENTIAL: &str = "CLOUDFLARE_API_TOKEN";
-
-fn statement(sql: &'static str, at_us: i64, accounts: Accounts) -> Statement {
-    let mut params = vec![CREDENTIAL.into(), at_us.into()];
+fn statement(sql: &'static str, credential: &str, (at_us, accounts): (i64, Accounts)) -> Statement {
+    let mut params = vec![credential.into(), at_us.into()];
     params.extend(accounts.map(crate::pipeline::ports::Param::from));
     Statement::new(sql, params)
 }
 
-/// The statement that claims some of the budget; its row says how the accounts stand after that.
+/// The statement that claims some of the budget of the installation's token; its row says how the accounts stand after that.
 #[must_use]
 pub fn claim_statement(now: UnixMs, claim_us: Accounts) -> Statement {
-    statement(CLAIM, now.saturating_mul(1_000), claim_us)
+    claim_of(INSTALLATION, now, claim_us)
+}
+
+fn claim_of(credential: &str, now: UnixMs, claim_us: Accounts) -> Statement {
+    statement(CLAIM, credential, (now.saturating_mul(1_000), claim_us))
 }
 
 /// What the row of a claim says.
@@ -42,30 +44,44 @@ pub(super) fn accounts(row: Option<&Row>) -> Result<Accounts, StoreError> {
     Ok(accounts)
 }
 
-/// Claims some of the budget by itself.
+/// Claims some of a credential's budget by itself.
 ///
 /// # Errors
 /// [`StoreError`]
 pub async fn claim(
     sql: &impl Sql,
+    credential: &str,
     now: UnixMs,
     claim_us: Accounts,
 ) -> Result<Accounts, StoreError> {
-    let rows = sql.batch(vec![claim_statement(now, claim_us)]).await?;
+    let claim = claim_of(credential, now, claim_us);
+    let rows = sql.batch(vec![claim]).await?;
     accounts(rows.iter().flatten().next())
 }
 
-/// The statement that corrects what was claimed to what was spent.
+/// The statement that corrects what was claimed of a credential's budget to what was spent.
 #[must_use]
-pub fn correct_statement(correction: Correction) -> Statement {
-    statement(CORRECT, correction.at_least_us, correction.add_us)
+pub fn correct_statement(credential: &str, correction: Correction) -> Statement {
+    statement(
+        CORRECT,
+        credential,
+        (correction.at_least_us, correction.add_us),
+    )
 }
 
-/// Corrects the budget by itself.
+/// Corrects budgets by itself, and stores tokens that were sealed anew.
 ///
 /// # Errors
 /// [`StoreError`]
-pub async fn correct(sql: &impl Sql, correction: Correction) -> Result<(), StoreError> {
-    sql.batch(vec![correct_statement(correction)]).await?;
+pub async fn correct(
+    sql: &impl Sql,
+    corrections: &[(&str, Correction)],
+    resealed: &[Resealed],
+) -> Result<(), StoreError> {
+    let corrections = corrections
+        .iter()
+        .map(|(credential, correction)| correct_statement(credential, *correction));
+    let statements = corrections.chain(resealed.iter().map(reseal_statement));
+    sql.batch(statements.collect()).await?;
     Ok(())
 }

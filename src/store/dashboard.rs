@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::chart::{self, ChartWindow};
 use super::deliveries::{Delivery, DeliveryFilter, PageEnd, delivery_page, list_statement};
 use super::plans::{self, StoredPlan};
 use super::releases::{self, StoredEvent};
@@ -12,31 +13,36 @@ use crate::release::{Judged, Release, WorkerRef};
 use crate::time::UnixMs;
 use crate::webhook::Subscriber;
 
-// All Workers that a plan or a release names, those with an active release first. The partial index finds the active ones.
+// All Workers that a plan or a release names, those with an active release first. The page is chosen by names alone, from indexes;
+// releases are read only for what is on it.
 const WORKERS: &str = "SELECT k.account_id, k.script_name, k.plans, a.origin, a.progress, l.id AS last_id,
-        l.state AS last_state, l.ended_at AS last_ended_at,
+        l.state AS last_state, l.ended_at AS last_ended_at, c.created_at AS connected_at, c.token IS NOT NULL AS own,
         (SELECT count(*) FROM releases q WHERE q.state = 'queued' AND q.account_id = k.account_id
             AND q.script_name = k.script_name) AS queued
-    FROM (SELECT account_id, script_name, group_concat(plan, ' ') AS plans FROM (
-            SELECT body->>'$.worker.account_id' AS account_id, body->>'$.worker.script_name' AS script_name, name AS plan FROM plans
-            UNION ALL SELECT DISTINCT account_id, script_name, NULL FROM releases)
-        GROUP BY account_id, script_name) k
-    LEFT JOIN releases a ON a.account_id = k.account_id AND a.script_name = k.script_name
-        AND a.state IN ('rolling_out', 'paused', 'awaiting_approval', 'reverting')
-    LEFT JOIN (SELECT account_id, script_name, id, state, max(ended_at) AS ended_at FROM releases
-        WHERE ended_at IS NOT NULL GROUP BY account_id, script_name) l
-        ON l.account_id = k.account_id AND l.script_name = k.script_name
-    WHERE ?1 = '' OR instr(lower(k.script_name), lower(?1)) > 0
-    ORDER BY a.id IS NULL, k.script_name, k.account_id LIMIT ?2 OFFSET ?3";
-// What the grid shows changes only with one of these: an active or queued release, the newest release, the plans.
+    FROM (SELECT w.account_id, w.script_name, w.plans, r.id AS active FROM (
+            SELECT account_id, script_name, group_concat(plan, ' ') AS plans FROM (
+                SELECT body->>'$.worker.account_id' AS account_id, body->>'$.worker.script_name' AS script_name, name AS plan FROM plans
+                UNION ALL SELECT account_id, script_name, NULL FROM connected_workers
+                UNION ALL SELECT DISTINCT account_id, script_name, NULL FROM releases)
+            GROUP BY account_id, script_name) w
+        LEFT JOIN releases r ON r.account_id = w.account_id AND r.script_name = w.script_name
+            AND r.state IN ('rolling_out', 'paused', 'awaiting_approval', 'reverting')
+        WHERE ?1 = '' OR instr(lower(w.script_name), lower(?1)) > 0
+        ORDER BY r.id IS NULL, w.script_name, w.account_id LIMIT ?2 OFFSET ?3) k
+    LEFT JOIN connected_workers c ON c.account_id = k.account_id AND c.script_name = k.script_name
+    LEFT JOIN releases a ON a.id = k.active
+    LEFT JOIN releases l ON l.id = (SELECT e.id FROM releases e WHERE e.account_id = k.account_id
+        AND e.script_name = k.script_name AND e.ended_at IS NOT NULL ORDER BY e.ended_at DESC LIMIT 1)
+    ORDER BY k.active IS NULL, k.script_name, k.account_id";
+// What the grid shows changes only with one of these: an active or queued release, the newest release, the plans, the connected Workers.
 const FLEET: &str = "SELECT
         (SELECT group_concat(id || seq) FROM releases WHERE state IN ('rolling_out', 'paused', 'awaiting_approval', 'reverting')) AS active,
         (SELECT id || seq FROM releases ORDER BY created_at DESC, id DESC LIMIT 1) AS newest,
-        (SELECT count(*) || ' ' || coalesce(max(updated_at), 0) FROM plans) AS plans";
+        (SELECT count(*) || ' ' || coalesce(max(updated_at), 0) FROM plans) AS plans,
+        (SELECT count(*) || ' ' || coalesce(sum(revision), 0) FROM connected_workers) AS connected";
 const SEQ: &str = "SELECT seq FROM releases WHERE id = ?1";
-const NEWEST_WINDOWS: &str =
-    "SELECT body FROM (SELECT window_index, body FROM windows WHERE release = ?1
-    ORDER BY window_index DESC LIMIT ?2) ORDER BY window_index";
+const NEWEST_WINDOW: &str =
+    "SELECT body FROM windows WHERE release = ?1 ORDER BY window_index DESC LIMIT 1";
 const NEWEST_EVENTS: &str =
     "SELECT body FROM events WHERE release = ?1 ORDER BY sequence DESC LIMIT ?2";
 const FORGET_ATTEMPTS: &str = "DELETE FROM sign_in_attempts WHERE since <= ?1";
@@ -47,7 +53,7 @@ const FORGET_LINKS: &str = "DELETE FROM sign_in_links WHERE expires_at <= ?1";
 const USE_LINK: &str = "INSERT INTO sign_in_links (nonce, expires_at) VALUES (?1, ?2)
     ON CONFLICT (nonce) DO NOTHING RETURNING nonce";
 
-/// A Worker that a plan or a release names.
+/// A Worker that a plan or a release names, or that is connected.
 #[derive(Debug)]
 pub struct Known {
     /// The Worker.
@@ -58,6 +64,8 @@ pub struct Known {
     pub active: Option<Release>,
     /// How many wait for it.
     pub queued: i64,
+    /// Whether it is connected, and then, whether with a token of its own.
+    pub connected: Option<bool>,
     /// Its last release that has ended: id, state, when.
     pub last: Option<(String, String, UnixMs)>,
 }
@@ -103,6 +111,7 @@ fn known(row: &Row) -> Result<Known, StoreError> {
         // One bad row (of a newer HMD, say) must not take the page away.
         active: optional("origin").and_then(|_| releases::release(row).ok()),
         queued: number(row, "queued").unwrap_or(0),
+        connected: number(row, "connected_at").map(|_| number(row, "own") == Some(1)),
         last,
     })
 }
@@ -134,30 +143,29 @@ pub async fn revision(sql: &impl Sql, id: &str) -> Result<Option<i64>, StoreErro
         .and_then(|row| number(row, "seq")))
 }
 
-/// A release with its newest windows (oldest first) and its newest events (newest first).
+/// A release with all that its page shows.
 #[derive(Debug)]
 pub struct Story {
     /// The release.
     pub release: Release,
-    /// Judged windows, oldest first.
-    pub windows: Vec<Judged>,
+    /// The newest judged window.
+    pub newest: Option<Judged>,
+    /// What its charts are drawn of, oldest first.
+    pub chart: Vec<ChartWindow>,
     /// Events, newest first.
     pub events: Vec<StoredEvent>,
 }
 
-/// A release with so many of its newest windows and events.
+/// A release with its windows and so many of its newest events.
 ///
 /// # Errors
 /// [`StoreError`]
-pub async fn story(
-    sql: &impl Sql,
-    id: &str,
-    (windows, events): (i64, i64),
-) -> Result<Option<Story>, StoreError> {
+pub async fn story(sql: &impl Sql, id: &str, events: i64) -> Result<Option<Story>, StoreError> {
     let rows = sql
         .batch(vec![
             releases::load_one(id),
-            Statement::new(NEWEST_WINDOWS, vec![id.into(), windows.into()]),
+            Statement::new(NEWEST_WINDOW, vec![id.into()]),
+            chart::statement(id),
             Statement::new(NEWEST_EVENTS, vec![id.into(), events.into()]),
         ])
         .await?;
@@ -167,11 +175,9 @@ pub async fn story(
     };
     Ok(Some(Story {
         release: releases::release(row)?,
-        windows: of(1)
-            .iter()
-            .map(|row| json(row, "body"))
-            .collect::<Result<_, _>>()?,
-        events: of(2)
+        newest: of(1).first().map(|row| json(row, "body")).transpose()?,
+        chart: chart::windows(of(2))?,
+        events: of(3)
             .iter()
             .map(|row| json(row, "body"))
             .collect::<Result<_, _>>()?,

@@ -1,6 +1,8 @@
 //! The SQL that production and tests alike run, and how rows become values.
 
 mod budget;
+mod chart;
+mod connections;
 mod dashboard;
 mod deliveries;
 mod hooks;
@@ -10,6 +12,10 @@ mod row;
 mod subscribers;
 
 pub use budget::{claim, claim_statement, correct, correct_statement};
+pub use chart::{ChartSlo, ChartWindow};
+pub use connections::{
+    Connection, Disconnected, delete_connection, get_connection, list_connections, put_connection,
+};
 pub use dashboard::{
     Known, Story, SubscriberPage, count_sign_in, fleet_tag, known_workers, plan_and_holder,
     revision, signed_in, story, subscriber_page, use_sign_in_link,

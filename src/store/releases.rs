@@ -11,7 +11,9 @@ use super::row::{StoreError, json, json_often, number, text};
 use crate::cloudflare::Accounts;
 use crate::pipeline::message::MessageKind;
 use crate::pipeline::ports::{Param, Row, Sql, SqlError, Statement};
-use crate::release::{Decision, Judged, NewEvent, Release, ReleaseView, SCHEMA, Seen, WorkerRef};
+use crate::release::{
+    Decision, Judged, NEWEST_SCHEMA, NewEvent, Release, ReleaseView, Seen, WorkerRef,
+};
 use crate::time::UnixMs;
 use crate::webhook::Asked;
 
@@ -78,16 +80,21 @@ const CONTENDERS: &str = "SELECT id, origin, progress FROM releases WHERE accoun
     AND state IN ('queued', 'rolling_out', 'paused', 'awaiting_approval', 'reverting')";
 const LAST_ENDED: &str =
     "SELECT id, origin, progress FROM releases WHERE account_id = ?1 AND script_name = ?2
-    AND ended_at IS NOT NULL ORDER BY ended_at DESC LIMIT 1";
+    AND ended_at IS NOT NULL AND origin->>'mode' IS NOT 'watch' ORDER BY ended_at DESC LIMIT 1";
 const QUEUED: &str = "SELECT r.id, r.act_due_at AS due_at FROM json_each(?1) j JOIN releases r
     ON r.account_id = j.value->>'account_id' AND r.script_name = j.value->>'script_name' WHERE r.state = 'queued'";
 const WINDOWS_OF: &str = "SELECT body FROM windows WHERE release = ?1 AND window_index >= ?2 ORDER BY window_index LIMIT ?3";
 const LOAD: &str =
     "SELECT origin, progress FROM releases WHERE id IN (SELECT value FROM json_each(?1))";
+// With the token of the Worker, if it has one of its own, so that an act or a check need not ask for it.
+const LOAD_TO_ACT: &str = "SELECT r.id, r.origin, r.progress, w.token FROM releases r
+    LEFT JOIN connected_workers w ON w.account_id = r.account_id AND w.script_name = r.script_name
+    WHERE r.id IN (SELECT value FROM json_each(?1))";
 const ACTIVE: &str = "SELECT id FROM releases WHERE account_id = ?1 AND script_name = ?2
     AND state IN ('rolling_out', 'paused', 'awaiting_approval', 'reverting')";
 const LIST: &str = "SELECT id, created_at, origin, progress FROM releases
-    WHERE (?1 = '' OR script_name = ?1) AND (?2 = '' OR plan = ?2) AND (?3 = '' OR state = ?3)
+    WHERE (?1 = '' OR script_name = ?1) AND (?2 = '' OR plan = ?2)
+    AND (?3 = '' OR state = ?3 OR (?3 = 'rolling_out' AND state = 'watching'))
     AND (created_at < ?4 OR (created_at = ?4 AND id < ?5)) AND created_at >= ?7 AND created_at < ?8
     ORDER BY created_at DESC, id DESC LIMIT ?6";
 const EVENTS_OF: &str = "SELECT body FROM events WHERE release = ?1 ORDER BY sequence";
@@ -248,7 +255,7 @@ impl Write<'_> {
                 seq,
                 decision_id,
                 version: progress.version,
-                state: progress.status.name(),
+                state: progress.status.stored_name(),
                 act_due_at: progress.act_due_at,
                 check_due_at: progress.check_due_at,
                 ended_at: progress.ended_at,
@@ -377,9 +384,9 @@ pub async fn create(
     let (origin, progress) = (&release.origin, &release.progress);
     let row = json!([{
         "id": origin.id, "account_id": origin.plan.worker.account_id, "script_name": origin.plan.worker.script_name,
-        "plan": origin.plan_name, "origin": origin, "progress": progress, "state": progress.status.name(),
+        "plan": origin.plan_name, "origin": origin, "progress": progress, "state": progress.status.stored_name(),
         "version": progress.version, "seq": progress.seq, "created_at": origin.created_at, "act_due_at": progress.act_due_at,
-        "starts": start.is_some(), "key": idempotency.map(|i| &i.key), "body": idempotency.map(|i| &i.body),
+        "starts": start.is_some_and(|start| start.decision.starts), "key": idempotency.map(|i| &i.key), "body": idempotency.map(|i| &i.body),
         "answer": idempotency.map(|i| &i.answer),
     }])
     .to_string();
@@ -504,6 +511,8 @@ pub(super) fn chunks(items: impl Iterator<Item = Value>) -> Vec<String> {
 pub struct Loaded {
     /// By id.
     pub releases: BTreeMap<String, Release>,
+    /// The sealed token of each release's Worker, if it has one of its own.
+    pub tokens: BTreeMap<WorkerRef, Option<String>>,
     /// A sentence for each row that could not be read.
     pub unreadable: Vec<String>,
     /// How the call budget stands, if some of it was claimed with the load.
@@ -515,10 +524,10 @@ pub(super) fn release(row: &Row) -> Result<Release, StoreError> {
         origin: json_often(row, "origin")?,
         progress: json_often(row, "progress")?,
     };
-    if release.progress.schema > SCHEMA {
+    if release.progress.schema > NEWEST_SCHEMA {
         let schema = release.progress.schema;
         let why = format!(
-            "release {} has schema {schema}, newer than {SCHEMA}",
+            "release {} has schema {schema}, newer than {NEWEST_SCHEMA}",
             release.id()
         );
         return Err(StoreError::Row(why));
@@ -531,6 +540,9 @@ fn loaded<'a>(rows: impl Iterator<Item = &'a Row>) -> Loaded {
     for row in rows {
         match release(row) {
             Ok(release) => {
+                let token = row.get("token").and_then(Value::as_str);
+                let worker = release.origin.plan.worker.clone();
+                loaded.tokens.insert(worker, token.map(str::to_owned));
                 loaded.releases.insert(release.id().to_owned(), release);
             }
             Err(error) => {
@@ -561,7 +573,7 @@ pub async fn load(
         return Ok(Loaded::default());
     }
     let ids = json!(ids).to_string();
-    let mut statements = vec![Statement::new(LOAD, vec![ids.into()])];
+    let mut statements = vec![Statement::new(LOAD_TO_ACT, vec![ids.into()])];
     let claims = claim.is_some();
     statements.extend(claim);
     let rows = sql.batch(statements).await?;

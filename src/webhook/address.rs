@@ -5,14 +5,48 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use thiserror::Error;
-use url::{Host, Url};
 
 /// Longest address of a subscriber.
 pub const MAX_URL_BYTES: usize = 2_000;
 
+/// A URL in the parts that the WHATWG's parser makes of it. The runtime has that parser, and a second one, with the tables of
+/// international names, would be a tenth of the Worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebUrl {
+    /// All of it, normalised.
+    pub href: String,
+    /// Before the colon, in lower case.
+    pub scheme: String,
+    /// The host; IPv6 in brackets. Empty if there is none.
+    pub host: String,
+    /// The port, if it is not the scheme's own.
+    pub port: Option<u16>,
+    /// Whether there is a user name or a password.
+    pub credentials: bool,
+}
+
+/// Takes a URL apart; `None` if it is none.
+pub type ParseUrl = fn(&str) -> Option<WebUrl>;
+
+/// [`ParseUrl`] where no runtime has one.
+#[cfg(not(target_arch = "wasm32"))]
+#[must_use]
+pub fn parse_url(text: &str) -> Option<WebUrl> {
+    let url = url::Url::parse(text).ok()?;
+    Some(WebUrl {
+        scheme: url.scheme().to_owned(),
+        host: url.host_str().unwrap_or_default().to_owned(),
+        port: url.port(),
+        credentials: !url.username().is_empty() || url.password().is_some(),
+        href: url.into(),
+    })
+}
+
 /// What an installation allows.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct AddressRules<'a> {
+    /// How URLs are taken apart.
+    pub parse: ParseUrl,
     /// Where this installation is reached: webhooks do not go there.
     pub own_url: Option<&'a str>,
     /// This very machine may be reached, over plain HTTP, too.
@@ -49,65 +83,89 @@ pub enum AddressError {
 ///
 /// # Errors
 /// [`AddressError`]
-pub fn check_address(text: &str, rules: AddressRules<'_>) -> Result<Url, AddressError> {
+pub fn check_address(text: &str, rules: AddressRules<'_>) -> Result<WebUrl, AddressError> {
     if text.len() > MAX_URL_BYTES {
         return Err(AddressError::TooLong);
     }
     // The parser of the WHATWG, as fetch has it: 0x7f.1, 127.1, 2130706433 and full-width digits all become 127.0.0.1.
-    let url = Url::parse(text).map_err(|_| AddressError::NotUrl)?;
-    let host = url.host().ok_or(AddressError::NotUrl)?;
-    if !url.username().is_empty() || url.password().is_some() {
+    let url = (rules.parse)(text).ok_or(AddressError::NotUrl)?;
+    let host = Host::of(&url).ok_or(AddressError::NotUrl)?;
+    if url.credentials {
         return Err(AddressError::Credentials);
     }
-    let own = rules.own_url.and_then(|own| Url::parse(own).ok());
-    let loopback = is_loopback(&host);
-    if let Some(own) = &own {
-        let same_host = own.host().is_some_and(|own| bare(&own) == bare(&host));
+    let loopback = host.is_loopback();
+    if let Some(own) = rules.own_url.and_then(rules.parse) {
+        let same_host = Host::of(&own).is_some_and(|own| own == host);
         // On one machine installations and receivers differ by port only.
-        let same_port = own.port_or_known_default() == url.port_or_known_default();
+        let same_port = port(&own) == port(&url);
         if same_host && (same_port || !loopback) {
             return Err(AddressError::Own);
         }
     }
-    if rules.loopback && loopback && matches!(url.scheme(), "http" | "https") {
+    if rules.loopback && loopback && matches!(url.scheme.as_str(), "http" | "https") {
         return Ok(url);
     }
-    if url.scheme() != "https" {
+    if url.scheme != "https" {
         return Err(AddressError::NotHttps);
     }
     match host {
-        Host::Domain(name) if is_private_name(name) => {
-            return Err(AddressError::PrivateName(name.to_owned()));
+        Host::Name(name) if is_private_name(&name) => {
+            return Err(AddressError::PrivateName(url.host));
         }
-        Host::Ipv4(address) if !is_public_v4(address) => {
+        Host::V4(address) if !is_public_v4(address) => {
             return Err(AddressError::NotPublic(address.to_string()));
         }
-        Host::Ipv6(address) if !is_public_v6(address) => {
+        Host::V6(address) if !is_public_v6(address) => {
             return Err(AddressError::NotPublic(address.to_string()));
         }
-        Host::Domain(_) | Host::Ipv4(_) | Host::Ipv6(_) => (),
+        Host::Name(_) | Host::V4(_) | Host::V6(_) => (),
     }
     Ok(url)
 }
 
-/// The host as it is compared: a full stop at the end of a name means nothing.
-fn bare<S: AsRef<str>>(host: &Host<S>) -> String {
-    match host {
-        Host::Domain(name) => name.as_ref().trim_end_matches('.').to_lowercase(),
-        Host::Ipv4(address) => address.to_string(),
-        Host::Ipv6(address) => address.to_string(),
+/// The host of a URL, as it is compared.
+#[derive(Debug, PartialEq, Eq)]
+enum Host {
+    /// In lower case, without the full stop at its end, which means nothing.
+    Name(String),
+    V4(Ipv4Addr),
+    V6(Ipv6Addr),
+}
+
+impl Host {
+    /// The parser has brought addresses into the one form that the standard library reads. `None` if there is no host.
+    fn of(url: &WebUrl) -> Option<Self> {
+        let host = url.host.as_str();
+        if host.is_empty() {
+            return None;
+        }
+        if let Some(inside) = host.strip_prefix('[') {
+            return inside.strip_suffix(']')?.parse().ok().map(Self::V6);
+        }
+        Some(host.parse().map_or_else(
+            |_| Self::Name(host.trim_end_matches('.').to_lowercase()),
+            Self::V4,
+        ))
+    }
+
+    fn is_loopback(&self) -> bool {
+        match self {
+            Self::Name(name) => name == "localhost",
+            Self::V4(address) => address.is_loopback(),
+            Self::V6(address) => address.is_loopback(),
+        }
     }
 }
 
-fn is_loopback(host: &Host<&str>) -> bool {
-    match host {
-        Host::Domain(_) => bare(host) == "localhost",
-        Host::Ipv4(address) => address.is_loopback(),
-        Host::Ipv6(address) => address.is_loopback(),
-    }
+fn port(url: &WebUrl) -> Option<u16> {
+    url.port.or(match url.scheme.as_str() {
+        "https" => Some(443),
+        "http" => Some(80),
+        _ => None,
+    })
 }
 
-/// Names that no public server has: without a full stop, or below a domain that is kept for private networks.
+/// Names that no public server has: without a full stop, or below a domain that is kept for private networks. In lower case.
 fn is_private_name(name: &str) -> bool {
     const PRIVATE: [&str; 12] = [
         "localhost",
@@ -123,7 +181,6 @@ fn is_private_name(name: &str) -> bool {
         "invalid",
         "onion",
     ];
-    let name = name.trim_end_matches('.').to_lowercase();
     let Some((_, last)) = name.rsplit_once('.') else {
         return true;
     };
@@ -186,10 +243,12 @@ mod tests {
     use super::*;
 
     const OWN: AddressRules<'_> = AddressRules {
+        parse: parse_url,
         own_url: Some("https://hmd.example.workers.dev"),
         loopback: false,
     };
     const DEV: AddressRules<'_> = AddressRules {
+        parse: parse_url,
         own_url: Some("http://127.0.0.1:8787"),
         loopback: true,
     };

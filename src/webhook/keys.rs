@@ -33,6 +33,8 @@ pub enum Purpose {
     HookSecret,
     /// Making the secrets that requests to judges are signed with.
     Judge,
+    /// Sealing the Cloudflare tokens of single Workers.
+    WorkerToken,
     /// Signing who is signed in to the dashboard.
     Session,
     /// Signing what a form of the dashboard carries, so that nobody else can send it.
@@ -49,6 +51,7 @@ impl Purpose {
             Self::SubscriberSecret => "hmd/subscriber-secret/v1",
             Self::HookSecret => "hmd/hook-secret/v1",
             Self::Judge => "hmd/judge/v1",
+            Self::WorkerToken => "hmd/worker-token/v1",
             Self::Session => "hmd/session/v1",
             Self::Form => "hmd/form/v1",
             Self::SignIn => "hmd/sign-in/v1",

@@ -12,7 +12,9 @@ mod signature;
 mod subscriber;
 mod token;
 
-pub use address::{AddressError, AddressRules, check_address};
+#[cfg(not(target_arch = "wasm32"))]
+pub use address::parse_url;
+pub use address::{AddressError, AddressRules, ParseUrl, WebUrl, check_address};
 pub use judge::judge_secrets;
 pub use keys::{KEY_BYTES, KeyError, Keyring, NONCE_BYTES, Purpose, SealError};
 pub use message::{Asked, Envelope, Links, MAX_BODY_BYTES, Message, Stored};

@@ -6,7 +6,7 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import puppeteer from 'puppeteer-core';
 
-const { HMD_URL, HMD_TOKEN, SIGN_IN_LINK, SIM_URL, CHROMIUM, SHOTS } = process.env;
+const { HMD_URL, HMD_TOKEN, CLOUDFLARE_TOKEN, SIGN_IN_LINK, SIM_URL, CHROMIUM, SHOTS } = process.env;
 const ACCOUNT = '0123456789abcdef0123456789abcdef';
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 mkdirSync(SHOTS, { recursive: true });
@@ -43,7 +43,11 @@ const worker = (script, newErrors) => sim('PUT', `/workers/${ACCOUNT}/${script}`
 const plan = (script, manual) => ({
   worker: { account_id: ACCOUNT, script_name: script }, check_interval: '1s',
   stages: [{ percent: 25, soak: '4s', advance: manual ? 'manual' : 'auto', description: 'look at the funnel' }, { percent: 100, soak: '3s' }],
-  slos: [{ name: 'errors', sli: { kind: 'error_rate' }, objective: { max: 0.05 }, min_requests: 40 }],
+  slos: [
+    { name: 'errors', sli: { kind: 'error_rate' }, objective: { max: 0.05 }, min_requests: 40 },
+    { name: 'errors against old', sli: { kind: 'error_rate' }, objective: { no_worse_than_old: {} }, at_full: { margin: 50 } },
+    { name: 'latency', sli: { kind: 'wall_time', percentile: 99 }, objective: { max_ms: 2000 }, rule: 'threshold', min_requests: 40 },
+  ],
 });
 
 const browser = await puppeteer.launch({
@@ -173,6 +177,45 @@ await test('a bad version is reverted, and the page says why', async () => {
   await shot(page, 'reverted');
 });
 
+await test('what a verdict rests on can be seen, read and followed', async () => {
+  const { items: [{ id }] } = await api('GET', '/v1/releases?worker=checkout');
+  for (const width of [1600, 360]) {
+    const page = await open({ width });
+    await signIn(page);
+    await page.goto(`${HMD_URL}/releases/${id}`);
+    // Two SLOs by evidence have three charts each, the third has one; none is without words, or wider than the page.
+    const charts = await page.$$eval('svg.chart', (all) => all.map((it) => [it.getAttribute('aria-label'), it.getBoundingClientRect().width]));
+    assert.equal(charts.length, 7);
+    for (const [label, wide] of charts) assert.ok(label && wide > 200 && wide < width, `${label}: ${wide} of ${width}`);
+    // Text keeps its size, and marks of different verdicts have different shapes.
+    const sizes = await page.$$eval('svg.chart text', (all) => all.map((it) => it.getBoundingClientRect().height));
+    assert.ok(sizes.every((it) => it > 10 && it < 20), sizes.join());
+    const shapes = await page.$$eval('defs > [id^="dot-"]', (all) => all.map((it) => `${it.tagName} ${it.getAttribute('d') ?? it.getAttribute('r')}`));
+    assert.equal(new Set(shapes).size, 6);
+    const mark = await page.$eval('use.dot.harm', (it) => { const { width: w, height: h } = it.getBoundingClientRect(); return [w, h]; });
+    assert.ok(mark[0] > 8 && mark[0] < 16 && mark[1] > 8 && mark[1] < 16, mark.join());
+    const text = await page.$eval('main', (it) => it.innerText);
+    assert.match(text, /Evidence of harm: [^.]+ of \d+ needed/);
+    await page.$eval('.slo details summary', (it) => it.click());
+    const rows = await page.$$eval('.slo details[open] table tr', (all) => all.length);
+    assert.ok(rows > 1, `${rows} rows`);
+    const links = await page.$$eval('.report a', (all) => all.map((it) => it.href));
+    assert.ok(links.some((it) => it.includes('/observability/logs?')) && links.some((it) => it.endsWith('/deployments')), links.join());
+  }
+});
+
+await test('fields that mean nothing with what is chosen are not shown', async () => {
+  const page = await open();
+  await signIn(page);
+  await page.goto(`${HMD_URL}/plans/checkout`);
+  const shown = () => page.$$eval('#slos-0-weight, #slos-0-at_full, #slos-0-percentile', (all) => all.filter((it) => it.offsetParent).map((it) => it.id));
+  assert.deepEqual(await shown(), ['slos-0-weight']);
+  await page.select('#slos-0-objective', 'no_worse_than_old');
+  assert.deepEqual(await shown(), ['slos-0-weight', 'slos-0-at_full']);
+  await page.select('#slos-0-rule', 'threshold');
+  assert.deepEqual(await shown(), []);
+});
+
 await test('a person approves, another denies', async () => {
   for (const [script, verb, end] of [['search', 'approve', 'succeeded'], ['mail', 'deny', 'reverted']]) {
     await worker(script, 0.001);
@@ -202,6 +245,53 @@ await test('stages are moved by keys alone', async () => {
   await go(page, () => page.keyboard.press('Enter'));
   assert.deepEqual(await percents(), ['10', '50', '100']);
   await shot(page, 'plan');
+});
+
+await test('stages are moved by the mouse', async () => {
+  const page = await open();
+  await signIn(page);
+  await page.goto(`${HMD_URL}/plans/shop`);
+  const percents = () => page.$$eval('[data-list=stages] [id$="-percent"]', (all) => all.map((it) => it.value));
+  const before = await percents();
+  const items = () => page.$$('[data-list=stages] > .item[draggable=true]');
+  // Held at its free upper edge: a field is for marking text.
+  const edge = async (item, down) => {
+    await item.scrollIntoView();
+    const box = await item.boundingBox();
+    return [box.x + box.width / 2, down ? box.y + box.height - 4 : box.y + 4];
+  };
+  const [first, second] = await items();
+  await page.evaluate(() => scrollTo(0, document.querySelector('[data-list=stages]').offsetTop));
+  await page.mouse.move(...await edge(first, false));
+  await page.mouse.down();
+  const [x, y] = await edge(second, true);
+  for (const step of [12, 8, 4, 0]) await page.mouse.move(x, y - step);
+  await page.mouse.up();
+  const moved = [before[1], before[0], before[2]];
+  assert.deepEqual(await percents(), moved);
+  // What was moved is what is sent: in this order it is refused, at its field.
+  await submit(page, 'form#plan .commands button');
+  assert.deepEqual(await percents(), moved);
+  await page.waitForSelector('[id$="-percent"][aria-invalid]');
+  said.length = 0; // The 422.
+});
+
+await test('a Worker is connected with a token of its own, and disconnected', async () => {
+  const page = await open();
+  await signIn(page);
+  await press(page, 'Connect a Worker', 'main');
+  await page.type('#account_id', ACCOUNT);
+  await page.type('#script_name', 'shop');
+  await page.type('#token', 'not-a-token-of-this-account');
+  await submit(page, 'form[action="/connect"] button');
+  assert.match(await page.$eval('#token-error', (it) => it.textContent), /permission|does not know/);
+  said.length = 0; // The 422.
+  await page.type('#token', CLOUDFLARE_TOKEN);
+  await shot(page, 'connect');
+  await submit(page, 'form[action="/connect"] button');
+  await page.waitForSelector('::-p-text(Connected)');
+  await command(page, 'disconnect');
+  await page.waitForSelector('::-p-text(Disconnected)');
 });
 
 await test('a plan is changed as JSON', async () => {
@@ -301,7 +391,7 @@ await test('axe finds nothing on any page, in both themes, wide and narrow', asy
   await api('PUT', '/v1/plans/narrow', plan('narrow', true));
   const running = await api('POST', '/v1/releases', { plan: 'narrow', new_version: 'latest' });
   const pages = {
-    workers: '/', new: '/new', 'new-release': '/new?plan=shop', plans: '/plans', plan: '/plans/shop', 'plan-fresh': '/plans/fresh', history: '/releases',
+    workers: '/', connect: '/connect', new: '/new', 'new-release': '/new?plan=shop', plans: '/plans', plan: '/plans/shop', 'plan-fresh': '/plans/fresh', history: '/releases',
     none: '/releases?worker=none', compare: `/compare?id=${releases[0].id}&id=${releases[1].id}`, webhooks: '/webhooks', subscriber,
     delivery: `${subscriber}/deliveries/${deliveries[0].id}`, running: `/releases/${running.id}`, missing: '/releases/rel_none',
     ...Object.fromEntries(releases.slice(0, 2).map((it, i) => [`release-${i}`, `/releases/${it.id}`])),

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, Signal, System};
 
 const TOKEN: &str = "browser-api-token-0123456789abcdef-6b2e8d05";
+const CLOUDFLARE_TOKEN: &str = "browser-cloudflare-token";
 const START_LIMIT: Duration = Duration::from_mins(4);
 const END_LIMIT: Duration = Duration::from_secs(15);
 
@@ -145,7 +146,7 @@ fn the_dashboard_in_a_real_chromium() {
         .args(["dev", "--port", "0", "--telemetry-lag", "1s", "--state-dir"])
         .arg(&state)
         .env("HMD_API_TOKEN", TOKEN)
-        .env("CLOUDFLARE_API_TOKEN", "browser-cloudflare-token")
+        .env("CLOUDFLARE_API_TOKEN", CLOUDFLARE_TOKEN)
         .env_remove("PUBLIC_URL")
         .stdin(Stdio::null())
         .stdout(File::create(&out).unwrap())
@@ -175,6 +176,7 @@ fn the_dashboard_in_a_real_chromium() {
         .arg(here.join("dashboard.mjs"))
         .env("HMD_URL", &url)
         .env("HMD_TOKEN", TOKEN)
+        .env("CLOUDFLARE_TOKEN", CLOUDFLARE_TOKEN)
         .env("SIGN_IN_LINK", link)
         .env("SIM_URL", controls.trim_end_matches("/sim"))
         .env("CHROMIUM", &chromium)

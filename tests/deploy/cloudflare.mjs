@@ -6,7 +6,7 @@ import { createServer } from "node:http";
 
 const ACCOUNT = { id: "acc1acc1acc1acc1acc1acc1acc1acc1", name: "stand-in" };
 const SCRIPT = "/workers/scripts/hmd";
-const account = { databases: [], queues: [], versions: [], migrations: [], crons: [] };
+const account = { databases: [], queues: [], versions: [], migrations: [], crons: [], assets: [] };
 let writes = [];
 let forbidden = "";
 
@@ -23,6 +23,7 @@ const newest = () => account.versions.at(-1);
 
 function upload(body) {
   const metadata = JSON.parse(body.match(/name="metadata"\r\n\r\n([\s\S]*?)\r\n--/)[1]);
+  if (metadata.assets?.jwt !== "complete") throw new Refused(400, 10021, "the static assets are not complete");
   const isSecret = (binding) => binding.type === "secret_text";
   // Values of secrets are never answered; those that an upload does not name are kept, as it asks for.
   const bindings = metadata.bindings.map(({ text, ...rest }) => (isSecret(rest) ? rest : { ...rest, text }));
@@ -78,6 +79,15 @@ function answer(method, path, names, body) {
   if (is("PUT", /^\/queues\/q\d+\/consumers\/c\d+$/)) return {};
 
   if (is("GET", "/workers/subdomain")) return { subdomain: "stand-in" };
+  // A session names what is still to be sent; its token is that of the upload once nothing is.
+  if (is("POST", `${SCRIPT}/assets-upload-session`)) {
+    const missing = Object.values(json().manifest).map((it) => it.hash).filter((hash) => !account.assets.includes(hash));
+    return { jwt: missing.length ? "session" : "complete", buckets: missing.length ? [missing] : [] };
+  }
+  if (is("POST", "/workers/assets/upload")) {
+    account.assets.push(...[...body.matchAll(/ name="([0-9a-f]{32})"/g)].map((it) => it[1]));
+    return { jwt: "complete" };
+  }
   if (is("PUT", SCRIPT) || is("POST", `${SCRIPT}/versions`)) return upload(body);
   if (path.startsWith(SCRIPT) || path === "/workers/services/hmd") {
     if (!newest()) throw noWorker();

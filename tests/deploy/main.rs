@@ -574,6 +574,7 @@ async fn the_real_wrangler_makes_an_installation_and_leaves_it_alone() {
         env!("CARGO_MANIFEST_DIR"),
         "/schemas/migrations"
     )));
+    assert!(!state["assets"].as_array().unwrap().is_empty());
     let applied = state["migrations"].as_array().unwrap();
     assert_eq!(applied.len(), migrations.len());
     let versions = state["versions"].as_array().unwrap();
@@ -590,7 +591,14 @@ async fn the_real_wrangler_makes_an_installation_and_leaves_it_alone() {
     let (success, said) = deploy();
     assert!(success, "{said}");
     let after = cloudflare.state().await;
-    for part in ["databases", "queues", "versions", "migrations", "crons"] {
+    for part in [
+        "databases",
+        "queues",
+        "versions",
+        "migrations",
+        "crons",
+        "assets",
+    ] {
         assert_eq!(after[part], state[part], "the second run changed {part}");
     }
     // What is set again is what an upload sets beside the code; wrangler also makes sure of its own migrations table.

@@ -4,9 +4,11 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use hmd::access::{KnownKeys, RsaKey};
 use hmd::pipeline::ports::{
-    Clock, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Outgoing, QueueError, QueueName,
-    Queues, Random, Row, Sql, SqlError, Statement, WebhookAnswer, WebhookRequest,
+    AccessKeys, Clock, FileError, Files, HttpError, HttpOut, HttpRequest, HttpResponse, Log,
+    Outgoing, QueueError, QueueName, Queues, Random, Row, Sql, SqlError, Statement, Urls,
+    WebhookAnswer, WebhookRequest,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -232,12 +234,40 @@ impl Clock for Port {
     }
 }
 
+impl Files for Port {
+    async fn static_file(&self, file: hmd::http::StaticFile) -> Result<String, FileError> {
+        Ok(file.text().to_owned())
+    }
+}
+
+impl Urls for Port {
+    fn parse_url(text: &str) -> Option<hmd::webhook::WebUrl> {
+        hmd::webhook::parse_url(text)
+    }
+}
+
 impl Random for Port {
     fn random(&self) -> [u8; 32] {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&self.world.fresh_id().to_le_bytes());
         bytes
     }
+}
+
+impl AccessKeys for Port {
+    async fn read_keys(&self, _: &str, _: u32) -> Result<String, HttpError> {
+        unreachable!("nobody signs in here")
+    }
+
+    async fn verifies(&self, _: &RsaKey, _: &[u8], _: &[u8]) -> bool {
+        unreachable!("nobody signs in here")
+    }
+
+    fn known_keys(&self) -> KnownKeys {
+        KnownKeys::default()
+    }
+
+    fn remember_keys(&self, _: KnownKeys) {}
 }
 
 impl Log for Port {

@@ -18,11 +18,13 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
+use hmd::access::{KnownKeys, RsaKey};
 use hmd::http as api;
 use hmd::pipeline::config::Config;
 use hmd::pipeline::ports::{
-    Clock, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Outgoing, Param, QueueError,
-    QueueName, Queues, Random, Row, Sql, SqlError, Statement, WebhookAnswer, WebhookRequest,
+    AccessKeys, Clock, FileError, Files, HttpError, HttpOut, HttpRequest, HttpResponse, Log,
+    Outgoing, Param, QueueError, QueueName, Queues, Random, Row, Sql, SqlError, Statement, Urls,
+    WebhookAnswer, WebhookRequest,
 };
 use hmd::pipeline::{Fate, Incoming, Lane, Pipeline};
 use hmd::simulator::{Behavior, BehaviorPatch, Cloudflare, VersionSpec, WorkerPatch, WorkerSpec};
@@ -35,6 +37,8 @@ pub use receivers::{Got, Reaction, Receiver};
 
 pub const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
 pub const TOKEN: &str = "0123456789abcdef0123456789abcdef-token";
+/// A Cloudflare token of a single Worker.
+pub const OWN_TOKEN: &str = "own-token-of-one-worker";
 /// A moment on a whole hour.
 pub const START: i64 = 1_790_845_200_000;
 
@@ -103,7 +107,16 @@ pub struct World {
     pub tape: RefCell<Option<Tape>>,
     /// Requests that reached Cloudflare: method, path.
     pub requests: RefCell<Vec<(String, String)>>,
+    /// Cloudflare looks at tokens.
+    pub by_token: Cell<bool>,
+    /// The token of each.
+    pub bearers: RefCell<Vec<String>>,
     pub config: Result<Config, Vec<String>>,
+    /// What the team's address of Cloudflare Access answers; `None`: nothing of use.
+    pub access_keys: RefCell<Option<String>>,
+    /// How often it was asked, and where.
+    pub key_reads: RefCell<Vec<String>>,
+    known_keys: RefCell<KnownKeys>,
     ids: Cell<u128>,
     crashed: Cell<bool>,
     swept_at: Cell<i64>,
@@ -117,6 +130,11 @@ impl World {
     /// A world that begins at another moment, for clients that have a clock of their own.
     pub fn at(now: i64) -> Rc<Self> {
         Self::made(now, config("10s"))
+    }
+
+    /// A world with a configuration of its own.
+    pub fn with(change: impl FnOnce(Config) -> Config) -> Rc<Self> {
+        Self::made(START, config("10s").map(change))
     }
 
     /// A world whose Cloudflare token may make any number of calls.
@@ -147,7 +165,12 @@ impl World {
             got: RefCell::default(),
             tape: RefCell::default(),
             requests: RefCell::default(),
+            by_token: Cell::new(false),
+            bearers: RefCell::default(),
             config,
+            access_keys: RefCell::default(),
+            key_reads: RefCell::default(),
+            known_keys: RefCell::default(),
             ids: Cell::new(0),
             crashed: Cell::new(false),
             swept_at: Cell::new(now),
@@ -673,14 +696,18 @@ impl HttpOut for World {
         self.requests
             .borrow_mut()
             .push((request.method.to_owned(), path.to_owned()));
+        let bearer = request.bearer.expose().to_owned();
+        self.bearers.borrow_mut().push(bearer.clone());
         let body = request.body.clone().unwrap_or_default();
         cloudflare::check_request(request.method, path, body.as_bytes());
-        let answer = self.cloudflare.lock().unwrap().handle(
-            self.now.get(),
-            request.method,
-            path,
-            body.as_bytes(),
-        );
+        let mut cloudflare = self.cloudflare.lock().unwrap();
+        let (now, method) = (self.now.get(), request.method);
+        let answer = if self.by_token.get() {
+            cloudflare.handle_as(now, Some(&bearer), method, path, body.as_bytes())
+        } else {
+            cloudflare.handle(now, method, path, body.as_bytes())
+        };
+        drop(cloudflare);
         cloudflare::check_answer(request.method, path, answer.status, &answer.body);
         match fault {
             Some(Fault::CrashAfter) => match self.die().await {},
@@ -728,6 +755,18 @@ impl Clock for World {
     }
 }
 
+impl Files for World {
+    async fn static_file(&self, file: hmd::http::StaticFile) -> Result<String, FileError> {
+        Ok(file.text().to_owned())
+    }
+}
+
+impl Urls for World {
+    fn parse_url(text: &str) -> Option<hmd::webhook::WebUrl> {
+        hmd::webhook::parse_url(text)
+    }
+}
+
 impl Random for World {
     fn random(&self) -> [u8; 32] {
         self.ids.set(self.ids.get() + 1);
@@ -743,10 +782,43 @@ impl Random for World {
     }
 }
 
+impl AccessKeys for World {
+    async fn read_keys(&self, url: &str, _: u32) -> Result<String, HttpError> {
+        self.key_reads.borrow_mut().push(url.to_owned());
+        let keys = self.access_keys.borrow().clone();
+        keys.ok_or_else(|| HttpError::Failed("it answered 500".to_owned()))
+    }
+
+    async fn verifies(&self, key: &RsaKey, signed: &[u8], signature: &[u8]) -> bool {
+        use base64::Engine as _;
+        let bytes = |text: &str| {
+            base64::engine::general_purpose::URL_SAFE_NO_PAD
+                .decode(text)
+                .unwrap()
+        };
+        let key = ring::rsa::PublicKeyComponents {
+            n: bytes(&key.modulus),
+            e: bytes(&key.exponent),
+        };
+        let way = &ring::signature::RSA_PKCS1_2048_8192_SHA256;
+        key.verify(way, signed, signature).is_ok()
+    }
+
+    fn known_keys(&self) -> KnownKeys {
+        self.known_keys.borrow().clone()
+    }
+
+    fn remember_keys(&self, keys: KnownKeys) {
+        self.known_keys.replace(keys);
+    }
+}
+
 impl Log for World {
     fn log(&self, line: &Value) {
         assert!(
-            !line.to_string().contains(TOKEN) && !line.to_string().contains("cf-token"),
+            ![TOKEN, "cf-token", OWN_TOKEN]
+                .iter()
+                .any(|secret| line.to_string().contains(secret)),
             "a secret in {line}"
         );
         self.lines.borrow_mut().push(line.clone());

@@ -77,27 +77,33 @@ impl Runtime {
             entry: worker.join(entry),
             // Named, because wrangler would look for it beside the script, which is not the project's own.
             config: project.root().join("wrangler.toml"),
+            assets: Some(worker.join(worker_build::FILES_DIR)),
         };
         launch.migrate().await?;
         Self::serve(&launch, port, settings, echo).await
     }
 
-    /// Serves a Worker that is not HMD: its modules and, last, its wrangler.toml.
+    /// Serves a Worker that is not HMD: its modules and, last, its wrangler.toml. With `crate_directory`, the crate there is
+    /// built, and what it becomes stands beside the modules.
     pub async fn start_other(
         project: &Project,
         state: &StateDir,
         port: u16,
         settings: &Settings,
-        modules: &[(&str, &str)],
+        (crate_directory, modules): (Option<&str>, &[(&str, &str)]),
     ) -> Result<Self> {
         let worker = state.path().join("worker");
         fs::create_dir_all(&worker)?;
+        if let Some(directory) = crate_directory {
+            worker_build::build_other_and_copy(project, directory, &worker).await?;
+        }
         write_modules(&worker, modules)?;
         let launch = Launch {
             project,
             state_dir: state.path(),
             entry: worker.join(modules.first().map_or("index.js", |(name, _)| name)),
             config: worker.join("wrangler.toml"),
+            assets: None,
         };
         Self::serve(&launch, port, settings, false).await
     }
@@ -244,6 +250,8 @@ struct Launch<'a> {
     entry: PathBuf,
     /// Its wrangler.toml.
     config: PathBuf,
+    /// The files beside it, if it has some: its own copy, too, in place of the project's.
+    assets: Option<PathBuf>,
 }
 
 impl Launch<'_> {
@@ -255,6 +263,8 @@ impl Launch<'_> {
             .env("WRANGLER_SEND_METRICS", "false")
             // Else it asks Cloudflare where we are, to fill in `request.cf`.
             .env("CLOUDFLARE_CF_FETCH_ENABLED", "false")
+            // Else a Worker of its own writes down every span in the same thread, and takes more of it than HMD.
+            .env("X_LOCAL_OBSERVABILITY", "false")
             // Its own logs and its list of running Workers go here too, not to the home directory.
             .env("WRANGLER_LOG_PATH", self.state_dir.join("wrangler-logs"))
             .env(
@@ -319,6 +329,9 @@ impl Launch<'_> {
         wrangler.arg("dev").arg(&self.entry);
         wrangler.arg("--config").arg(&self.config);
         wrangler.args(["--local", "--ip", "127.0.0.1", "--port", &port.to_string()]);
+        if let Some(assets) = &self.assets {
+            wrangler.arg("--assets").arg(assets);
+        }
         // Any free port: the default one is taken as soon as two installations run.
         wrangler.args([
             "--inspector-port",

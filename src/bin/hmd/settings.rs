@@ -69,6 +69,9 @@ impl Settings {
             "CLOUDFLARE_CALLS_PER_5MIN",
             "PUBLIC_URL",
             "WEBHOOKS_TO_LOOPBACK",
+            "ACCESS_TEAM_DOMAIN",
+            "ACCESS_AUD",
+            "ACCESS_CERTS_URL",
         ];
         vars.extend(
             names

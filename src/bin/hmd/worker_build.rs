@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use hmd::http::StaticFile;
 
 use crate::failure::Failure;
 use crate::fingerprint;
@@ -21,6 +22,9 @@ const PARTS: [&str; 5] = [
 ];
 /// Parts of `src/` that are not in the Worker.
 const HOST_ONLY: [&str; 3] = ["src/bin", "src/simulator", "src/simulator.rs"];
+
+/// Where the files that are deployed beside the Worker are, in its directory.
+pub const FILES_DIR: &str = "assets";
 
 /// What the compiler may use, as worker-build has it. Not all that wasm-opt knows: it would write what workerd can't read.
 const WASM_FEATURES: [&str; 7] = [
@@ -59,13 +63,28 @@ async fn prepare(project: &Project) -> Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    build(project).await?;
+    let title = "building the Worker (about a minute at first)";
+    build(project, project.root(), title).await?;
+    put_files(project)?;
     fs::write(&stamp, wanted).with_context(|| format!("{} can't be written", stamp.display()))
 }
 
-async fn build(project: &Project) -> Result<()> {
+/// Builds a crate of its own below the project as the Worker is built, and puts a copy of the result at `destination`.
+pub async fn build_other_and_copy(
+    project: &Project,
+    crate_directory: &str,
+    destination: &Path,
+) -> Result<()> {
+    let _lock = project.lock().await?;
+    setup::run(project).await?;
+    let root = project.root().join(crate_directory);
+    build(project, &root, &format!("building {crate_directory}")).await?;
+    copy_directory(&root.join("build"), destination)
+}
+
+async fn build(project: &Project, root: &Path, title: &str) -> Result<()> {
     let step = Step {
-        title: "building the Worker (about a minute at first)".into(),
+        title: title.to_owned().into(),
         hint: "`cargo check --lib --target wasm32-unknown-unknown` shows what does not compile"
             .into(),
         needs_network: false,
@@ -74,6 +93,7 @@ async fn build(project: &Project) -> Result<()> {
         let mut command = project.command(project.cargo_bin("worker-build"))?;
         command
             .arg("--release")
+            .current_dir(root)
             // A target directory of its own: cargo may be holding the usual one while it runs us (`cargo test`).
             .env("CARGO_TARGET_DIR", project.root().join("target/worker"))
             // Where worker-build itself failed says nothing about what did not compile.
@@ -84,16 +104,29 @@ async fn build(project: &Project) -> Result<()> {
         Ok(command)
     })
     .await?;
-    if !project.root().join("build/index.js").is_file() {
+    if !root.join("build/index.js").is_file() {
         let hint = "run `cargo run -- setup` after removing .hmd/tools";
         return Err(Failure::new("worker-build left no build/index.js", hint).into());
     }
-    strip(project).await
+    strip(project, root).await
+}
+
+/// Puts the files of the installation beside the Worker.
+fn put_files(project: &Project) -> Result<()> {
+    let directory = project.root().join("build").join(FILES_DIR);
+    fs::create_dir_all(&directory)
+        .with_context(|| format!("{} can't be made", directory.display()))?;
+    for file in StaticFile::ALL {
+        let path = directory.join(file.name());
+        fs::write(&path, file.text())
+            .with_context(|| format!("{} can't be written", path.display()))?;
+    }
+    Ok(())
 }
 
 /// Takes the names of functions out of the Worker: a fifth of what is uploaded, and worker-build always keeps them.
-async fn strip(project: &Project) -> Result<()> {
-    let wasm = project.root().join("build/index_bg.wasm");
+async fn strip(project: &Project, root: &Path) -> Result<()> {
+    let wasm = root.join("build/index_bg.wasm");
     let stripped = wasm.with_extension("stripped");
     let step = Step {
         title: "stripping the Worker".into(),

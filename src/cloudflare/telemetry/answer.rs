@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::MAX_ROWS;
 use crate::cloudflare::client::{ApiError, Cloudflare, Urgency};
+use crate::cloudflare::credential::Account;
 use crate::cloudflare::lenient::null_as_default;
 use crate::pipeline::ports::Ports;
 use crate::time::UnixMs;
@@ -142,14 +143,23 @@ pub(super) fn request((from, to): (UnixMs, UnixMs), question: &Value) -> Value {
 /// Asks one question about `[from, to)` of an account.
 pub(super) async fn ask<P: Ports>(
     cloudflare: &Cloudflare<'_, P>,
-    account: &str,
+    account: &Account,
     (from, to): (UnixMs, UnixMs),
     question: &Value,
 ) -> Result<Answer, ApiError> {
     let body = request((from, to), question);
-    let path = format!("/accounts/{account}/workers/observability/telemetry/query");
+    let path = format!(
+        "/accounts/{}/workers/observability/telemetry/query",
+        account.id
+    );
     let answer: WireAnswer = cloudflare
-        .call_large(WHAT, "POST", &path, Some(&body), (Urgency::Admitted, None))
+        .call_large(
+            &account.credential,
+            WHAT,
+            ("POST", &path),
+            Some(&body),
+            (Urgency::Admitted, None),
+        )
         .await?;
     read(answer, (from, to), question)
 }

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 
-use super::questions::Questions;
+use super::questions;
 use super::{Target, measure};
 use crate::cloudflare::client::{ApiError, Cloudflare, Urgency};
 use crate::pipeline::ports::Ports;
@@ -111,7 +111,7 @@ async fn bursts<P: Ports>(
             script: of.0.script_name.clone(),
             slos: more.clone(),
         };
-        if Questions::of(&[target]).bodies.len() <= MOST_QUESTIONS {
+        if questions::count(&[target]) <= MOST_QUESTIONS {
             asked.push(i);
             wanted = more;
         }
@@ -161,7 +161,8 @@ async fn counts<P: Ports>(
         slos,
     };
     let targets = std::slice::from_ref(&target);
-    let mut counts = measure(cloudflare, &worker.account_id, times, targets, urgency).await?;
+    let account = cloudflare.account_of(worker).await?;
+    let mut counts = measure(cloudflare, &account, times, targets, urgency).await?;
     let of_version = counts
         .get_mut(&worker.script_name)
         .and_then(|counts| counts.versions.remove(version));

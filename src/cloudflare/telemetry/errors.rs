@@ -74,7 +74,7 @@ pub async fn error_templates<P: Ports>(
     let what = "asking for error templates";
     let when = (Urgency::Look, None);
     let answer: Answer = cloudflare
-        .call_large(what, "POST", &path, Some(&body), when)
+        .call(worker, what, ("POST", &path), Some(&body), when)
         .await?;
     Ok(read(answer, (old, new)))
 }

@@ -6,6 +6,7 @@ mod answer;
 mod before;
 mod errors;
 mod questions;
+mod recent;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,6 +14,7 @@ use std::ops::Range;
 use futures_util::future::{FutureExt as _, LocalBoxFuture, try_join_all};
 
 use super::client::{ApiError, Cloudflare, Urgency};
+use super::credential::Account;
 use crate::pipeline::ports::Ports;
 use crate::release::{Release, WorkerRef};
 use crate::slo::{Objective, Slo, VersionCounts, Window};
@@ -22,6 +24,7 @@ pub use before::{OldVersion, old_version};
 pub use errors::error_templates;
 use questions::Questions;
 pub use questions::parameters_of;
+pub use recent::{Recent, recent};
 
 /// Group rows in one answer; more are cut off silently, so an answer that has as many counts as truncated.
 const MAX_ROWS: usize = 2_000;
@@ -105,9 +108,7 @@ pub fn targets_window(release: &Release, run: Range<i64>, counts: Option<&Script
 /// How many calls [`measure`] makes for these targets, as long as no answer has to be asked for in halves.
 #[must_use]
 pub fn calls_to_measure(targets: &[Target]) -> u32 {
-    let questions = targets
-        .chunks(MAX_SCRIPTS)
-        .map(|targets| Questions::of(targets).bodies.len());
+    let questions = targets.chunks(MAX_SCRIPTS).map(questions::count);
     u32::try_from(questions.sum::<usize>()).unwrap_or(u32::MAX)
 }
 
@@ -118,7 +119,7 @@ pub fn calls_to_measure(targets: &[Target]) -> u32 {
 /// [`ApiError`] if any of the questions failed or was answered in part: then nothing is known.
 pub async fn measure<P: Ports>(
     cloudflare: &Cloudflare<'_, P>,
-    account: &str,
+    account: &Account,
     (from, to): (UnixMs, UnixMs),
     targets: &[Target],
     urgency: Urgency,
@@ -132,7 +133,7 @@ pub async fn measure<P: Ports>(
 /// One question's targets; when the answer would not fit, they are asked in two halves.
 fn part<'a, P: Ports>(
     cloudflare: &'a Cloudflare<'_, P>,
-    account: &'a str,
+    account: &'a Account,
     (from, to): (UnixMs, UnixMs),
     targets: &'a [Target],
     urgency: Urgency,
@@ -141,7 +142,9 @@ fn part<'a, P: Ports>(
         let asked = Questions::of(targets);
         let calls = u32::try_from(asked.bodies.len()).unwrap_or(u32::MAX);
         if urgency != Urgency::Admitted {
-            cloudflare.admit("asking telemetry", urgency, calls).await?;
+            let credential = &account.credential;
+            let admitted = cloudflare.admit(credential, "asking telemetry", (urgency, calls));
+            admitted.await?;
         }
         let answers = asked
             .bodies
@@ -178,14 +181,8 @@ pub async fn stored_requests<P: Ports>(
         script: worker.script_name.clone(),
         slos: Vec::new(),
     };
-    let counts = measure(
-        cloudflare,
-        &worker.account_id,
-        times,
-        &[target],
-        Urgency::Normal,
-    )
-    .await?;
+    let account = cloudflare.account_of(worker).await?;
+    let counts = measure(cloudflare, &account, times, &[target], Urgency::Normal).await?;
     let versions = counts
         .get(&worker.script_name)
         .into_iter()

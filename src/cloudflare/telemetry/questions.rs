@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use super::answer::{Answer, Group};
 use super::{ScriptCounts, Target};
-use crate::slo::{Objective, Part, SliKind, Slo, SloCounts, VersionCounts};
+use crate::slo::{Filter, Objective, Part, SliKind, Slo, SloCounts, VersionCounts};
 
 /// The questions for some targets: totals first, then errors (if any SLO wants them), then slot by slot what else the
-/// SLOs count. A slot holds one filter of each Worker, as an OR of (script AND filter).
+/// SLOs count. A slot holds what one SLO of each Worker counts, as an OR of (scripts AND filters).
 pub(super) struct Questions {
     /// Filters and calculations, one object for each question.
     pub(super) bodies: Vec<Value>,
@@ -58,45 +58,75 @@ fn failed() -> Value {
     )
 }
 
-/// What an SLO counts beyond invocations and errors: its total (only a `query` has one of its own) and its bad ones.
-fn own_filters(slo: &Slo, above_ms: Option<f64>) -> (Option<Filters>, Option<Filters>) {
+/// What an SLO counts beyond invocations and errors: told apart without making filters of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Counted<'a> {
+    /// Invocations that took longer.
+    Slower { key: &'static str, than_ms: f64 },
+    /// Events that pass all filters of both.
+    Events {
+        total: &'a [Filter],
+        bad: &'a [Filter],
+    },
+}
+
+impl Counted<'_> {
+    fn filters(self) -> Filters {
+        match self {
+            Self::Slower { key, than_ms } => {
+                let mut filters = invocations();
+                filters.push(leaf(key, "gt", "number", &json!(than_ms)));
+                filters
+            }
+            Self::Events { total, bad } => total
+                .iter()
+                .chain(bad)
+                .map(|filter| json!(filter))
+                .collect(),
+        }
+    }
+}
+
+/// An SLO's total (only a `query` has one of its own) and its bad ones.
+fn counted(slo: &Slo, above_ms: Option<f64>) -> (Option<Counted<'_>>, Option<Counted<'_>>) {
     match (slo.sli.kind, slo.time_key()) {
         (SliKind::Query, _) => {
-            let of = |filters: &Option<Vec<crate::slo::Filter>>| -> Filters {
-                filters
-                    .iter()
-                    .flatten()
-                    .map(|filter| json!(filter))
-                    .collect()
-            };
-            let total = of(&slo.sli.total);
-            let bad = total.iter().cloned().chain(of(&slo.sli.bad)).collect();
-            (Some(total), Some(bad))
+            let total = slo.sli.total.as_deref().unwrap_or_default();
+            let bad = slo.sli.bad.as_deref().unwrap_or_default();
+            let of = |bad| Some(Counted::Events { total, bad });
+            (of(&[]), of(bad))
         }
-        (_, Some(key)) => {
-            let slow = above_ms.map(|above_ms| {
-                let mut filters = invocations();
-                filters.push(leaf(key, "gt", "number", &json!(above_ms)));
-                filters
-            });
-            (None, slow)
-        }
+        (_, Some(key)) => (
+            None,
+            above_ms.map(|than_ms| Counted::Slower { key, than_ms }),
+        ),
         _ => (None, None),
     }
 }
 
-/// The distinct filters of a target: each is asked in a slot of its own.
-fn slots(target: &Target) -> Vec<Filters> {
+/// What a target's SLOs count, each once: a slot each.
+fn slots(target: &Target) -> Vec<Counted<'_>> {
     let mut slots = Vec::new();
     for (slo, above_ms) in &target.slos {
-        let (total, bad) = own_filters(slo, *above_ms);
-        for filters in [total, bad].into_iter().flatten() {
-            if !slots.contains(&filters) {
-                slots.push(filters);
+        let (total, bad) = counted(slo, *above_ms);
+        for counted in [total, bad].into_iter().flatten() {
+            if !slots.contains(&counted) {
+                slots.push(counted);
             }
         }
     }
     slots
+}
+
+fn wants_errors(targets: &[Target]) -> bool {
+    let mut slos = targets.iter().flat_map(|target| &target.slos);
+    slos.any(|(slo, _)| slo.sli.kind == SliKind::ErrorRate)
+}
+
+/// How many questions there are for some targets.
+pub(super) fn count(targets: &[Target]) -> usize {
+    let most = targets.iter().map(|target| slots(target).len()).max();
+    1 + usize::from(wants_errors(targets)) + most.unwrap_or(0)
 }
 
 fn percentile(slo: &Slo) -> Option<(&'static str, &'static str)> {
@@ -111,11 +141,11 @@ pub fn parameters_of(script: &str, slo: &Slo, part: Part) -> Option<Value> {
         Objective::MaxMs(max) => Some(max),
         _ => None,
     };
-    let (total, bad) = own_filters(slo, above_ms);
+    let (total, bad) = counted(slo, above_ms);
     let filters = match (part, slo.sli.kind) {
-        (Part::Total, _) => total.unwrap_or_else(invocations),
+        (Part::Total, _) => total.map_or_else(invocations, Counted::filters),
         (Part::Bad, SliKind::ErrorRate) => [invocations(), vec![failed()]].concat(),
-        (Part::Bad, _) => bad?,
+        (Part::Bad, _) => bad?.filters(),
     };
     let of_script = leaf("$metadata.service", "eq", "string", &json!(script));
     let filters: Filters = std::iter::once(of_script).chain(filters).collect();
@@ -166,30 +196,38 @@ impl Questions {
             );
         }
         let mut bodies = vec![json!({"filters": base, "calculations": calculations})];
-        let mut counted = |filters: &[Value]| {
+        let mut ask = |filters: &[Value]| {
             bodies.push(json!({"filters": filters, "calculations": [count]}));
             bodies.len() - 1
         };
-        let wants_errors = slos().any(|slo| slo.sli.kind == SliKind::ErrorRate);
-        let errors_at = wants_errors.then(|| counted(&[base.as_slice(), &[failed()]].concat()));
+        let wants_errors = wants_errors(targets);
+        let errors_at = wants_errors.then(|| ask(&[base.as_slice(), &[failed()]].concat()));
         let slots_from = 1 + usize::from(wants_errors);
-        let most = targets
+        let slots: Vec<(&str, Vec<Counted<'_>>)> = targets
             .iter()
-            .map(|target| slots(target).len())
-            .max()
-            .unwrap_or(0);
-        for slot in 0..most {
-            let each = targets.iter().filter_map(|target| {
-                let mut filters = vec![leaf(
-                    "$metadata.service",
-                    "eq",
-                    "string",
-                    &json!(target.script),
-                )];
-                filters.extend(slots(target).get(slot)?.iter().cloned());
-                Some(group("and", &filters))
+            .map(|target| (target.script.as_str(), slots(target)))
+            .collect();
+        let most = slots.iter().map(|(_, slots)| slots.len()).max();
+        for slot in 0..most.unwrap_or(0) {
+            // Workers that count the same share a group: as a rule there are few kinds of them.
+            let mut alike: Vec<(Counted<'_>, Vec<&str>)> = Vec::new();
+            for (script, slots) in &slots {
+                let Some(counted) = slots.get(slot) else {
+                    continue;
+                };
+                match alike.iter_mut().find(|(other, _)| other == counted) {
+                    Some((_, scripts)) => scripts.push(script),
+                    None => alike.push((*counted, vec![script])),
+                }
+            }
+            let each = alike.into_iter().map(|(counted, scripts)| {
+                let operation = if scripts.len() == 1 { "eq" } else { "in" };
+                let scripts = json!(scripts.join(","));
+                let mut filters = vec![leaf("$metadata.service", operation, "string", &scripts)];
+                filters.extend(counted.filters());
+                group("and", &filters)
             });
-            counted(&[of_scripts.clone(), group("or", &each.collect::<Vec<_>>())]);
+            ask(&[of_scripts.clone(), group("or", &each.collect::<Vec<_>>())]);
         }
         Self {
             bodies,
@@ -236,13 +274,13 @@ impl Questions {
         &self,
         slo: &Slo,
         above_ms: Option<f64>,
-        slots: &[Filters],
+        slots: &[Counted<'_>],
         answers: &[Answer],
         at: &Group,
     ) -> SloCounts {
-        let (total, bad) = own_filters(slo, above_ms);
-        let in_slot = |filters: Filters| {
-            let slot = slots.iter().position(|slot| *slot == filters);
+        let (total, bad) = counted(slo, above_ms);
+        let in_slot = |counted: Counted<'_>| {
+            let slot = slots.iter().position(|slot| *slot == counted);
             slot.map_or(0, |slot| answers[self.slots_from + slot].count(at))
         };
         let requests = total.map_or_else(|| answers[0].count(at), &in_slot);

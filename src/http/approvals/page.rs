@@ -1,43 +1,22 @@
-//! The page of an approval link, for people.
+//! The page of an approval link, for people: it looks like the dashboard, and needs no sign-in.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
+use super::super::dashboard::layout::{self, Frame, link_or_text, sentence, split, time};
 use super::super::problem::Problem;
 use super::Link;
-use crate::release::{Percent, StageDecision, Status};
-use crate::slo::Verdict;
-use crate::time::rfc3339;
-
-const STYLE: &str = "
-:root { color-scheme: light dark; --line: #8884; --soft: #8882; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin: 0 0 .25rem; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
-table { border-collapse: collapse; width: 100%; } td, th { text-align: left; vertical-align: top; padding: .35rem .5rem; border-top: 1px solid var(--line); }
-th { font-weight: 600; white-space: nowrap; } code { font-size: .9em; overflow-wrap: anywhere; }
-.bar { display: flex; height: 1.6rem; border-radius: .3rem; overflow: hidden; background: var(--soft); margin: .25rem 0 .75rem; font-size: .85rem; }
-.bar span { background: #2ea043; color: #fff; padding: .1rem .5rem; white-space: nowrap; overflow: hidden; box-sizing: border-box; }
-form { margin: 1.5rem 0; padding: 1rem; border: 1px solid var(--line); border-radius: .5rem; }
-label { display: block; margin-bottom: .75rem; } input, textarea { font: inherit; width: 100%; box-sizing: border-box; padding: .4rem; }
-button { font: inherit; font-weight: 600; color: #fff; border: 0; border-radius: .4rem; padding: .6rem 1.2rem; cursor: pointer; }
-.approve { background: #1a7f37; } .deny { background: #cf222e; } .harm { color: #cf222e; font-weight: 600; } .safe { color: #1a7f37; }
-.note { color: #777; font-size: .9rem; }
-";
+use crate::release::{StageDecision, Status};
 
 fn frame(title: &str, body: &Markup) -> Markup {
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="robots" content="noindex";
-                meta name="referrer" content="no-referrer";
-                title { (title) " · HMD" }
-                style { (PreEscaped(STYLE)) }
-            }
-            body { main { (body) } }
-        }
-    }
+    let frame = Frame {
+        title,
+        nav: None,
+        form_token: None,
+        person: None,
+        // Nothing here could press the button by itself.
+        has_script: false,
+    };
+    layout::page(&frame, body)
 }
 
 /// Why a link does nothing.
@@ -45,9 +24,11 @@ pub(super) fn problem(problem: &Problem) -> Markup {
     frame(
         &problem.title,
         &html! {
-            h1 { (problem.title) }
-            p { (problem.detail) "." }
-            p.note { "Nothing was changed." }
+            section.card {
+                h1 { (problem.title) }
+                p { (sentence(&problem.detail)) }
+                p.quiet { "Nothing was changed." }
+            }
         },
     )
 }
@@ -65,57 +46,70 @@ pub(super) fn decision(link: &Link) -> Markup {
     frame(
         &title,
         &html! {
-            @match link.decision() {
-                Some(decision) => (decided(link, decision)),
-                None => {
-                    h1 { (title) "?" }
-                    @if let Some(description) = stage.and_then(|stage| stage.description.as_ref()) { p { (description) } }
-                    h2 { "What would happen" }
-                    @if let Some(percent) = view.percent { (bar("now", percent)) }
-                    (bar("then", view.next_percent))
-                    @if token.approve {
-                        p { "The new version gets " (view.next_percent) " of the traffic, and is watched there." }
-                        @if !view.lacking.is_empty() {
-                            p.harm { "Approving waives what could not be judged for want of data: " (view.lacking.join(", ")) "." }
+            section.card {
+                @match link.decision() {
+                    Some(decision) => (decided(link, decision)),
+                    None => {
+                        h1 { (title) "?" }
+                        @if let Some(description) = stage.and_then(|stage| stage.description.as_ref()) { p { (description) } }
+                        h2 { "What would happen" }
+                        p.quiet { "The new version's share of the traffic:" }
+                        @if let Some(percent) = view.percent { (split("now", percent)) }
+                        (split("then", view.next_percent))
+                        @if token.approve {
+                            p { "The new version gets " (view.next_percent) " of the traffic, and is watched there." }
+                            @if !view.lacking.is_empty() {
+                                p.warn { "Approving waives what could not be judged for want of data: " (view.lacking.join(", ")) "." }
+                            }
+                        } @else {
+                            p { "The old version gets all traffic again, and the release ends as reverted." }
                         }
-                    } @else {
-                        p { "The old version gets all traffic again, and the release ends as reverted." }
-                    }
-                    form method="post" {
-                        label { "Your name (optional, for the record)" input name="by" maxlength="100" autocomplete="name"; }
-                        label { "Comment (optional)" textarea name="comment" rows="2" maxlength="500" {} }
-                        button class=(token.action()) type="submit" { (verb) " stage " (token.stage) }
-                        p.note { "Opening this page has changed nothing. The link works until " (rfc3339(token.expires_at)) "." }
+                        form method="post" {
+                            label for="by" { "Your name (optional, for the record)" }
+                            input #by name="by" maxlength="100" autocomplete="name";
+                            label for="comment" { "Comment (optional)" }
+                            textarea #comment name="comment" rows="2" maxlength="500" {}
+                            button class=(if token.approve { "go" } else { "danger" }) type="submit" { (verb) " stage " (token.stage) }
+                        }
+                        p.quiet { "Opening this page has changed nothing. The link works until " (time(token.expires_at)) "." }
                     }
                 }
             }
-            h2 { "Release" }
-            table {
-                tr { th { "Worker" } td { (script) " " span.note { "account " (origin.plan.worker.account_id) } } }
-                tr { th { "Release" } td { code { (release.id()) } " of plan " (origin.plan_name) ", " (release.progress.status.name()) } }
-                tr { th { "New version" } td { code { (origin.new_version) } } }
-                tr { th { "Old version" } td { code { (release.progress.old_version) } } }
-                tr { th { "Asked by" } td { (origin.created_by) " at " (rfc3339(origin.created_at)) } }
-                @if let Some(note) = &origin.note { tr { th { "Note" } td { (note) } } }
-                @if let Some(url) = &origin.url { tr { th { "Link" } td { (link_or_text(url)) } } }
-                @if let Status::AwaitingApproval { wait, .. } = &release.progress.status {
-                    tr { th { "Waiting since" } td { (rfc3339(wait.since))
-                        @if let Some(at) = wait.deny_at { "; denied at " (rfc3339(at)) " if nobody decides" } } }
+            section.card {
+                h2 { "Release" }
+                dl.facts {
+                    dt { "Worker" } dd { (script) " " span.quiet { "account " (origin.plan.worker.account_id) } }
+                    dt { "Release" } dd { code { (release.id()) } " of plan " (origin.plan_name) ", " (layout::state(release.progress.status.name())) }
+                    dt { "New version" } dd { code { (origin.new_version) } }
+                    dt { "Old version" } dd { code { (release.progress.old_version) } }
+                    dt { "Asked by" } dd { (origin.created_by) " " (time(origin.created_at)) }
+                    @if let Some(note) = &origin.note { dt { "Note" } dd { (note) } }
+                    @if let Some(url) = &origin.url { dt { "Link" } dd { (link_or_text(url)) } }
+                    @if let Status::AwaitingApproval { wait, .. } = &release.progress.status {
+                        dt { "Waiting since" } dd { (time(wait.since))
+                            @if let Some(at) = wait.deny_at { "; denied " (time(at)) " if nobody decides" } }
+                    }
                 }
             }
             @if let Some(soak) = release.progress.status.soak() {
-                h2 { "Health in this stage" }
-                table {
-                    tr { th { "SLO" } th { "Objective" } th { "Verdict" } th { "" } }
-                    @for reading in &soak.readings {
-                        tr {
-                            td { (reading.slo) }
-                            td { (reading.objective) }
-                            td class=(class(reading.verdict)) { (words(reading.verdict)) }
-                            td { (reading.sentence) }
+                section.card {
+                    h2 { "Health in this stage" }
+                    @if soak.readings.is_empty() { p.quiet { "No window of telemetry has been judged yet." } }
+                    @else {
+                        div.scroll tabindex="0" role="region" aria-label="Health in this stage" {
+                            table {
+                                thead { tr { th scope="col" { "Objective" } th scope="col" { "Holds" } th scope="col" { "Verdict" } th scope="col" { "Measured" } } }
+                                tbody { @for reading in &soak.readings {
+                                    tr {
+                                        td { (reading.slo) }
+                                        td { (reading.objective) }
+                                        td { (layout::verdict(reading.verdict)) }
+                                        td { (reading.sentence) }
+                                    }
+                                } }
+                            }
                         }
                     }
-                    @if soak.readings.is_empty() { tr { td colspan="4" { "No window of telemetry has been judged yet." } } }
                 }
             }
         },
@@ -130,39 +124,6 @@ fn decided(link: &Link, decision: &StageDecision) -> Markup {
     };
     html! {
         h1 { "Stage " (link.token.stage) " of " (link.release.origin.plan.worker.script_name) " was " (done) }
-        p { "By " (decision.by) " at " (rfc3339(decision.at)) ". There is nothing left to decide here." }
-    }
-}
-
-fn bar(when: &str, percent: Percent) -> Markup {
-    html! {
-        div.bar { span style=(format!("width: max({}%, 9rem)", percent.as_f64())) { (when) ": " (percent) " new" } }
-    }
-}
-
-/// What is no web address stays text: nobody's link runs anything here.
-fn link_or_text(url: &str) -> Markup {
-    html! {
-        @if url.starts_with("https://") || url.starts_with("http://") {
-            a href=(url) rel="noreferrer noopener nofollow" { (url) }
-        } @else { (url) }
-    }
-}
-
-fn words(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Harm => "harm",
-        Verdict::Safe => "safe",
-        Verdict::Undecided => "undecided",
-        Verdict::NoData => "no data",
-        Verdict::NotApplicable => "does not apply",
-    }
-}
-
-fn class(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Harm => "harm",
-        Verdict::Safe => "safe",
-        _ => "",
+        p { "By " (decision.by) " " (time(decision.at)) ". There is nothing left to decide here." }
     }
 }

@@ -111,15 +111,18 @@ function dragging() {
   }
 }
 
+// Fields that mean nothing with what is chosen are not shown.
 function kinds() {
-  for (const select of document.querySelectorAll('select[id$="-kind"]')) {
-    const item = select.closest('.item');
+  for (const item of document.querySelectorAll('.item:has(select[id$="-kind"])')) {
+    const chosen = (name) => item.querySelector(`select[id$="-${name}"]`).value;
+    const wants = (list, name) => !list || list.split(' ').includes(chosen(name));
     const show = () => {
-      for (const part of item.querySelectorAll('[data-for]')) {
-        part.hidden = !part.dataset.for.split(' ').includes(select.value);
+      for (const part of item.querySelectorAll('[data-for], [data-rule]')) {
+        const { for: kind, rule, objective } = part.dataset;
+        part.hidden = !(wants(kind, 'kind') && wants(rule, 'rule') && wants(objective, 'objective'));
       }
     };
-    select.addEventListener('change', show);
+    item.addEventListener('change', show);
     show();
   }
 }

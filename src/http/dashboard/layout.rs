@@ -9,17 +9,21 @@ use crate::slo::Verdict;
 use crate::time::{UnixMs, rfc3339};
 
 /// What the frame around a page says.
-pub(super) struct Frame<'a> {
+pub(in crate::http) struct Frame<'a> {
     /// For the browser's tab: the state first, so that a tab in the background tells.
     pub title: &'a str,
     /// Which part of the dashboard it belongs to.
     pub nav: Option<Nav>,
     /// The token of the sign-out form; none while nobody is signed in.
     pub form_token: Option<&'a str>,
+    /// Whom Cloudflare Access names.
+    pub person: Option<&'a str>,
+    /// Whether the dashboard's script runs on it.
+    pub has_script: bool,
 }
 
 /// A whole page.
-pub(super) fn page(frame: &Frame<'_>, body: &Markup) -> Markup {
+pub(in crate::http) fn page(frame: &Frame<'_>, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -31,7 +35,7 @@ pub(super) fn page(frame: &Frame<'_>, body: &Markup) -> Markup {
                 title { (frame.title) " · HMD" }
                 link rel="stylesheet" href="/assets/dashboard.css";
                 link rel="icon" href="/assets/icon.svg" type="image/svg+xml";
-                script src="/assets/dashboard.js" defer {}
+                @if frame.has_script { script src="/assets/dashboard.js" defer {} }
             }
             body {
                 a.skip href="#main" { "Skip to the content" }
@@ -43,7 +47,12 @@ pub(super) fn page(frame: &Frame<'_>, body: &Markup) -> Markup {
                                 a href=(path) aria-current=[(Some(nav) == frame.nav).then_some("page")] { (name) }
                             }
                         }
-                        form method="post" action="/sign-out" { (hidden("form", token)) button.plain type="submit" { "Sign out" } }
+                        @if let Some(person) = frame.person {
+                            // Signing out happens at Access, where no form may lead.
+                            span.who { (person) " " a href="/cdn-cgi/access/logout" { "Sign out" } }
+                        } @else {
+                            form method="post" action="/sign-out" { (hidden("form", token)) button.plain type="submit" { "Sign out" } }
+                        }
                     }
                 }
                 main #main tabindex="-1" { (body) }
@@ -54,19 +63,19 @@ pub(super) fn page(frame: &Frame<'_>, body: &Markup) -> Markup {
 }
 
 /// A hidden field.
-pub(super) fn hidden(name: &str, value: &str) -> Markup {
+pub(in crate::http) fn hidden(name: &str, value: &str) -> Markup {
     html! { input type="hidden" name=(name) value=(value); }
 }
 
 /// A moment: UTC here, the viewer's own zone where JavaScript runs.
-pub(super) fn time(at: UnixMs) -> Markup {
+pub(in crate::http) fn time(at: UnixMs) -> Markup {
     let text = rfc3339(at);
     let utc = utc(at);
     html! { time datetime=(text) title=(utc) { (utc) } }
 }
 
 /// A moment as Cloudflare wrote it.
-pub(super) fn time_text(text: &str) -> Markup {
+pub(in crate::http) fn time_text(text: &str) -> Markup {
     if let Some(us) = crate::time::parse_rfc3339_us(text) {
         time(us.div_euclid(1_000))
     } else {
@@ -75,7 +84,7 @@ pub(super) fn time_text(text: &str) -> Markup {
 }
 
 /// A moment in UTC, for people.
-pub(super) fn utc(at: UnixMs) -> String {
+pub(in crate::http) fn utc(at: UnixMs) -> String {
     let text = rfc3339(at);
     let (date, time) = text.split_once('T').unwrap_or((&text, ""));
     let time = time.get(..8).unwrap_or(time);
@@ -83,7 +92,7 @@ pub(super) fn utc(at: UnixMs) -> String {
 }
 
 /// A duration, for people: its two largest units.
-pub(super) fn duration(ms: i64) -> String {
+pub(in crate::http) fn duration(ms: i64) -> String {
     let seconds = ms.max(0) / 1_000;
     let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
     let mut rest = seconds;
@@ -102,17 +111,17 @@ pub(super) fn duration(ms: i64) -> String {
 }
 
 /// The name of a state or reason as words.
-pub(super) fn words(name: &str) -> String {
+pub(in crate::http) fn words(name: &str) -> String {
     name.replace('_', " ")
 }
 
 /// A state, told by colour, sign and word.
-pub(super) fn state(name: &str) -> Markup {
+pub(in crate::http) fn state(name: &str) -> Markup {
     html! { span class=(format!("state {name}")) { span aria-hidden="true" { (sign(name)) } " " (words(name)) } }
 }
 
 /// The sign of a state, in tabs and badges.
-pub(super) fn sign(state: &str) -> &'static str {
+pub(in crate::http) fn sign(state: &str) -> &'static str {
     match state {
         "rolling_out" | "soaking" | "deploying" => "▶",
         "paused" => "‖",
@@ -125,7 +134,7 @@ pub(super) fn sign(state: &str) -> &'static str {
 }
 
 /// How much of the traffic each version gets.
-pub(super) fn split(label: &str, new: Percent) -> Markup {
+pub(in crate::http) fn split(label: &str, new: Percent) -> Markup {
     let width = new.as_f64();
     let words = format!("{label}: {new} new, {} old", new.rest());
     html! {
@@ -140,11 +149,11 @@ pub(super) fn split(label: &str, new: Percent) -> Markup {
 }
 
 /// A verdict, told by colour and word.
-pub(super) fn verdict(verdict: Verdict) -> Markup {
+pub(in crate::http) fn verdict(verdict: Verdict) -> Markup {
     html! { span class=(format!("verdict {}", verdict_class(verdict))) { (verdict_words(verdict)) } }
 }
 
-pub(super) fn verdict_class(verdict: Verdict) -> &'static str {
+pub(in crate::http) fn verdict_class(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Harm => "harm",
         Verdict::Safe => "safe",
@@ -154,7 +163,7 @@ pub(super) fn verdict_class(verdict: Verdict) -> &'static str {
     }
 }
 
-pub(super) fn verdict_words(verdict: Verdict) -> &'static str {
+pub(in crate::http) fn verdict_words(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Harm => "harm",
         Verdict::Safe => "safe",
@@ -165,7 +174,7 @@ pub(super) fn verdict_words(verdict: Verdict) -> &'static str {
 }
 
 /// Something that was done, said at the top of the page that it leads to.
-pub(super) fn done(what: Option<&str>) -> Markup {
+pub(in crate::http) fn done(what: Option<&str>) -> Markup {
     let said = match what {
         Some("start") => "Started.",
         Some("stop") => "Stopped.",
@@ -176,6 +185,8 @@ pub(super) fn done(what: Option<&str>) -> Markup {
         Some("approve") => "Approved.",
         Some("deny") => "Denied.",
         Some("created") => "Created.",
+        Some("connected") => "Connected: Cloudflare lets HMD deploy it and read its telemetry.",
+        Some("disconnected") => "Disconnected. Its plans and releases are still here.",
         Some("saved") => "Saved.",
         Some("deleted") => "Deleted.",
         Some("test") => "A test is on its way.",
@@ -186,7 +197,7 @@ pub(super) fn done(what: Option<&str>) -> Markup {
 }
 
 /// What went wrong, and where.
-pub(super) fn problem(problem: &Problem) -> Markup {
+pub(in crate::http) fn problem(problem: &Problem) -> Markup {
     html! {
         div.problem role="alert" {
             strong { (problem.title) }
@@ -197,7 +208,7 @@ pub(super) fn problem(problem: &Problem) -> Markup {
 }
 
 /// A detail as a sentence of its own.
-pub(super) fn sentence(detail: &str) -> String {
+pub(in crate::http) fn sentence(detail: &str) -> String {
     let mut letters = detail.chars();
     let first = letters.next().map(|first| first.to_uppercase().to_string());
     let end = if detail.ends_with(['.', '!', '?']) {
@@ -209,7 +220,7 @@ pub(super) fn sentence(detail: &str) -> String {
 }
 
 /// A command behind a confirm step that needs no JavaScript.
-pub(super) fn confirm(
+pub(in crate::http) fn confirm(
     (action, form_token): (&str, &str),
     (name, explained, kind): (&str, &str, &str),
     more: &Markup,
@@ -228,7 +239,7 @@ pub(super) fn confirm(
 }
 
 /// What is no web address stays text: nobody's link runs anything here.
-pub(super) fn link_or_text(url: &str) -> Markup {
+pub(in crate::http) fn link_or_text(url: &str) -> Markup {
     html! {
         @if url.starts_with("https://") || url.starts_with("http://") {
             a href=(url) rel="noreferrer noopener nofollow" { (url) }
@@ -237,13 +248,13 @@ pub(super) fn link_or_text(url: &str) -> Markup {
 }
 
 /// An id, cut to what tells it apart; whole on hover.
-pub(super) fn short(id: &str) -> Markup {
+pub(in crate::http) fn short(id: &str) -> Markup {
     let shown: String = id.chars().take(8).collect();
     html! { code title=(id) { (shown) } }
 }
 
 /// A choice of a form.
-pub(super) fn select(
+pub(in crate::http) fn select(
     (id, name, label): (&str, &str, &str),
     options: &[(&str, &str)],
     chosen: &str,

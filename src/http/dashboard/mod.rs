@@ -1,13 +1,19 @@
 //! The dashboard at `/`: pages for people, made of HTML that works without JavaScript. Whatever is done here is done by the
 //! functions of the API, so that a page can decide nothing that the API would not.
 
+mod access;
 mod chart;
+mod connect;
 mod create;
+mod health;
 mod history;
-mod layout;
+pub(super) mod layout;
 mod plan;
+mod plan_field;
 mod plan_form;
+mod plan_sentence;
 mod release;
+mod report;
 mod session;
 mod sign_in;
 mod webhooks;
@@ -22,22 +28,19 @@ use serde_json::{Value, json};
 use super::problem::Problem;
 use super::releases::Actor;
 use super::route::Route;
-use super::{Answer, MAX_BODY_BYTES, only};
+use super::{Answer, MAX_BODY_BYTES, StaticFile, only};
+use crate::access::Person;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
 use crate::webhook::Purpose;
 use layout::Frame;
-use session::Visitor;
+use session::{Shown, Visitor};
 
 pub use session::sign_in_path;
 
-const STYLE: &str = include_str!("dashboard.css");
-const SCRIPT: &str = include_str!("dashboard.js");
-const ICON: &str = include_str!("icon.svg");
-
 /// Everything comes from here, nothing is inline, and nobody frames it.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
-/// The actor of what is done here.
+/// The actor of what is done here by whoever shows the API token; whom Cloudflare Access names is `access:<e-mail>`.
 const ACTOR: &str = "dashboard";
 /// Marks a request for what changes on a page alone.
 const FRAGMENT: &str = "x-hmd-fragment";
@@ -45,12 +48,15 @@ const FRAGMENT: &str = "x-hmd-fragment";
 /// A page of the dashboard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Page<'a> {
-    Asset(&'static str, &'static str),
+    Asset(StaticFile),
     SignIn,
     /// A one-time link.
     SignInLink(&'a str),
     SignOut,
     Workers,
+    Connect,
+    /// Account id and script name.
+    Disconnect(&'a str, &'a str),
     History,
     Compare,
     Release(&'a str),
@@ -93,12 +99,14 @@ impl<'a> Page<'a> {
         let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
         Some(match segments[..] {
             [""] => Self::Workers,
-            ["assets", "dashboard.css"] => Self::Asset("text/css; charset=utf-8", STYLE),
-            ["assets", "dashboard.js"] => Self::Asset("text/javascript; charset=utf-8", SCRIPT),
-            ["assets", "icon.svg"] => Self::Asset("image/svg+xml", ICON),
+            ["assets", "dashboard.css"] => Self::Asset(StaticFile::Style),
+            ["assets", "dashboard.js"] => Self::Asset(StaticFile::Script),
+            ["assets", "icon.svg"] => Self::Asset(StaticFile::Icon),
             ["sign-in"] => Self::SignIn,
             ["sign-in", token] => Self::SignInLink(token),
             ["sign-out"] => Self::SignOut,
+            ["connect"] => Self::Connect,
+            ["workers", account, script, "disconnect"] => Self::Disconnect(account, script),
             ["releases"] => Self::History,
             ["compare"] => Self::Compare,
             ["releases", id] => Self::Release(id),
@@ -118,7 +126,7 @@ impl<'a> Page<'a> {
 
     fn methods(self) -> &'static [Method] {
         match self {
-            Self::Asset(..)
+            Self::Asset(_)
             | Self::SignInLink(_)
             | Self::Workers
             | Self::History
@@ -126,10 +134,14 @@ impl<'a> Page<'a> {
             | Self::Release(_)
             | Self::Plans
             | Self::Delivery(..) => &[Method::GET],
-            Self::SignIn | Self::NewRelease | Self::Plan(_) | Self::Webhooks | Self::Webhook(_) => {
-                &[Method::GET, Method::POST]
-            }
+            Self::SignIn
+            | Self::Connect
+            | Self::NewRelease
+            | Self::Plan(_)
+            | Self::Webhooks
+            | Self::Webhook(_) => &[Method::GET, Method::POST],
             Self::SignOut
+            | Self::Disconnect(..)
             | Self::Act(..)
             | Self::DeletePlan(_)
             | Self::WebhookAct(..)
@@ -165,6 +177,8 @@ pub(super) struct Desk<'a, P> {
     request: &'a Request<Vec<u8>>,
     /// What its forms carry.
     form_token: String,
+    /// Whom Cloudflare Access names.
+    person: Option<&'a Person>,
 }
 
 impl<P: Ports> Desk<'_, P> {
@@ -193,6 +207,8 @@ impl<P: Ports> Desk<'_, P> {
             title,
             nav,
             form_token: Some(&self.form_token),
+            person: self.person.map(|person| person.name.as_str()),
+            has_script: true,
         };
         html_answer(status, layout::page(&frame, body))
     }
@@ -251,7 +267,9 @@ impl<P: Ports> Desk<'_, P> {
         // A name that no path can hold names nothing.
         let nothing = || Problem::not_found("there is no such thing");
         let mut request = request.body(body).map_err(|_| nothing())?;
-        request.extensions_mut().insert(Actor(ACTOR));
+        let actor = self.person.map(|person| format!("access:{}", person.name));
+        let actor = Actor(actor.unwrap_or_else(|| ACTOR.to_owned()));
+        request.extensions_mut().insert(actor);
         let path = request.uri().path().to_owned();
         let route = Route::of(&path).ok_or_else(nothing)?;
         let response = super::answer(self.pipeline, route, &request).await?;
@@ -298,7 +316,12 @@ fn not_modified(tag: &str) -> Answer {
         .map_err(|error| Problem::internal(&error))
 }
 
-fn asset(request: &Request<Vec<u8>>, content_type: &str, text: &'static str) -> Answer {
+async fn asset<P: Ports>(
+    pipeline: &Pipeline<'_, P>,
+    request: &Request<Vec<u8>>,
+    file: StaticFile,
+) -> Answer {
+    let text = pipeline.ports.static_file(file).await?;
     // A build has one version of each: a hash of the text names it.
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -309,9 +332,9 @@ fn asset(request: &Request<Vec<u8>>, content_type: &str, text: &'static str) -> 
         not_modified(&tag)?
     } else {
         Response::builder()
-            .header(header::CONTENT_TYPE, content_type)
+            .header(header::CONTENT_TYPE, file.content_type())
             .header(header::ETAG, tag)
-            .body(text.as_bytes().to_vec())
+            .body(text.into_bytes())
             .map_err(|error| Problem::internal(&error))?
     };
     let policy = HeaderValue::from_static("no-cache");
@@ -337,6 +360,49 @@ fn is_own(request: &Request<Vec<u8>>, public_url: Option<&str>) -> bool {
         || public_url.is_some_and(|url| url == origin || url.starts_with(&format!("{origin}/")))
 }
 
+/// Who asks for a page.
+#[derive(Default)]
+struct Caller {
+    visitor: Option<Visitor>,
+    /// Whom Cloudflare Access names.
+    person: Option<Person>,
+    /// The visitor's cookie has just been made, and is to be sent along.
+    is_new: bool,
+}
+
+impl Caller {
+    async fn of<P: Ports>(
+        pipeline: &Pipeline<'_, P>,
+        page: Page<'_>,
+        request: &Request<Vec<u8>>,
+    ) -> Result<Self, Problem> {
+        // What everybody may have asks nobody who they are.
+        let person = match page {
+            Page::Asset(..) => None,
+            _ => access::person(pipeline, request).await?,
+        };
+        let (ports, config) = (pipeline.ports, pipeline.config);
+        let (now, secure) = (ports.now(), is_secure(request));
+        let visitor = Visitor::of(request.headers(), config, now, (secure, person.as_ref()));
+        // Whoever comes from Access has signed in already. Only a page gets a cookie: a form without one was made elsewhere, and
+        // a part of a page has forms around it that are too old.
+        let reads = *request.method() != Method::POST && !request.headers().contains_key(FRAGMENT);
+        let (visitor, is_new) = match (visitor, &person) {
+            (None, Some(person)) if reads => {
+                let shown = Shown::Person(person);
+                let visitor = Visitor::new(config, now, ports.random(), shown);
+                (Some(visitor), true)
+            }
+            (visitor, _) => (visitor, false),
+        };
+        Ok(Self {
+            visitor,
+            person,
+            is_new,
+        })
+    }
+}
+
 /// Answers a request for a page.
 pub(crate) async fn handle<P: Ports>(
     pipeline: &Pipeline<'_, P>,
@@ -344,8 +410,14 @@ pub(crate) async fn handle<P: Ports>(
     request: &Request<Vec<u8>>,
 ) -> Response<Vec<u8>> {
     let fragment = request.headers().contains_key(FRAGMENT);
-    let response = answer(pipeline, page, request).await;
-    let response = response.unwrap_or_else(|problem| {
+    let (caller, response) = match Caller::of(pipeline, page, request).await {
+        Ok(caller) => {
+            let response = answer(pipeline, page, request, &caller).await;
+            (caller, response)
+        }
+        Err(problem) => (Caller::default(), Err(problem)),
+    };
+    let mut response = response.unwrap_or_else(|problem| {
         if problem.status >= 500 {
             let line = json!({"log": "alert", "path": "dashboard", "status": problem.status, "detail": problem.detail});
             pipeline.ports.log(&line);
@@ -358,9 +430,15 @@ pub(crate) async fn handle<P: Ports>(
             (layout::problem(&problem))
             p { a href="/" { "All Workers" } }
         };
-        let visitor = visitor(pipeline, request).filter(|visitor| visitor.signed_in);
+        let visitor = caller.visitor.as_ref().filter(|visitor| visitor.signed_in);
         let token = visitor.map(|visitor| visitor.form_token(&pipeline.config.keys));
-        let frame = Frame { title: &problem.title, nav: None, form_token: token.as_deref() };
+        let frame = Frame {
+            title: &problem.title,
+            nav: None,
+            form_token: token.as_deref(),
+            person: caller.person.as_ref().map(|person| person.name.as_str()),
+            has_script: true,
+        };
         let markup = layout::page(&frame, &body);
         let mut response = problem.response();
         *response.body_mut() = markup.into_string().into_bytes();
@@ -368,6 +446,12 @@ pub(crate) async fn handle<P: Ports>(
         response.headers_mut().insert(header::CONTENT_TYPE, html);
         response
     });
+    if let Some(visitor) = caller.visitor.filter(|_| caller.is_new)
+        && let Ok(cookie) = HeaderValue::from_str(&visitor.set_cookie(is_secure(request)))
+    {
+        let headers = response.headers_mut();
+        headers.entry(header::SET_COOKIE).or_insert(cookie);
+    }
     protected(response)
 }
 
@@ -393,15 +477,11 @@ fn protected(mut response: Response<Vec<u8>>) -> Response<Vec<u8>> {
     response
 }
 
-fn visitor<P: Ports>(pipeline: &Pipeline<'_, P>, request: &Request<Vec<u8>>) -> Option<Visitor> {
-    let now = pipeline.ports.now();
-    Visitor::of(request.headers(), pipeline.config, now, is_secure(request))
-}
-
 async fn answer<P: Ports>(
     pipeline: &Pipeline<'_, P>,
     page: Page<'_>,
     request: &Request<Vec<u8>>,
+    caller: &Caller,
 ) -> Answer {
     only(request, page.methods())?;
     if request.body().len() > MAX_BODY_BYTES {
@@ -409,7 +489,7 @@ async fn answer<P: Ports>(
         return Err(Problem::new(413, "Body too large", detail));
     }
     let config = pipeline.config;
-    let visitor = visitor(pipeline, request);
+    let visitor = caller.visitor.as_ref();
     let posted = *request.method() == Method::POST;
     if posted {
         let detail = "this form was not sent by a page of this dashboard, or that page is too old. Nothing was done: load the page again, and send it from there";
@@ -418,17 +498,16 @@ async fn answer<P: Ports>(
             return Err(refused());
         }
         let token = Form::read(request.body());
-        let owns = visitor
-            .as_ref()
-            .is_some_and(|visitor| visitor.owns_form(&config.keys, token.get("form")));
+        let owns =
+            visitor.is_some_and(|visitor| visitor.owns_form(&config.keys, token.get("form")));
         if !owns {
             return Err(refused());
         }
     }
     match page {
-        Page::Asset(content_type, text) => return asset(request, content_type, text),
+        Page::Asset(file) => return asset(pipeline, request, file).await,
         Page::SignIn if posted => return sign_in::sign_in(pipeline, request).await,
-        Page::SignIn => return sign_in::show(pipeline, request, visitor.as_ref()),
+        Page::SignIn => return sign_in::show(pipeline, request, visitor),
         Page::SignInLink(token) => return sign_in::by_link(pipeline, token, request).await,
         Page::SignOut => return sign_in::sign_out(is_secure(request)),
         _ => (),
@@ -447,9 +526,13 @@ async fn answer<P: Ports>(
         pipeline,
         request,
         form_token: visitor.form_token(&config.keys),
+        person: caller.person.as_ref(),
     };
     match page {
         Page::Workers => workers::show(&desk).await,
+        Page::Connect if posted => connect::submit(&desk).await,
+        Page::Connect => connect::show(&desk),
+        Page::Disconnect(account, script) => connect::disconnect(&desk, (account, script)).await,
         Page::Release(id) => release::show(&desk, id).await,
         Page::Act(id, verb) => release::act(&desk, id, verb).await,
         Page::History => history::show(&desk).await,
@@ -467,6 +550,6 @@ async fn answer<P: Ports>(
         Page::WebhookAct(id, verb) => webhooks::act(&desk, id, verb).await,
         Page::Delivery(id, message) => webhooks::delivery(&desk, id, message).await,
         Page::Replay(id, message) => webhooks::replay(&desk, id, message).await,
-        Page::Asset(..) | Page::SignIn | Page::SignInLink(_) | Page::SignOut => see_other("/"),
+        Page::Asset(_) | Page::SignIn | Page::SignInLink(_) | Page::SignOut => see_other("/"),
     }
 }

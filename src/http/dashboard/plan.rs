@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 use super::super::Answer;
 use super::super::plans::checked_name;
 use super::super::problem::Problem;
-use super::layout::{self, confirm, done, duration, hidden, select, time};
+use super::layout::{confirm, done, duration, hidden, time};
+use super::plan_field::{Field, add, choice, field, moves, refusal, value_text};
 use super::plan_form::{Edit, first, read, rest};
+use super::plan_sentence::preview;
 use super::{Desk, Nav, see_other};
 use crate::pipeline::ports::Ports;
 use crate::release::{FieldError, Plan};
-use crate::slo::Slo;
 use crate::store::{self, StoredPlan};
 
 /// `GET /plans`, and `GET /plans?name=…` of the form that names a new one.
@@ -48,16 +49,17 @@ pub(super) async fn list<P: Ports>(desk: &Desk<'_, P>) -> Answer {
 }
 
 /// What a page of a plan shows.
-struct Draft<'a> {
+pub(super) struct Draft<'a> {
     name: &'a str,
     plan: Value,
     /// Empty for one that was never saved.
     revision: String,
     saved_at: Option<i64>,
-    errors: Vec<FieldError>,
+    /// What is wrong, where.
+    pub errors: Vec<FieldError>,
     refused: Option<Problem>,
     /// The field that is to have the focus.
-    focus: Option<String>,
+    pub focus: Option<String>,
     /// The text of the JSON view, if that is what was sent.
     text: Option<String>,
     done: String,
@@ -210,63 +212,6 @@ fn json_text(draft: &Draft<'_>) -> String {
     }
 }
 
-/// The id of the field that a pointer is about.
-fn field_id(pointer: &str) -> String {
-    let steps: Vec<&str> = pointer.split('/').skip(1).collect();
-    match steps[..] {
-        ["slos", i, "objective", ..] => format!("slos-{i}-limit"),
-        ["slos", i, "sli", field, ..] => format!("slos-{i}-{field}"),
-        [list, i, field, ..] => format!("{list}-{i}-{field}"),
-        ["worker", field] => field.to_owned(),
-        _ => steps.join("-"),
-    }
-}
-
-fn refusal(problem: &Problem) -> Markup {
-    if problem.errors.is_empty() {
-        return layout::problem(problem);
-    }
-    html! {
-        div.problem role="alert" {
-            strong { "Not saved" }
-            ul { @for error in &problem.errors { li { a href=(format!("#{}", field_id(&error.pointer))) { (error.pointer) } " " (error.detail) } } }
-        }
-    }
-}
-
-/// A text field with its label and what is wrong with it.
-struct Field<'a> {
-    id: &'a str,
-    name: &'a str,
-    label: &'a str,
-    value: &'a Value,
-}
-
-fn value_text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        other => other.to_string(),
-    }
-}
-
-fn field(draft: &Draft<'_>, field: &Field<'_>, locked: bool) -> Markup {
-    let error = draft
-        .errors
-        .iter()
-        .find(|error| field_id(&error.pointer) == field.id);
-    let error_id = format!("{}-error", field.id);
-    html! {
-        div.field {
-            label for=(field.id) { (field.label) }
-            input id=(field.id) name=(field.name) value=(value_text(field.value)) autocomplete="off" readonly[locked]
-                autofocus[draft.focus.as_deref() == Some(field.id)]
-                aria-invalid=[error.map(|_| "true")] aria-describedby=[error.map(|_| error_id.as_str())];
-            @if let Some(error) = error { p.error id=(error_id) { (error.detail) } }
-        }
-    }
-}
-
 fn general(draft: &Draft<'_>) -> Markup {
     let plan = &draft.plan;
     let all = [
@@ -281,11 +226,7 @@ fn general(draft: &Draft<'_>) -> Markup {
             &plan["worker"]["script_name"],
         ),
         ("check_interval", "Check every", &plan["check_interval"]),
-        (
-            "alpha",
-            "Budget of false aborts (empty: 0.01)",
-            &plan["alpha"],
-        ),
+        ("alpha", "Alpha (empty: 0.01)", &plan["alpha"]),
     ];
     html! {
         div.fields { @for (id, label, value) in all { (field(draft, &Field { id, name: id, label, value }, false)) } }
@@ -296,30 +237,35 @@ fn items<'a>(draft: &'a Draft<'_>, list: &str) -> &'a [Value] {
     draft.plan[list].as_array().map_or(&[], Vec::as_slice)
 }
 
-/// The buttons that move or remove an item.
-fn moves(draft: &Draft<'_>, list: &str, i: usize, movable: usize, what: &str) -> Markup {
-    let button = |verb: &str, sign: &str, possible: bool| {
-        let id = format!("{verb}-{list}-{i}");
-        html! {
-            button.plain id=(id) type="submit" name="do" value=(format!("{verb}.{list}.{i}")) disabled[!possible]
-                autofocus[draft.focus.as_deref() == Some(id.as_str())] aria-label=(format!("{what}: {verb}")) { (sign) }
-        }
-    };
-    html! {
-        div.moves {
-            (button("up", "↑", i > 0 && i < movable))
-            (button("down", "↓", i + 1 < movable))
-            (button("remove", "✕", i < movable))
-        }
-    }
-}
+type Choice = (
+    &'static str,
+    &'static str,
+    [(&'static str, &'static str); 2],
+);
 
-fn add(draft: &Draft<'_>, list: &str, label: &str) -> Markup {
-    let id = format!("add-{list}");
-    html! {
-        button id=(id) type="submit" name="do" value=(format!("add.{list}")) autofocus[draft.focus.as_deref() == Some(id.as_str())] { (label) }
-    }
-}
+const STAGE_CHOICES: [Choice; 3] = [
+    (
+        "early",
+        "Pass",
+        [
+            ("", "when the time is over"),
+            ("true", "as soon as all is safe"),
+        ],
+    ),
+    (
+        "advance",
+        "Then",
+        [
+            ("auto", "goes on by itself"),
+            ("manual", "waits for approval"),
+        ],
+    ),
+    (
+        "on_approval_timeout",
+        "If nobody approves",
+        [("deny", "deny"), ("wait", "wait")],
+    ),
+];
 
 fn stages(draft: &Draft<'_>) -> Markup {
     let stages = items(draft, "stages");
@@ -336,8 +282,9 @@ fn stages(draft: &Draft<'_>) -> Markup {
                             @let id = format!("stages-{i}-{name}");
                             (field(draft, &Field { id: &id, name: &format!("stages.{i}.{name}"), label, value: &stage[name] }, last && name == "percent" && stage[name] == 100))
                         }
-                        div.field { (select((&format!("stages-{i}-advance"), &format!("stages.{i}.advance"), "Then"), &[("auto", "goes on by itself"), ("manual", "waits for approval")], &value_text(&stage["advance"]))) }
-                        div.field { (select((&format!("stages-{i}-on_approval_timeout"), &format!("stages.{i}.on_approval_timeout"), "If nobody approves"), &[("deny", "deny"), ("wait", "wait")], &value_text(&stage["on_approval_timeout"]))) }
+                        @for (name, label, options) in STAGE_CHOICES {
+                            (choice(draft, (&format!("stages-{i}-{name}"), &format!("stages.{i}.{name}"), label), &options, &value_text(&stage[name])))
+                        }
                     }
                 }
             }
@@ -355,27 +302,63 @@ const KINDS: [(&str, &str); 6] = [
     ("judge", "judge"),
 ];
 const OBJECTIVES: [(&str, &str); 5] = [
-    ("max", "share at most (0.01 is 1 %)"),
+    ("max", "share at most (0.01: 1 %)"),
     ("max_ms", "milliseconds at most"),
     ("min", "requests at least"),
-    (
-        "no_worse_than_old",
-        "at most so many times the old version's",
-    ),
+    ("no_worse_than_old", "times the old version’s, at most"),
     ("pass", "approved by the judge"),
+];
+
+/// The settings that a name does not explain.
+const TERMS: [(&str, &str); 7] = [
+    (
+        "Judged by",
+        "Evidence: sequential tests, which may be looked at as often as one likes. Threshold: harm as soon as the newest windows are over the limit, by chance or not.",
+    ),
+    (
+        "Alpha",
+        "The chance that a release of a version within its objectives is ever aborted, by any of its objectives.",
+    ),
+    (
+        "Weight",
+        "An objective’s part of alpha, in comparison with the others: twice the weight shows harm with half the evidence.",
+    ),
+    (
+        "Overdispersion",
+        "Failures that come in bursts count for one in so many. If empty, an objective against the old version takes what was seen before the release, others 1.",
+    ),
+    (
+        "Margin at 100 %",
+        "An objective against the old version has nothing to compare with at 100 %. With a margin it is held to the old version’s rate from before the release, times this.",
+    ),
+    (
+        "Undecided at the end",
+        "Neither harm nor safety was shown when the soak is over: the stage passes, or holds up to its longest time and then asks.",
+    ),
+    (
+        "Requests needed",
+        "A stage never passes with fewer requests to the new version than this.",
+    ),
 ];
 
 fn slos(draft: &Draft<'_>) -> Markup {
     let slos = items(draft, "slos");
+    let plan = crate::json::read::<Plan>(&draft.plan).ok();
     html! {
         ol.items data-list="slos" {
             @for (i, slo) in slos.iter().enumerate() {
                 li.item draggable="true" {
                     div.head { h3 { "Objective " (i + 1) } (moves(draft, "slos", i, slos.len(), &format!("Objective {}", i + 1))) }
                     (hidden(&format!("slos.{i}.base"), &slo.to_string()))
-                    p.quiet { (preview(slo)) }
+                    p.quiet { (preview(plan.as_ref(), slo, i)) }
                     div.fields { (slo_fields(draft, slo, i)) }
                 }
+            }
+        }
+        details.how {
+            summary { "What the settings mean" }
+            dl.facts {
+                @for (term, words) in TERMS { dt { (term) } dd { (words) } }
             }
         }
         (add(draft, "slos", "Add an objective"))
@@ -407,7 +390,7 @@ fn slo_fields(draft: &Draft<'_>, slo: &Value, i: usize) -> Markup {
         )
     };
     let choice = |name: &str, label: &str, options: &[(&str, &str)], chosen: &str| {
-        html! { div.field { (select((&id(name), &full(name), label), options, chosen)) } }
+        choice(draft, (&id(name), &full(name), label), options, chosen)
     };
     let chosen = |name: &str, default: &str| match value_text(&slo[name]).as_str() {
         "" => default.to_owned(),
@@ -424,26 +407,18 @@ fn slo_fields(draft: &Draft<'_>, slo: &Value, i: usize) -> Markup {
         (choice("severity", "Harm", &[("revert", "goes back at once"), ("pause", "pauses"), ("observe", "is only recorded")], &chosen("severity", "revert")))
         (one("min_requests", "Requests needed (empty: 30)", &slo["min_requests"]))
         (choice("on_no_data", "Without data", &[("ask", "ask a person"), ("continue", "go on"), ("revert", "go back")], &chosen("on_no_data", "ask")))
-        (choice("on_undecided", "Undecided at the end", &[("pass", "passes"), ("hold", "holds")], &chosen("on_undecided", "pass")))
+        (choice("rule", "Judged by", &[("evidence", "evidence"), ("threshold", "threshold")], &chosen("rule", "evidence")))
+        div data-rule="evidence" { (choice("on_undecided", "Undecided at the end", &[("pass", "passes"), ("hold", "holds")], &chosen("on_undecided", "pass"))) }
+        @for (name, label) in [("weight", "Weight (empty: 1)"), ("overdispersion", "Overdispersion (optional)")] {
+            div data-rule="evidence" { (one(name, label, &slo[name])) }
+        }
+        div data-rule="evidence" data-objective="no_worse_than_old" { (one("at_full", "Margin at 100 % (optional)", &slo["at_full"]["margin"])) }
         @for (name, label) in [("bad", "Bad events (filters as JSON)"), ("total", "Events that count (filters as JSON)")] {
             div data-for="query" { (one(name, label, &slo["sli"][name])) }
         }
         @for (name, label) in [("url", "Address of the judge"), ("model", "or model of Workers AI")] {
             div data-for="judge" { (one(name, label, &slo["sli"][name])) }
         }
-    }
-}
-
-/// An objective as a sentence.
-fn preview(slo: &Value) -> String {
-    match serde_json::from_value::<Slo>(slo.clone()) {
-        Ok(slo) => format!(
-            "{} must be {}; judged from {} requests on.",
-            slo.indicator(),
-            slo.objective_text(),
-            slo.needed_requests()
-        ),
-        Err(_) => "Not whole yet.".to_owned(),
     }
 }
 

@@ -80,6 +80,12 @@ fn stage(form: &Form, prefix: &str) -> Value {
     ] {
         set(&mut stage, name, field(name).into());
     }
+    let early = if field("early") == "true" {
+        true.into()
+    } else {
+        field("early").into()
+    };
+    set(&mut stage, "early", early);
     Value::Object(stage)
 }
 
@@ -135,11 +141,32 @@ fn slo(form: &Form, prefix: &str) -> Value {
         other => json!({other: limit}),
     };
     slo.insert("objective".to_owned(), objective);
-    for name in ["severity", "on_no_data", "on_undecided"] {
+    for name in ["severity", "on_no_data", "rule"] {
         set(&mut slo, name, field(name).into());
     }
+    evidence(&mut slo, &field);
     set(&mut slo, "min_requests", number(&field("min_requests")));
     Value::Object(slo)
+}
+
+/// What only the evidence rule goes by; a page hides it where it means nothing, and then it is not sent on either.
+fn evidence(slo: &mut Map<String, Value>, field: &dyn Fn(&str) -> String) {
+    let applies = field("rule") != "threshold";
+    let relative = field("objective") == "no_worse_than_old";
+    let text = |name: &str, applies: bool| {
+        if applies { field(name) } else { String::new() }
+    };
+    set(slo, "on_undecided", text("on_undecided", applies).into());
+    for name in ["weight", "overdispersion"] {
+        set(slo, name, number(&text(name, applies)));
+    }
+    let margin = text("at_full", applies && relative);
+    let at_full = if margin.is_empty() {
+        "".into()
+    } else {
+        json!({"margin": number(&margin)})
+    };
+    set(slo, "at_full", at_full);
 }
 
 /// The plan that a form holds.
@@ -277,7 +304,7 @@ mod tests {
         ("stages.1.description", ""),
         ("stages.0.percent", "100"),
         ("stages.0.soak", "5m"),
-        ("slos.0.base", r#"{"rule":"threshold"}"#),
+        ("slos.0.base", r#"{"later":true}"#),
         ("slos.0.name", "slow"),
         ("slos.0.kind", "wall_time"),
         ("slos.0.percentile", "99.9"),
@@ -297,10 +324,59 @@ mod tests {
             read["slos"][0]["sli"].get("bad").is_none(),
             "only a query has them: {read}"
         );
-        assert_eq!(
-            read["slos"][0]["rule"], "threshold",
-            "what has no field stays"
+        assert_eq!(read["slos"][0]["later"], true, "what has no field stays");
+    }
+
+    #[test]
+    fn the_settings_of_the_evidence_rule_are_read_where_they_mean_something() {
+        let more = [
+            ("stages.1.early", "true"),
+            ("slos.0.rule", "evidence"),
+            ("slos.0.weight", "2.5"),
+            ("slos.0.overdispersion", "3"),
+            ("slos.0.at_full", "4"),
+            ("slos.0.on_undecided", "hold"),
+            ("alpha", "0.02"),
+        ];
+        let with = |changes: &[(&str, &str)]| {
+            let mut pairs = PAIRS.to_vec();
+            pairs.extend(more);
+            for (name, value) in changes {
+                pairs.iter_mut().find(|pair| pair.0 == *name).unwrap().1 = value;
+            }
+            read(&form(&pairs))
+        };
+        let plan = with(&[
+            ("slos.0.objective", "no_worse_than_old"),
+            ("slos.0.limit", "1.5"),
+        ]);
+        let whole: Plan = serde_json::from_value(plan.clone()).unwrap();
+        assert!(
+            whole.errors(10_000).is_empty(),
+            "{:?}",
+            whole.errors(10_000)
         );
+        assert_eq!(
+            (&plan["alpha"], &plan["stages"][0]["early"]),
+            (&json!(0.02), &json!(true))
+        );
+        assert!(plan["stages"][1].get("early").is_none());
+        let slo = &plan["slos"][0];
+        assert_eq!(slo["at_full"], json!({"margin": 4}));
+        assert_eq!(
+            (&slo["weight"], &slo["overdispersion"], &slo["on_undecided"]),
+            (&json!(2.5), &json!(3), &json!("hold"))
+        );
+        // Hidden, and so left out.
+        let absolute = &with(&[])["slos"][0];
+        assert!(
+            absolute.get("at_full").is_none() && absolute["weight"] == 2.5,
+            "{absolute}"
+        );
+        let plain = &with(&[("slos.0.rule", "threshold")])["slos"][0];
+        for field in ["at_full", "weight", "overdispersion", "on_undecided"] {
+            assert!(plain.get(field).is_none(), "{field} in {plain}");
+        }
     }
 
     #[test]

@@ -6,26 +6,23 @@ use serde_json::{Value, json};
 
 use super::super::Answer;
 use super::super::problem::Problem;
-use super::chart::chart;
+use super::health::{health, holding};
 use super::layout::{
-    self, confirm, done, duration, hidden, link_or_text, sentence, short, sign, split, state, time,
-    verdict, words,
+    self, confirm, done, duration, hidden, link_or_text, short, sign, split, state, time, words,
 };
+use super::report::{queries, report};
 use super::workers::share;
 use super::{Desk, Nav, not_modified, see_other};
 use crate::pipeline::ports::Ports;
 use crate::release::{
-    Advance, Judged, Kind, Percent, Phase, Release, Rule, SoakClock, StageState, Status, rule,
+    Advance, Judged, Kind, Percent, Phase, Release, Rule, SoakClock, Stage, StageRecord,
+    StageState, Status, rule,
 };
-use crate::slo::{Reading, SliKind, Slo};
 use crate::store::{self, Story};
 use crate::time::UnixMs;
 
-/// Dots of all charts together, and most of one: a page must stay small.
-const DOTS: usize = 180;
-const DOTS_OF_ONE: usize = 60;
 /// Events on the page; the API has them all.
-const EVENTS: i64 = 60;
+const EVENTS: i64 = 40;
 
 /// `GET /releases/{id}`.
 pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>, id: &str) -> Answer {
@@ -38,10 +35,7 @@ pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>, id: &str) -> Answer {
             return not_modified(&tag);
         }
     }
-    let windows = i64::try_from(DOTS_OF_ONE).unwrap_or(i64::MAX);
-    let story = store::story(ports, id, (windows, EVENTS))
-        .await?
-        .ok_or_else(missing)?;
+    let story = store::story(ports, id, EVENTS).await?.ok_or_else(missing)?;
     let release = &story.release;
     let name = release.progress.status.name();
     let script = &release.origin.plan.worker.script_name;
@@ -58,39 +52,21 @@ pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>, id: &str) -> Answer {
 fn body<P: Ports>(desk: &Desk<'_, P>, story: &Story) -> Markup {
     let release = &story.release;
     let now = desk.pipeline.ports.now();
-    let slos = &release.origin.plan.slos;
-    let interval_ms = release.origin.plan.check_interval.ms();
-    let kept = (DOTS / slos.len().max(1)).min(DOTS_OF_ONE);
-    let windows = &story.windows[story.windows.len().saturating_sub(kept)..];
     html! {
-        (head(release, windows))
+        (head(release, story.newest.as_ref()))
         @if release.is_over() { (report(story)) }
-        (commands(release, &desk.form_token))
+        (commands(release, (&desk.form_token, desk.person.is_some())))
         section.card { h2 { "Stages" } (stages(release, now)) }
-        section.card {
-            h2 { "Health" }
-            @for (i, slo) in slos.iter().enumerate() { (health(slo, i, reading(story, i), windows, interval_ms)) }
-            p.quiet.legend { span.key.new {} "new version " span.key.old {} "old version " span.key.limit {} "objective; a dot is a window of " (release.origin.plan.check_interval) ", coloured by its verdict" }
-        }
+        (health(story, desk.query().get("slo").parse().ok()))
         (events(story))
-        (queries(release))
+        (queries(story))
     }
 }
 
-/// The newest verdict of an SLO: of the present stage, or of the last window of a release that is over.
-fn reading(story: &Story, index: usize) -> Option<&Reading> {
-    let now = story.release.progress.status.soak();
-    let now = now.and_then(|soak| soak.readings.get(index));
-    now.or_else(|| {
-        let last = story.windows.last()?;
-        last.readings.get(index)
-    })
-}
-
-fn head(release: &Release, windows: &[Judged]) -> Markup {
+fn head(release: &Release, newest: Option<&Judged>) -> Markup {
     let (origin, progress) = (&release.origin, &release.progress);
     let worker = &origin.plan.worker;
-    let newest = windows.last().map(|judged| &judged.window);
+    let newest = newest.map(|judged| &judged.window);
     let set = share(release);
     html! {
         p.lead {
@@ -141,46 +117,6 @@ fn measured(new: u64, all: u64) -> Option<Percent> {
     Percent::new(hundredths).ok()
 }
 
-/// Why it ended.
-fn report(story: &Story) -> Markup {
-    let release = &story.release;
-    let ending = release.progress.status.ending();
-    let last = story.windows.last();
-    let harmful: Vec<&Reading> = last
-        .map(|judged| judged.readings.iter())
-        .into_iter()
-        .flatten()
-        .filter(|reading| reading.verdict == crate::slo::Verdict::Harm)
-        .collect();
-    let by = story.events.iter().find(|event| {
-        [
-            "release.reverting",
-            "release.succeeded",
-            "release.cancelled",
-            "release.superseded",
-        ]
-        .contains(&event.kind.as_str())
-    });
-    let (old, new) = (&release.progress.old_version, &release.origin.new_version);
-    let again = |version: &str| format!("/new?plan={}&version={version}", release.origin.plan_name);
-    html! {
-        section.card.report {
-            h2 { "Why it ended" }
-            @match ending {
-                None => p { "All stages passed: everything runs on the new version." },
-                Some(end) => {
-                    p { strong { (sentence(&words(end.reason.name()))) }
-                        @if let Some(detail) = &end.detail { " " (sentence(detail)) } }
-                    @if !harmful.is_empty() { ul { @for reading in harmful { li { (reading.slo) ": " (reading.sentence) } } } }
-                }
-            }
-            @if let Some(event) = by { p.quiet { "Decided by " (event.actor) " at " (time(event.at)) @if let Some(stage) = event.stage { " in stage " (stage) } "." } }
-            p { a href=(again(new)) { "Run it again" }
-                @if !old.is_empty() { " · " a href=(again(old)) { "Undo: release the version before" } } }
-        }
-    }
-}
-
 fn stages(release: &Release, now: UnixMs) -> Markup {
     let progress = &release.progress;
     html! {
@@ -190,9 +126,10 @@ fn stages(release: &Release, now: UnixMs) -> Markup {
                 li class=(stage_name(record.state)) aria-current=[here.then_some("step")] {
                     strong { (stage.percent) } " for " (stage.soak) " " (state(stage_name(record.state)))
                     @if stage.advance == Advance::Manual { " " span.tag { "needs approval" } }
+                    @if stage.early { " " span.tag { "may pass early" } }
                     @if let Some(text) = &stage.description { p.quiet { (text) } }
-                    @if here { (soak(release, stage.soak.ms(), now)) }
-                    @if let (Some(from), Some(to)) = (record.entered_at, record.left_at) { p.quiet { (time(from)) " – " (time(to)) ", " (duration(to - from)) } }
+                    @if here { (soak(release, stage.soak.ms(), now)) (holding(release, now)) }
+                    @if let (Some(from), Some(to)) = (record.entered_at, record.left_at) { p.quiet { (time(from)) " – " (time(to)) ", " (duration(to - from)) @if early(stage, record) { "; passed before its soak was over" } } }
                     @if let Some(decision) = &record.decision {
                         p.quiet { @if decision.approved { "Approved" } @else { "Denied" } " by " (decision.by) " at " (time(decision.at)) }
                     }
@@ -200,6 +137,14 @@ fn stages(release: &Release, now: UnixMs) -> Markup {
             }
         }
     }
+}
+
+/// Whether a stage passed before its soak was over. Its soak began some seconds after it was entered, so a shorter time in all is proof.
+fn early(stage: &Stage, record: &StageRecord) -> bool {
+    let lasted = record.soak_ends_at.zip(record.entered_at);
+    stage.early
+        && record.state == StageState::Passed
+        && lasted.is_some_and(|(ended, entered)| ended - entered < stage.soak.ms())
 }
 
 /// How far the soak is, and what it waits for.
@@ -241,23 +186,6 @@ fn stage_name(state: StageState) -> &'static str {
     }
 }
 
-fn health(
-    slo: &Slo,
-    index: usize,
-    reading: Option<&Reading>,
-    windows: &[Judged],
-    interval_ms: i64,
-) -> Markup {
-    html! {
-        div.slo {
-            h3 { (slo.name) " " @if let Some(reading) = reading { (verdict(reading.verdict)) } }
-            p.quiet { (slo.indicator()) " " (slo.objective_text()) }
-            (chart(slo, index, windows, interval_ms))
-            @if let Some(reading) = reading { p { (sentence(&reading.sentence)) } }
-        }
-    }
-}
-
 fn events(story: &Story) -> Markup {
     html! {
         section.card {
@@ -278,41 +206,15 @@ fn events(story: &Story) -> Markup {
     }
 }
 
-/// What telemetry is asked for, SLO by SLO.
-fn queries(release: &Release) -> Markup {
-    let plan = &release.origin.plan;
-    html! {
-        section.card {
-            details {
-                summary { "What is asked of telemetry" }
-                p { "Per window of " (plan.check_interval) ": events of " code { "$workers.scriptName = " (plan.worker.script_name) } ", by " code { "$workers.scriptVersion.id" } "." }
-                ul {
-                    @for slo in &plan.slos {
-                        li { strong { (slo.name) } ": "
-                            @match (slo.sli.kind, slo.time_key()) {
-                                (SliKind::Query, _) => { code.block { (json!({"bad": slo.sli.bad, "total": slo.sli.total})) } },
-                                (SliKind::RequestCount, _) => "how many there are",
-                                (SliKind::Judge, _) => "nothing: a judge is asked",
-                                (_, Some(key)) => { code { (key) } ", " @if let Some(percentile) = slo.sli.percentile { (percentile.label()) } },
-                                (_, None) => "which of them failed, by outcome and status",
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
 /// The commands that the state allows: what the table of transitions refuses is not offered.
-fn commands(release: &Release, form_token: &str) -> Markup {
+fn commands(release: &Release, (form_token, is_known): (&str, bool)) -> Markup {
     let phase = Phase::of(&release.progress.status);
     let allows = |kind| !matches!(rule(phase, kind), Rule::Refuse | Rule::Already);
     let path = |verb: &str| format!("/releases/{}/{verb}", release.id());
     let stage = release.progress.stage + 1;
     let who = html! {
         (hidden("stage", &stage.to_string()))
-        label { "Your name (optional, for the record) " input name="by" maxlength="100" autocomplete="name"; }
+        @if !is_known { label { "Your name (optional, for the record) " input name="by" maxlength="100" autocomplete="name"; } }
         label { "Comment (optional) " textarea name="comment" rows="2" maxlength="500" {} }
     };
     let all: [(Kind, &str, (&str, &str, &str)); 8] = [
@@ -406,7 +308,9 @@ pub(super) async fn act<P: Ports>(desk: &Desk<'_, P>, id: &str, verb: &str) -> A
         "approve" | "deny" => {
             let mut body = json!({});
             for name in ["by", "comment"] {
-                if !form.get(name).is_empty() {
+                // Whom Access names needs no other name, and gets none.
+                let named = name == "by" && desk.person.is_some();
+                if !named && !form.get(name).is_empty() {
                     body[name] = json!(form.get(name));
                 }
             }

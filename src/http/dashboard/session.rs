@@ -7,6 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::access::Person;
 use crate::pipeline::config::Config;
 use crate::time::UnixMs;
 use crate::webhook::{Keyring, Purpose};
@@ -35,6 +36,20 @@ pub(super) struct Session {
     /// Which `HMD_API_TOKEN` was shown; `None`: nobody is signed in yet, and the cookie only holds the sign-in form.
     #[serde(rename = "t")]
     token: Option<String>,
+    /// Whom Cloudflare Access named, as a digest: the cookie is worth something only beside an assertion that names them again.
+    #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
+    person: Option<String>,
+}
+
+/// How somebody who is signed in has shown it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Shown<'a> {
+    /// Not at all: the cookie only holds the sign-in form.
+    Nothing,
+    /// The API token, or a one-time link.
+    Token,
+    /// An assertion of Cloudflare Access.
+    Person(&'a Person),
 }
 
 /// What a one-time link says.
@@ -76,30 +91,49 @@ fn token_tag(config: &Config) -> String {
     URL_SAFE_NO_PAD.encode(&mac[..12])
 }
 
+/// Names a person without keeping their address in a cookie.
+fn person_tag(config: &Config, person: &Person) -> String {
+    let named = format!("person\n{}", person.name);
+    let mac = config.keys.mac(Purpose::Session, named.as_bytes());
+    URL_SAFE_NO_PAD.encode(&mac[..12])
+}
+
 /// A browser that was given a cookie here.
 #[derive(Clone, Debug)]
 pub(super) struct Visitor {
     /// The cookie's text: what form tokens are bound to.
     pub cookie: String,
-    /// Whether it has shown the API token.
+    /// Whether it has shown the API token, or Cloudflare Access has named somebody.
     pub signed_in: bool,
 }
 
 impl Visitor {
     /// A new cookie. `nonce` must be fresh and random.
-    pub fn new(config: &Config, now: UnixMs, nonce: [u8; 32], signed_in: bool) -> Self {
+    pub fn new(config: &Config, now: UnixMs, nonce: [u8; 32], shown: Shown<'_>) -> Self {
+        let signed_in = !matches!(shown, Shown::Nothing);
         let session = Session {
             expires_at: now + if signed_in { SESSION_MS } else { GUEST_MS },
             nonce: URL_SAFE_NO_PAD.encode(&nonce[..16]),
-            token: signed_in.then(|| token_tag(config)),
+            token: matches!(shown, Shown::Token).then(|| token_tag(config)),
+            person: match shown {
+                Shown::Person(person) => Some(person_tag(config, person)),
+                Shown::Nothing | Shown::Token => None,
+            },
         };
         let cookie = sign(&config.keys, Purpose::Session, &session);
         Self { cookie, signed_in }
     }
 
-    /// Whoever sends these headers, if they hold a valid cookie.
-    pub fn of(headers: &HeaderMap, config: &Config, now: UnixMs, secure: bool) -> Option<Self> {
+    /// Whoever sends these headers, if they hold a valid cookie. Where Cloudflare Access names somebody, only a cookie that was
+    /// made for them is one; and such a cookie is none without Access.
+    pub fn of(
+        headers: &HeaderMap,
+        config: &Config,
+        now: UnixMs,
+        (secure, person): (bool, Option<&Person>),
+    ) -> Option<Self> {
         let wanted = if secure { SECURE_COOKIE } else { COOKIE };
+        let person = person.map(|person| person_tag(config, person));
         let cookies = headers.get_all(header::COOKIE);
         let texts = cookies.iter().filter_map(|value| value.to_str().ok());
         texts
@@ -109,10 +143,11 @@ impl Visitor {
             .find_map(|(_, cookie)| {
                 let session: Session = verify(&config.keys, Purpose::Session, cookie)?;
                 let tag = session.token.as_deref();
-                let fits = tag.is_none_or(|tag| tag == token_tag(config));
+                let fits =
+                    tag.is_none_or(|tag| tag == token_tag(config)) && session.person == person;
                 (fits && now < session.expires_at).then(|| Self {
                     cookie: cookie.to_owned(),
-                    signed_in: tag.is_some(),
+                    signed_in: tag.is_some() || session.person.is_some(),
                 })
             })
     }

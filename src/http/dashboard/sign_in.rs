@@ -7,7 +7,7 @@ use subtle::ConstantTimeEq as _;
 use super::super::Answer;
 use super::super::problem::Problem;
 use super::layout::{self, Frame, hidden};
-use super::session::{Visitor, clear_cookie, client_tag, read_link};
+use super::session::{Shown, Visitor, clear_cookie, client_tag, read_link};
 use super::{Form, Page, html_answer, is_secure, see_other};
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
@@ -33,7 +33,7 @@ fn next(form: &Form) -> &str {
     }
 }
 
-fn with_cookie(mut response: Response<Vec<u8>>, cookie: &str) -> Answer {
+pub(super) fn with_cookie(mut response: Response<Vec<u8>>, cookie: &str) -> Answer {
     let value = HeaderValue::from_str(cookie).map_err(|error| Problem::internal(&error))?;
     response.headers_mut().insert(header::SET_COOKIE, value);
     Ok(response)
@@ -44,6 +44,8 @@ fn page(status: StatusCode, title: &str, body: &Markup) -> Answer {
         title,
         nav: None,
         form_token: None,
+        person: None,
+        has_script: true,
     };
     html_answer(status, layout::page(&frame, body))
 }
@@ -69,7 +71,7 @@ fn form<P: Ports>(
     next: &str,
 ) -> Answer {
     let (config, ports) = (pipeline.config, pipeline.ports);
-    let visitor = Visitor::new(config, ports.now(), ports.random(), false);
+    let visitor = Visitor::new(config, ports.now(), ports.random(), Shown::Nothing);
     let body = html! {
         section.card.narrow {
             h1 { "Sign in" }
@@ -114,7 +116,7 @@ pub(super) async fn sign_in<P: Ports>(
         return form(pipeline, request, (status, Some(error)), next(&sent));
     }
     store::signed_in(ports, &client).await?;
-    let visitor = Visitor::new(config, now, ports.random(), true);
+    let visitor = Visitor::new(config, now, ports.random(), Shown::Token);
     let response = see_other(next(&sent))?;
     with_cookie(response, &visitor.set_cookie(is_secure(request)))
 }
@@ -143,7 +145,7 @@ pub(super) async fn by_link<P: Ports>(
     if !store::use_sign_in_link(ports, &link.nonce, link.expires_at, now).await? {
         return Err(used("it has been used already"));
     }
-    let visitor = Visitor::new(config, now, ports.random(), true);
+    let visitor = Visitor::new(config, now, ports.random(), Shown::Token);
     let body = html! {
         section.card.narrow {
             h1 { "You are signed in" }

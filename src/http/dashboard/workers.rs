@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::super::Answer;
-use super::layout::{self, short, split, state, time};
+use super::layout::{self, confirm, short, split, state, time};
 use super::{Desk, Nav, not_modified};
 use crate::pipeline::ports::Ports;
 use crate::release::{Percent, Release, Status};
@@ -66,12 +66,13 @@ pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>) -> Answer {
                 input #search name="search" type="search" value=(search);
                 button type="submit" { "Search" }
             }
+            a.button href="/connect" { "Connect a Worker" }
         }
         (layout::done(Some(query.get("done"))))
     };
     let live = html! {
         @if workers.is_empty() { (empty(search)) }
-        ul.grid { @for known in &workers { li { (card(known)) } } }
+        ul.grid { @for known in &workers { li { (card(known, &desk.form_token)) } } }
         @if page > 1 || more {
             nav.pages aria-label="Pages" {
                 @if page > 1 { a href=(link(search, page - 1)) { "Previous" } }
@@ -95,8 +96,8 @@ fn empty(search: &str) -> Markup {
         section.card.empty {
             @if search.is_empty() {
                 h2 { "No Worker yet" }
-                p { "A Worker appears here as soon as a release plan names it: which stages a new version goes through, and what health means." }
-                p { a.button.primary href="/plans" { "Make a plan" } }
+                p { "Connect one, or make a release plan that names it: which stages a new version goes through, and what health means." }
+                p { a.button.primary href="/plans" { "Make a plan" } " " a.button href="/connect" { "Connect a Worker" } }
             } @else {
                 h2 { "No Worker of that name" }
                 p { a href="/" { "All Workers" } }
@@ -105,7 +106,7 @@ fn empty(search: &str) -> Markup {
     }
 }
 
-fn card(known: &Known) -> Markup {
+fn card(known: &Known, form_token: &str) -> Markup {
     let plan = known.plans.first();
     html! {
         article.card {
@@ -120,7 +121,12 @@ fn card(known: &Known) -> Markup {
                 @if let Some(plan) = plan {
                     p { a href=(format!("/new?plan={plan}")) aria-label=(format!("New release of {}", known.worker.script_name)) { "New release" }
                         " · " a href=(format!("/plans/{plan}")) aria-label=(format!("Plan {plan}")) { "Plan" } }
-                } @else { p.quiet { "It has no plan any more." } }
+                } @else { p.quiet { "It has no plan." } }
+            }
+            @if let Some(own) = known.connected {
+                p.quiet { "Connected with " @if own { "a token of its own" } @else { "the installation's token" } }
+                @let path = format!("/workers/{}/{}/disconnect", known.worker.account_id, known.worker.script_name);
+                (confirm((&path, form_token), ("Disconnect", "HMD forgets its token. Its plans and releases stay, with the installation's token.", "plain"), &Markup::default()))
             }
             @if known.queued > 0 { p { (known.queued) " waiting in line" } }
             @if let Some((id, ended, at)) = &known.last {

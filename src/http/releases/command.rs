@@ -12,7 +12,7 @@ use super::super::{Answer, json_answer, no_content};
 use super::{actor, held, load, not_ready, short_texts};
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
-use crate::release::{Command, Input, Refusal, Release, ReleaseView, Status};
+use crate::release::{Command, Input, Mode, Refusal, Release, ReleaseView, Status};
 use crate::store;
 
 /// The body of a command: none, or an object without fields.
@@ -35,7 +35,9 @@ pub async fn command<P: Ports>(
     let command = match verb {
         Verb::Start if release.progress.status == Status::Staged => {
             let worker = &release.origin.plan.worker;
-            if let Some(active) = store::has_active(pipeline.ports, worker).await? {
+            if release.origin.mode == Mode::Deploy
+                && let Some(active) = store::has_active(pipeline.ports, worker).await?
+            {
                 return Err(held(worker, Some(&active)));
             }
             pipeline.start_command(&release).await.map_err(not_ready)?

@@ -17,8 +17,8 @@ use crate::pipeline::message::{Message, MessageKind};
 use crate::pipeline::ports::Ports;
 use crate::pipeline::{self, Ground, Pipeline, Survey};
 use crate::release::{
-    Acceptable, Decision, Findings, Input, Origin, Progress, Refusal, Release, ReleaseView, SCHEMA,
-    Status, decide,
+    Acceptable, Decision, Findings, Input, Mode, NEWEST_SCHEMA, Origin, Progress, Refusal, Release,
+    ReleaseView, SCHEMA, Status, decide,
 };
 use crate::store::{self, Idempotency, StoreError, StoredPlan, Write};
 use crate::time::UnixMs;
@@ -38,7 +38,12 @@ pub struct NewRelease {
     /// Start at once; `false` leaves it `staged` for a later `start`.
     #[serde(default = "yes")]
     pub(super) start: bool,
-    /// What happens if the Worker has an active release.
+    /// `watch`: HMD only watches the splits that others make, and says what it would have done.
+    #[serde(default)]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(extend("default" = "deploy")))]
+    pub(super) mode: Mode,
+    /// What happens if the Worker has an active release. One that only watches stands in nobody's way: for it there is only
+    /// `reject`, which it never is.
     #[serde(default)]
     #[cfg_attr(not(target_arch = "wasm32"), schemars(extend("default" = "reject")))]
     pub(super) on_conflict: OnConflict,
@@ -53,6 +58,17 @@ pub struct NewRelease {
     /// Checks of the preflight that may fail.
     #[serde(default)]
     pub(super) accept: BTreeSet<Acceptable>,
+}
+
+impl NewRelease {
+    /// What is asked for must make sense for the mode.
+    pub(super) fn check_mode(&self) -> Result<(), Problem> {
+        if self.mode == Mode::Watch && self.on_conflict != OnConflict::Reject {
+            let detail = "a release that only watches is in nobody's way and waits for nobody: leave it out with mode \"watch\"";
+            return Err(Problem::field("/on_conflict", detail));
+        }
+        Ok(())
+    }
 }
 
 /// The body of `POST /hooks/{plan}`: that of `POST /v1/releases` without the plan.
@@ -103,6 +119,7 @@ pub enum OnConflict {
     Supersede,
 }
 
+const KEY_USED: &str = "this Idempotency-Key has just been used";
 /// Longest idempotency key.
 const MAX_KEY: usize = 255;
 
@@ -203,7 +220,12 @@ async fn make<P: Ports>(pipeline: &Pipeline<'_, P>, body: NewRelease, sender: &S
         ));
     };
     let worker = stored.plan.worker.clone();
-    let active = store::has_active(pipeline.ports, &worker).await?;
+    body.check_mode()?;
+    // Who only watches holds nothing and waits for nobody.
+    let active = match body.mode {
+        Mode::Deploy => store::has_active(pipeline.ports, &worker).await?,
+        Mode::Watch => None,
+    };
     if body.start
         && body.on_conflict == OnConflict::Reject
         && let Some(active) = &active
@@ -211,7 +233,7 @@ async fn make<P: Ports>(pipeline: &Pipeline<'_, P>, body: NewRelease, sender: &S
         return Err(held(&worker, Some(active)));
     }
     let (survey, queries) = join(
-        pipeline.survey(&worker, &body.new_version),
+        pipeline.survey(&worker, (&body.new_version, body.mode)),
         pipeline.snapshot_queries(&mut stored.plan),
     )
     .await;
@@ -267,6 +289,9 @@ async fn make<P: Ports>(pipeline: &Pipeline<'_, P>, body: NewRelease, sender: &S
             return created(&decision.release);
         }
         // Lost: to the same request sent twice, or to another release that has just started.
+        if release.origin.mode == Mode::Watch {
+            return Err(Problem::conflict(KEY_USED));
+        }
         if on_conflict == OnConflict::Reject {
             return Err(held(&worker, None));
         }
@@ -282,7 +307,7 @@ async fn make<P: Ports>(pipeline: &Pipeline<'_, P>, body: NewRelease, sender: &S
     let memory = memory(&release)?;
     let made = store::create(pipeline.ports, &release, None, memory.as_ref()).await?;
     if made.is_none() {
-        return Err(Problem::conflict("this Idempotency-Key has just been used"));
+        return Err(Problem::conflict(KEY_USED));
     }
     if release.progress.status == Status::Queued
         && let Err(error) = wait_in_line(pipeline, &release).await
@@ -307,16 +332,20 @@ fn staged(
 ) -> Result<Release, Problem> {
     let new_version = survey
         .ground
-        .resolve_version(&stored.plan.worker, &body.new_version)
+        .resolve_version(&stored.plan.worker, (&body.new_version, body.mode))
         .map_err(not_ready)?;
     let asked = pipeline::Request {
         plan: &stored.plan,
+        mode: body.mode,
         wanted: &new_version,
         required_old: body.old_version.as_deref(),
     };
     let holder = holder(active, &body);
     let findings = Findings::of(survey.checks(asked, holder.as_ref(), None), &body.accept);
-    let stages = stored.plan.stages.len();
+    let mut progress = Progress::staged(String::new(), stored.plan.stages.len());
+    if body.mode == Mode::Watch {
+        progress.schema = NEWEST_SCHEMA;
+    }
     Ok(Release {
         origin: Origin {
             schema: SCHEMA,
@@ -330,9 +359,10 @@ fn staged(
             created_at: now,
             created_by: actor.to_owned(),
             plan: stored.plan,
+            mode: body.mode,
             preflight: findings,
         },
-        progress: Progress::staged(String::new(), stages),
+        progress,
     })
 }
 

@@ -32,13 +32,13 @@ pub use {
 const API: &str = "api";
 
 /// Carried by a request that another part of HMD makes for somebody: who that is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Actor(pub &'static str);
+#[derive(Clone, Debug)]
+pub(crate) struct Actor(pub String);
 
 /// Who sends a request, as events name them.
-fn actor(request: &Request<Vec<u8>>) -> &'static str {
+fn actor(request: &Request<Vec<u8>>) -> &str {
     let actor = request.extensions().get::<Actor>();
-    actor.map_or(API, |actor| actor.0)
+    actor.map_or(API, |actor| &actor.0)
 }
 
 pub(super) async fn load<P: Ports>(

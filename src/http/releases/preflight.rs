@@ -11,7 +11,7 @@ use super::create::{NewRelease, OnConflict};
 use super::{not_ready, short_texts};
 use crate::pipeline::ports::Ports;
 use crate::pipeline::{self, Pipeline};
-use crate::release::{Check, Findings, Holder, WorkerRef};
+use crate::release::{Check, Findings, Holder, Mode, WorkerRef};
 use crate::store;
 
 /// What stands before a release.
@@ -25,7 +25,8 @@ pub struct PreflightView<'a> {
     plan: &'a str,
     /// The Worker.
     worker: &'a WorkerRef,
-    /// The version that serves all traffic now; null if none does, or it is not known.
+    /// The version that serves all traffic now, or for `watch` the one that the new version would be compared with; null if there
+    /// is none, or it is not known.
     old_version: Option<&'a str>,
     /// The version that would be released, `latest` resolved; null if it can't be deployed, or that is not known.
     new_version: Option<&'a str>,
@@ -45,13 +46,17 @@ pub async fn preflight<P: Ports>(pipeline: &Pipeline<'_, P>, request: &Request<V
     };
     let worker = stored.plan.worker.clone();
     let worker = &worker;
-    let holder = holder(
-        store::has_active(pipeline.ports, worker).await?.as_deref(),
-        &body,
-    );
+    body.check_mode()?;
+    let holder = match body.mode {
+        Mode::Deploy => holder(
+            store::has_active(pipeline.ports, worker).await?.as_deref(),
+            &body,
+        ),
+        Mode::Watch => None,
+    };
     let last_seen = store::last_seen(pipeline.ports, worker).await?;
     let (survey, queries) = join(
-        pipeline.survey(worker, &body.new_version),
+        pipeline.survey(worker, (&body.new_version, body.mode)),
         pipeline.snapshot_queries(&mut stored.plan),
     )
     .await;
@@ -62,7 +67,8 @@ pub async fn preflight<P: Ports>(pipeline: &Pipeline<'_, P>, request: &Request<V
     queries.map_err(not_ready)?;
     let asked = pipeline::Request {
         plan: &stored.plan,
-        wanted: &body.new_version,
+        mode: body.mode,
+        wanted: survey.meant(&body.new_version, body.mode),
         required_old: body.old_version.as_deref(),
     };
     let checks = survey.checks(asked, holder.as_ref(), last_seen.as_ref());
@@ -71,8 +77,8 @@ pub async fn preflight<P: Ports>(pipeline: &Pipeline<'_, P>, request: &Request<V
         ok: findings.failed().next().is_none(),
         plan: &stored.name,
         worker,
-        old_version: survey.old_version(),
-        new_version: survey.new_version(&body.new_version),
+        old_version: survey.compared_with(asked),
+        new_version: survey.new_version(asked),
         checks: &checks,
     };
     json_answer(StatusCode::OK, &view)

@@ -13,7 +13,7 @@ use super::load;
 use crate::cloudflare::queries;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
-use crate::release::{Judged, NewEvent, Plan, ReleaseView, State};
+use crate::release::{Judged, NewEvent, Plan, ReleaseView, Split, State};
 use crate::slo::evidence::Before;
 use crate::slo::{Opinion, Reading, SloCounts};
 use crate::store::{self, ReleaseFilter};
@@ -99,6 +99,8 @@ pub struct WindowView<'a> {
     /// In which stage, from 1.
     #[cfg_attr(not(target_arch = "wasm32"), schemars(range(min = 1)))]
     stage: usize,
+    /// Of a release that only watches: the split that was in force. Null for others, whose splits are those of their stages.
+    split: Option<Split>,
     /// Its begin.
     from: Rfc3339,
     /// Its end, which is no longer part of it.
@@ -184,6 +186,7 @@ fn window_view(judged: &Judged, interval_ms: i64) -> WindowView<'_> {
     };
     WindowView {
         stage: judged.stage,
+        split: judged.split,
         from: Rfc3339(window.index * interval_ms),
         to: Rfc3339(window.run().end * interval_ms),
         requests: Requests {

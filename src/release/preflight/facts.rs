@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::head::Deployment;
 use super::super::plan::Plan;
-use super::super::state::Seen;
+use super::super::state::{Mode, Seen};
 
 /// What could be found out about something.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,6 +108,8 @@ pub struct Holder {
 pub struct Facts<'a> {
     /// The plan of the release.
     pub plan: &'a Plan,
+    /// Whether HMD would deploy it or only watch.
+    pub mode: Mode,
     /// The version that was asked for: an id, or `latest`.
     pub wanted: &'a str,
     /// The old version that the caller insists on.
@@ -139,6 +141,11 @@ impl Facts<'_> {
     /// The version that serves everything, if one does.
     pub(super) fn old_version(&self) -> Option<&str> {
         self.head()?.sole_version()
+    }
+
+    /// Whether HMD would only watch.
+    pub(super) fn watches(&self) -> bool {
+        self.mode == Mode::Watch
     }
 
     /// The new version, if it can be deployed.

@@ -213,9 +213,19 @@ impl Findings {
     }
 }
 
-/// All checks, in the order in which they are shown.
+/// All checks, in the order in which they are shown. Who only watches goes nowhere, so whether there is a way is not asked.
 #[must_use]
 pub fn preflight(facts: &Facts<'_>) -> Vec<Check> {
+    if facts.watches() {
+        return vec![
+            versions::deployments_token(facts),
+            telemetry::telemetry_token(facts),
+            versions::watched_version(facts),
+            versions::watched_split(facts),
+            telemetry::observability(facts),
+            telemetry::sampling(facts),
+        ];
+    }
     vec![
         versions::deployments_token(facts),
         telemetry::telemetry_token(facts),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::head::Deployment;
 use super::super::plan::Plan;
-use super::super::state::Seen;
+use super::super::state::{Mode, Seen};
 use super::*;
 use crate::release::fixture;
 
@@ -17,6 +17,7 @@ struct World {
     required_old: Option<String>,
     holder: Option<Holder>,
     last_seen: Option<Seen>,
+    mode: Mode,
     deployments: Learned<Vec<Deployment>>,
     versions: Learned<Vec<ListedVersion>>,
     old_parts: Learned<VersionParts>,
@@ -78,6 +79,7 @@ fn good() -> World {
         required_old: None,
         holder: None,
         last_seen: None,
+        mode: Mode::Deploy,
         deployments: Learned::Known(vec![deployment(&[("v2", 100.0)])]),
         versions: Learned::Known(vec![version(3), version(2), version(1)]),
         old_parts: Learned::Known(parts()),
@@ -98,6 +100,7 @@ impl World {
     fn checks(&self) -> Vec<Check> {
         preflight(&Facts {
             plan: &self.plan,
+            mode: self.mode,
             wanted: &self.wanted,
             required_old: self.required_old.as_deref(),
             holder: self.holder.as_ref(),

@@ -16,6 +16,9 @@ const CAN_NOT_READ: &str = "try again; if it stays so, HMD can neither start nor
 pub(super) fn deployments_token(facts: &Facts<'_>) -> Check {
     let name = CheckName::DeploymentsToken;
     match facts.deployments {
+        Learned::Known(_) | Learned::NoWorker(_) if facts.watches() => {
+            Check::passed(name, "the token can read deployments")
+        }
         Learned::Known(_) | Learned::NoWorker(_) => Check::passed(
             name,
             "the token can read deployments; whether it may create one shows only when one is due",
@@ -23,7 +26,11 @@ pub(super) fn deployments_token(facts: &Facts<'_>) -> Check {
         Learned::Denied(why) => Check::failed(
             name,
             why,
-            "give CLOUDFLARE_API_TOKEN the permission Workers Scripts Write",
+            if facts.watches() {
+                "give CLOUDFLARE_API_TOKEN the permission Workers Scripts Read"
+            } else {
+                "give CLOUDFLARE_API_TOKEN the permission Workers Scripts Write"
+            },
         ),
         Learned::Unknown(why) => Check::warning(name, why, CAN_NOT_READ),
     }
@@ -59,6 +66,65 @@ pub(super) fn new_version(facts: &Facts<'_>) -> Check {
         ""
     };
     Check::passed(name, format!("{latest}{said}; it can be deployed"))
+}
+
+/// The new version serves some of the traffic already, or can be deployed.
+pub(super) fn watched_version(facts: &Facts<'_>) -> Check {
+    let name = CheckName::NewVersion;
+    let serves = |head: &Deployment| head.serving().any(|id| id == facts.wanted);
+    if facts.head().is_some_and(serves) && facts.old_version() != Some(facts.wanted) {
+        let detail = format!("version {} serves some of the traffic", facts.wanted);
+        return Check::passed(name, detail);
+    }
+    new_version(facts)
+}
+
+/// What serves is the version that the new one is to be compared with, alone or beside it.
+pub(super) fn watched_split(facts: &Facts<'_>) -> Check {
+    let name = CheckName::Serving;
+    let head = match facts.deployments {
+        Learned::Denied(why) | Learned::Unknown(why) => {
+            return Check::warning(name, why, CAN_NOT_READ);
+        }
+        Learned::NoWorker(why) => return Check::failed(name, why, CORRECT_THE_PLAN),
+        Learned::Known(_) => facts.head(),
+    };
+    let Some(head) = head else {
+        let detail = format!(
+            "Worker {} has no deployment yet",
+            facts.plan.worker.script_name
+        );
+        return Check::failed(name, detail, "deploy it once with wrangler");
+    };
+    let new = facts
+        .new_version()
+        .map_or(facts.wanted, |it| it.id.as_str());
+    let others: Vec<&str> = head.serving().filter(|id| *id != new).collect();
+    match (others.as_slice(), facts.required_old) {
+        ([old], Some(required)) if required != *old => Check::failed(
+            name,
+            format!("version {old} is what serves beside {new}, not old_version {required}"),
+            "leave old_version out",
+        ),
+        ([old], _) if head.sole_version().is_some() => Check::passed(
+            name,
+            format!("version {old} serves 100 %: a split is waited for"),
+        ),
+        ([_], _) => Check::passed(name, format!("the traffic is split: {}", head.describe())),
+        ([], _) => Check::failed(
+            name,
+            format!("version {new} serves all traffic already: nothing is left to watch"),
+            "name the version that is to come, or deploy it with a share of less than 100 %",
+        ),
+        _ => Check::failed(
+            name,
+            format!(
+                "the traffic is split between other versions: {}",
+                head.describe()
+            ),
+            "name one of them as new_version",
+        ),
+    }
 }
 
 /// The old version can be deployed, and a few uploads during the release would not change that.

@@ -407,7 +407,7 @@ fn ratio_text(bad: &str, interval: Interval, counts: Counts) -> String {
 }
 
 /// `10,830`.
-fn grouped(count: u64) -> String {
+pub(crate) fn grouped(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (i, digit) in digits.chars().enumerate() {

@@ -4,6 +4,7 @@
 //! first and the thousandth; [`Evidence::judge`] says harm, safe, undecided or no data, and why. The method, its sources and
 //! its figures are in `docs/evidence.md`; `hmd study` reproduces them.
 
+pub mod forecast;
 mod interval;
 mod judgement;
 mod mixture;
@@ -14,6 +15,7 @@ mod share;
 mod sums;
 
 pub use interval::{Interval, interval};
+pub(crate) use judgement::grouped;
 pub use judgement::{Grounds, Judgement};
 pub use mixture::{Alternative, Flips, HARM, Mixture, NanoNats, SAFE};
 pub use overdispersion::{FEWEST_BAD, overdispersion};

@@ -142,6 +142,12 @@ impl SloProtocol {
         }
     }
 
+    /// Whether the plan has a stage beyond those that have started.
+    #[must_use]
+    pub fn foresees_stage(&self, so_far: Starts) -> bool {
+        so_far.stages < self.stages
+    }
+
     /// Weight of the starts that have yet to come.
     #[must_use]
     pub fn weight_left(&self, so_far: Starts) -> f64 {
@@ -154,6 +160,14 @@ impl SloProtocol {
         let within = f64::from(self.within.saturating_sub(so_far.within));
         let unplanned = f64::from(so_far.within.saturating_sub(self.within)) + 1.0;
         first + (STAGE_OVER_WITHIN * stages + within) * self.unit() + UNPLANNED / unplanned
+    }
+
+    /// The same with so many more foreseen starts within a stage, as if it soaked longer.
+    pub(super) fn with_more_starts(&self, more: u32) -> Self {
+        Self {
+            within: self.within.saturating_add(more),
+            ..self.clone()
+        }
     }
 
     fn first(&self) -> f64 {
@@ -211,7 +225,7 @@ impl Protocol {
         check_interval_ms: i64,
         alpha: f64,
     ) -> Self {
-        let tested = |slo: &Slo| slo.sli.kind != SliKind::RequestCount;
+        let tested = |slo: &Slo| !matches!(slo.sli.kind, SliKind::RequestCount | SliKind::Judge);
         let total_of = |severity| {
             let same = slos
                 .iter()
@@ -255,7 +269,7 @@ impl Protocol {
     }
 }
 
-fn starts_in(soak_ms: i64) -> u32 {
+pub(super) fn starts_in(soak_ms: i64) -> u32 {
     let starts = (soak_ms + START_EVERY_MS - 1) / START_EVERY_MS;
     u32::try_from(starts).unwrap_or(1).clamp(1, 10_000)
 }

@@ -111,7 +111,8 @@ impl SloSums {
             .last()
             .is_none_or(|last| last.stage != place.stage);
         if first_of_stage || self.windows_since_start >= windows_per_start {
-            let kind = if first_of_stage {
+            // Somebody else's splits may be more than the plan has stages: those are starts that it does not foresee.
+            let kind = if first_of_stage && of.foresees_stage(self.starts) {
                 StartKind::Stage
             } else {
                 StartKind::Within
@@ -152,16 +153,20 @@ impl SloSums {
             StartKind::Within => self.starts.within = self.starts.within.saturating_add(1),
         }
         self.windows_since_start = 0;
-        // A plan has at most 20 stages, so there is always a pair of neighbours in one stage.
+        // A plan has at most 20 stages, so there is always a pair of neighbours in one; of a watched release's splits, which
+        // have no end, the oldest goes.
         let pair = self
             .stretches
             .windows(2)
             .position(|pair| pair[0].stage == pair[1].stage);
-        if self.stretches.len() > MAX_STRETCHES
-            && let Some(at) = pair
-        {
-            let later = self.stretches.remove(at + 1);
-            self.stretches[at].counts.add(later.counts);
+        if self.stretches.len() > MAX_STRETCHES {
+            match pair {
+                Some(at) => {
+                    let later = self.stretches.remove(at + 1);
+                    self.stretches[at].counts.add(later.counts);
+                }
+                None => drop(self.stretches.remove(0)),
+            }
         }
     }
 

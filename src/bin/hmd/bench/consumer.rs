@@ -35,15 +35,19 @@ pub struct Round {
     pub batches: Vec<Batch>,
     /// CPU time of the runtime, from before the messages were sent.
     pub cpu: Duration,
+    /// Time that others took meanwhile, and that is not the consumer's.
+    pub not_counted: Duration,
 }
 
 impl Round {
-    /// From the beginning of the first batch to the end of the last.
+    /// From the beginning of the first batch to the end of the last, without what others took.
     pub fn took(&self) -> Duration {
         let first = self.batches.iter().map(|batch| batch.start_ms);
         let last = self.batches.iter().map(|batch| batch.end_ms);
         let ms = last.fold(0.0, f64::max) - first.fold(f64::INFINITY, f64::min);
-        Duration::from_secs_f64(ms.max(1.0) / 1_000.0)
+        let took = Duration::from_secs_f64(ms.max(1.0) / 1_000.0);
+        took.saturating_sub(self.not_counted)
+            .max(Duration::from_millis(1))
     }
 }
 
@@ -97,6 +101,7 @@ impl Consumer {
         Ok(Round {
             batches: batches?,
             cpu: self.runtime.cpu_time().saturating_sub(cpu),
+            not_counted: Duration::ZERO,
         })
     }
 

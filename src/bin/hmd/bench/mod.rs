@@ -2,6 +2,7 @@
 
 mod cloud;
 mod consumer;
+mod dashboard;
 mod deliveries;
 mod figures;
 mod size;
@@ -51,6 +52,11 @@ const STARTS_IN_FLIGHT: usize = 4;
 
 /// What stands before a consumer and counts.
 const PROBE: (&str, &str) = ("probe.js", include_str!("probe.js"));
+/// What feeds the empty consumers, and what they are served with.
+const FEED: (&str, &str) = ("feed.js", include_str!("feed.js"));
+const EMPTY_CONFIG: (&str, &str) = ("wrangler.toml", include_str!("empty.toml"));
+/// The crate of the empty consumer that is written as HMD is.
+const EMPTY_CRATE: &str = "tests/empty-consumer";
 
 /// The options of `hmd bench`.
 #[derive(Debug, Args)]
@@ -68,8 +74,12 @@ pub struct BenchArgs {
 enum Part {
     /// Reverts, checks and sizes.
     Checks,
+    /// Of these, the rate of checks beside the empty consumers.
+    Rate,
     /// Webhooks.
     Deliveries,
+    /// The dashboard's pages.
+    Dashboard,
 }
 
 /// Measures, and prints a table. It is an error if an aim is missed.
@@ -78,11 +88,15 @@ pub async fn run(arguments: &BenchArgs) -> Result<()> {
     let load_before = System::load_average().one;
     let is_wanted = |part| arguments.only.is_none_or(|only| only == part);
     let mut figures = Vec::new();
-    if is_wanted(Part::Checks) {
-        figures.extend(checks(&project, arguments.verbose).await?);
+    if is_wanted(Part::Checks) || is_wanted(Part::Rate) {
+        let with_reverts = arguments.only != Some(Part::Rate);
+        figures.extend(checks(&project, arguments.verbose, with_reverts).await?);
     }
     if is_wanted(Part::Deliveries) {
         figures.extend(deliveries::measure(&project, arguments.verbose).await?);
+    }
+    if is_wanted(Part::Dashboard) {
+        figures.extend(dashboard::measure(&project, arguments.verbose).await?);
     }
 
     let cores = std::thread::available_parallelism()?;
@@ -102,19 +116,22 @@ pub async fn run(arguments: &BenchArgs) -> Result<()> {
 }
 
 /// What checks and reverts cost, and the Worker's size.
-async fn checks(project: &Project, verbose: bool) -> Result<Vec<Figure>> {
+async fn checks(project: &Project, verbose: bool, with_reverts: bool) -> Result<Vec<Figure>> {
     let bench = Bench::start(project, verbose).await?;
-    eprintln!(
-        "{} releases turn bad",
-        ONE_BY_ONE + AT_ONCE.iter().sum::<usize>()
-    );
-    let reverts = bench.reverts().await?;
+    let mut reverts = None;
+    if with_reverts {
+        eprintln!(
+            "{} releases turn bad",
+            ONE_BY_ONE + AT_ONCE.iter().sum::<usize>()
+        );
+        reverts = Some(bench.reverts().await?);
+    }
     eprintln!("{RELEASES} releases are checked at once, {ROUNDS} times");
     let rounds = bench.rounds().await?;
 
     let mut figures = rate(&rounds);
     figures.extend(costs(&rounds));
-    figures.extend(latency(&reverts));
+    figures.extend(reverts.iter().flat_map(latency));
     let bytes = size::uploaded_bytes(project).await?;
     let kilobytes = bytes / 1_000.0;
     let shown = format!("{kilobytes:.0} KB");
@@ -125,21 +142,23 @@ async fn checks(project: &Project, verbose: bool) -> Result<Vec<Figure>> {
         350.0,
     ));
     bench.hmd.runtime.stop().await?;
-    bench.empty.runtime.stop().await?;
+    for empty in bench.empty {
+        empty.runtime.stop().await?;
+    }
     Ok(figures)
 }
 
-/// A round of HMD's with what reached Cloudflare, and one of the empty consumer right after it.
-struct Pair {
+/// A round of HMD's with what reached Cloudflare, and one of each empty consumer right after it: in Rust, in JavaScript.
+struct Rounds {
     hmd: Round,
     calls: Calls,
-    empty: Round,
+    empty: [Round; 2],
 }
 
-impl Pair {
+impl Rounds {
     /// Whether each consumer got full batches and nothing else, so that no wait for a batch to fill was measured.
     fn are_full(&self) -> Result<()> {
-        for round in [&self.hmd, &self.empty] {
+        for round in std::iter::once(&self.hmd).chain(&self.empty) {
             let sizes: Vec<usize> = round.batches.iter().map(|batch| batch.size).collect();
             if sizes != [BATCH; RELEASES / BATCH] {
                 bail!("the batches were not all full: {sizes:?}");
@@ -155,43 +174,57 @@ struct Reverts {
     at_once: Vec<f64>,
 }
 
-fn rate(rounds: &[Pair]) -> Vec<Figure> {
+fn rate(rounds: &[Rounds]) -> Vec<Figure> {
     let rate = |round: &Round| per_second(RELEASES, round.took());
-    let all = |of: &dyn Fn(&Pair) -> f64| rounds.iter().map(of).collect::<Vec<f64>>();
-    let ratios = all(&|pair| rate(&pair.hmd) / rate(&pair.empty));
+    let all = |of: &dyn Fn(&Rounds) -> f64| rounds.iter().map(of).collect::<Vec<f64>>();
+    let ratios = |i: usize| all(&|round| rate(&round.hmd) / rate(&round.empty[i]));
     let cpu = |round: &Round| round.cpu.as_secs_f64() * 1_000.0 / per(RELEASES, 1.0);
+    let ms = |of: &dyn Fn(&Rounds) -> f64| spread(&all(of), 2);
     vec![
         Figure::shown(
             "SLO checks a second, whole path",
-            spread(&all(&|pair| rate(&pair.hmd)), 0),
+            spread(&all(&|round| rate(&round.hmd)), 0),
         ),
         Figure::shown(
-            "messages a second, empty consumer (JavaScript, one D1 batch a batch, a row a message)",
-            spread(&all(&|pair| rate(&pair.empty)), 0),
+            "messages a second, empty consumer in Rust (one D1 batch a batch, a row a message)",
+            spread(&all(&|round| rate(&round.empty[0])), 0),
+        ),
+        Figure::shown(
+            "the same in JavaScript",
+            spread(&all(&|round| rate(&round.empty[1])), 0),
         ),
         Figure::at_least(
-            "ratio of the two, round by round",
-            spread(&ratios, 2),
-            median(&ratios),
+            "checks to messages of the empty consumer in Rust, round by round",
+            spread(&ratios(0), 2),
+            median(&ratios(0)),
             0.5,
         ),
+        Figure::shown("the same to that in JavaScript", spread(&ratios(1), 2)),
         Figure::shown(
             "CPU of the local runtime a check, ms",
-            spread(&all(&|pair| cpu(&pair.hmd)), 2),
+            ms(&|round| cpu(&round.hmd)),
         ),
         Figure::shown(
-            "the same a message, empty consumer, ms",
-            spread(&all(&|pair| cpu(&pair.empty)), 2),
+            "the same a message, empty consumer in Rust, ms",
+            ms(&|round| cpu(&round.empty[0])),
+        ),
+        Figure::shown(
+            "the same in JavaScript, ms",
+            ms(&|round| cpu(&round.empty[1])),
+        ),
+        Figure::shown(
+            "of a round of checks, not counted: the simulated Cloudflare answers, ms",
+            ms(&|round| round.hmd.not_counted.as_secs_f64() * 1_000.0),
         ),
     ]
 }
 
-fn costs(rounds: &[Pair]) -> Vec<Figure> {
+fn costs(rounds: &[Rounds]) -> Vec<Figure> {
     let batches = || rounds.iter().flat_map(|pair| &pair.hmd.batches);
     let most = |of: &dyn Fn(&Batch) -> usize| batches().map(of).max().unwrap_or(usize::MAX);
     let (d1, sends) = (most(&|batch| batch.d1), most(&|batch| batch.sends));
     // The tick of an account with 100 releases is one batch.
-    let calls = |pair: &Pair| per(pair.calls.telemetry, per(pair.hmd.batches.len(), 1.0));
+    let calls = |pair: &Rounds| per(pair.calls.telemetry, per(pair.hmd.batches.len(), 1.0));
     let calls = rounds.iter().map(calls).fold(f64::NAN, f64::max);
     let apart =
         |of: &dyn Fn(&Calls) -> usize| rounds.iter().map(|pair| of(&pair.calls)).sum::<usize>();
@@ -270,32 +303,43 @@ async fn start_hmd(
     Ok((cloud, Consumer::new(hmd, "hmd-checks")?, api, state))
 }
 
+/// Starts an empty consumer behind the probe.
+async fn start_empty(
+    project: &Project,
+    name: &str,
+    crate_directory: Option<&str>,
+    entry: (&str, &str),
+) -> Result<(Consumer, StateDir)> {
+    let state = StateDir::fresh(&project.hidden("bench/empty").join(name)).await?;
+    let settings = Settings::resolve(|_| None, [], state.path())?;
+    let port = runtime::free_port(0)?;
+    let modules = [entry, PROBE, FEED, EMPTY_CONFIG];
+    let made = (crate_directory, modules.as_slice());
+    let runtime = Runtime::start_other(project, &state, port, &settings, made).await?;
+    Ok((Consumer::new(runtime, "empty-checks")?, state))
+}
+
 struct Bench {
     cloud: Cloud,
     hmd: Consumer,
     api: Hmd,
-    empty: Consumer,
-    _states: [StateDir; 2],
+    empty: [Consumer; 2],
+    _states: [StateDir; 3],
 }
 
 impl Bench {
     async fn start(project: &Project, verbose: bool) -> Result<Self> {
         let (cloud, hmd, api, state) = start_hmd(project, "bench/hmd", verbose).await?;
-        let other = StateDir::fresh(&project.hidden("bench/empty")).await?;
-        let settings = Settings::resolve(|_| None, [], other.path())?;
-        let modules = [
-            ("entry.js", include_str!("empty.js")),
-            PROBE,
-            ("wrangler.toml", include_str!("empty.toml")),
-        ];
-        let port = runtime::free_port(0)?;
-        let empty = Runtime::start_other(project, &other, port, &settings, &modules).await?;
+        let rust = ("entry.js", include_str!("empty_rust.js"));
+        let (rust, of_rust) = start_empty(project, "rust", Some(EMPTY_CRATE), rust).await?;
+        let js = ("entry.js", include_str!("empty.js"));
+        let (js, of_js) = start_empty(project, "js", None, js).await?;
         Ok(Self {
             cloud,
             hmd,
             api,
-            empty: Consumer::new(empty, "empty-checks")?,
-            _states: [state, other],
+            empty: [rust, js],
+            _states: [state, of_rust, of_js],
         })
     }
 
@@ -360,26 +404,26 @@ impl Bench {
         })
     }
 
-    /// Rounds of checks that fall due at once, each beside one of the empty consumer.
-    async fn rounds(&self) -> Result<Vec<Pair>> {
+    /// Rounds of checks that fall due at once, each beside one of each empty consumer.
+    async fn rounds(&self) -> Result<Vec<Rounds>> {
         self.start_releases("good", RELEASES, TICK).await?;
         self.settle_down().await?;
-        let mut pairs = Vec::new();
-        let mut rounds = 0;
-        while pairs.len() < ROUNDS {
-            rounds += 1;
-            let pair = self.pair().await?;
-            match pair.are_full() {
-                Ok(()) if rounds > WARM_UP_ROUNDS => pairs.push(pair),
+        let mut counted = Vec::new();
+        let mut tried = 0;
+        while counted.len() < ROUNDS {
+            tried += 1;
+            let round = self.round().await?;
+            match round.are_full() {
+                Ok(()) if tried > WARM_UP_ROUNDS => counted.push(round),
                 Ok(()) => (),
-                Err(error) if rounds > MAX_ROUNDS => return Err(error),
+                Err(error) if tried > MAX_ROUNDS => return Err(error),
                 Err(error) => {
                     eprintln!("  {error}; once more");
                     self.settle_down().await?;
                 }
             }
         }
-        Ok(pairs)
+        Ok(counted)
     }
 
     /// Lets HMD do a tick by itself, so that all checks of the next one fall due together, and loses its messages from then
@@ -392,23 +436,20 @@ impl Bench {
         self.hmd.hold(true).await
     }
 
-    async fn pair(&self) -> Result<Pair> {
+    async fn round(&self) -> Result<Rounds> {
         // The messages that HMD sent itself are lost; the sweep sends for all releases at once what is then overdue.
         tokio::time::sleep(until(TELEMETRY_LAG + LOST_AFTER)).await;
         self.hmd.hold(false).await?;
         self.cloud.take_counts();
         let committed = self.committed_checks()?;
-        let hmd = self
+        let mut hmd = self
             .hmd
             .round(RELEASES, self.hmd.runtime.fire_cron_once())
             .await?;
         self.hmd.hold(true).await?;
+        hmd.not_counted = self.cloud.take_answering();
         let (calls, checks) = self.cloud.take_counts();
-        let feed = async {
-            let path = format!("/feed?messages={RELEASES}");
-            self.empty.get(&path).await.map(drop)
-        };
-        let empty = self.empty.round(RELEASES, feed).await?;
+        let empty = [feed(&self.empty[0]).await?, feed(&self.empty[1]).await?];
         // What was asked must have been settled, or it was not the whole path.
         let settled = || {
             self.committed_checks()
@@ -416,11 +457,12 @@ impl Bench {
         };
         wait("all checks in the log", settled).await?;
         eprintln!(
-            "  HMD {:.0} checks a second, empty consumer {:.0} messages a second",
+            "  HMD {:.0} checks a second, empty consumer {:.0} messages a second in Rust, {:.0} in JavaScript",
             per_second(RELEASES, hmd.took()),
-            per_second(RELEASES, empty.took())
+            per_second(RELEASES, empty[0].took()),
+            per_second(RELEASES, empty[1].took()),
         );
-        Ok(Pair { hmd, calls, empty })
+        Ok(Rounds { hmd, calls, empty })
     }
 
     /// How many judged windows HMD's log tells of: it says so only after the commit.
@@ -432,6 +474,15 @@ impl Bench {
         };
         Ok(log.lines().filter(is_check).count())
     }
+}
+
+/// Has an empty consumer feed itself, and waits until it is done.
+async fn feed(empty: &Consumer) -> Result<Round> {
+    let feed = async {
+        let path = format!("/feed?messages={RELEASES}");
+        empty.get(&path).await.map(drop)
+    };
+    empty.round(RELEASES, feed).await
 }
 
 /// How long until the next moment that is so far into a tick.

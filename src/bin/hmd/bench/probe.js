@@ -46,7 +46,15 @@ export function probe(Consumer) {
         holds = url.searchParams.get("on") === "true";
         return new Response();
       }
-      return this.#consumer({}).fetch(request);
+      if (url.pathname === "/bench/sql") {
+        await this.env.DB.prepare(await request.text()).run();
+        return new Response();
+      }
+      const seen = { d1: 0, sends: 0 };
+      const answer = await this.#consumer(seen).fetch(request);
+      const headers = new Headers(answer.headers);
+      headers.set("x-bench-d1", seen.d1);
+      return new Response(answer.body, { status: answer.status, headers });
     }
 
     async queue(batch) {

@@ -86,6 +86,7 @@ impl Config {
     pub fn filled(&self, database_id: Option<&str>, public_url: &str) -> Value {
         let mut content = self.content.clone();
         content["main"] = json!(format!("{WORKER_DIR}/index.js"));
+        content["assets"]["directory"] = json!(format!("{WORKER_DIR}/assets"));
         content["d1_databases"][0]["migrations_dir"] = json!(MIGRATIONS_DIR);
         if let Some(id) = database_id {
             content["d1_databases"][0]["database_id"] = json!(id);
@@ -132,7 +133,8 @@ mod tests {
         assert_eq!(copy["d1_databases"][0]["database_id"], "an-id");
         assert_eq!(copy["vars"]["PUBLIC_URL"], "https://hmd.example.com");
         assert_eq!(copy["main"], "worker/index.js");
-        for path in ["/main", "/vars/PUBLIC_URL"] {
+        assert_eq!(copy["assets"]["directory"], "worker/assets");
+        for path in ["/main", "/assets/directory", "/vars/PUBLIC_URL"] {
             *back.pointer_mut(path).unwrap() = config.content.pointer(path).unwrap().clone();
         }
         back["d1_databases"] = config.content["d1_databases"].clone();

@@ -1,0 +1,325 @@
+//! What is done by forms.
+
+use serde_json::{Value, json};
+
+use crate::support::{ACCOUNT, World, healthy};
+use crate::{EVIL, OWN, after, form_token, scene, text};
+
+#[test]
+fn commands_do_what_the_api_does_and_are_offered_only_where_they_work() {
+    let (world, browser) = scene();
+    world.worker("shop", &[healthy(), healthy()]);
+    world.plan("shop", |plan| {
+        plan["stages"][0]["advance"] = json!("manual");
+    });
+    let page = "/new?plan=shop";
+    let target = browser.done(
+        page,
+        "/new",
+        &[
+            ("plan", "shop"),
+            ("version", "latest"),
+            ("do", "create"),
+            ("key", "k1"),
+            ("note", "from here"),
+        ],
+    );
+    let path = target.strip_suffix("?done=created").unwrap();
+    // The same form again makes no second one.
+    assert_eq!(
+        browser.done(
+            page,
+            "/new",
+            &[
+                ("plan", "shop"),
+                ("version", "latest"),
+                ("do", "create"),
+                ("key", "k1"),
+                ("note", "from here")
+            ]
+        ),
+        target
+    );
+    let id = path.strip_prefix("/releases/").unwrap();
+    assert_eq!(world.get(id)["state"], "staged");
+    let shown = browser.page(path);
+    assert!(shown.contains("Delete…") && shown.contains("Start…") && !shown.contains("Pause…"));
+    browser.done(path, &format!("{path}/start"), &[]);
+    world.run_to(id, |it| it["stages"][0]["state"] == "soaking");
+    for (verb, state) in [("pause", "paused"), ("resume", "rolling_out")] {
+        assert_eq!(
+            browser.done(path, &format!("{path}/{verb}"), &[]),
+            format!("{path}?done={verb}")
+        );
+        assert_eq!(world.get(id)["state"], state);
+    }
+    // A command that does not apply is refused as by the API, in words.
+    let refused = browser.post(path, &format!("{path}/resume"), &[]);
+    assert_eq!(refused.status(), 409);
+    assert!(text(&refused).contains("role=\"alert\""));
+    world.run_to(id, |it| it["state"] == "awaiting_approval");
+    browser.done(
+        path,
+        &format!("{path}/approve"),
+        &[("stage", "1"), ("by", "Ada"), ("comment", "fine")],
+    );
+    browser.done(path, &format!("{path}/stop"), &[]);
+    let release = world.finish(id);
+    assert_eq!(release["reason"], "stopped");
+    let actors: Vec<Value> = world
+        .events(id)
+        .iter()
+        .map(|event| event["actor"].clone())
+        .collect();
+    assert!(
+        actors.contains(&json!("dashboard:Ada")) && actors.contains(&json!("dashboard")),
+        "{actors:?}"
+    );
+    assert!(!browser.page(path).contains("Commands"));
+}
+
+#[test]
+fn a_release_is_checked_first_and_refused_in_place() {
+    let (world, browser) = scene();
+    world.worker("shop", &[healthy(), healthy()]);
+    world.plan("shop", |_| ());
+    let page = "/new?plan=shop";
+    let checked = browser.post(
+        page,
+        "/new",
+        &[("plan", "shop"), ("version", "latest"), ("do", "check")],
+    );
+    assert!(
+        text(&checked).contains("Ready to be released"),
+        "{}",
+        text(&checked)
+    );
+    world.observability(false);
+    let fields = [
+        ("plan", "shop"),
+        ("version", "latest"),
+        ("do", "start"),
+        ("note", EVIL),
+    ];
+    let refused = browser.post(page, "/new", &fields);
+    assert_eq!(refused.status(), 422);
+    let shown = text(&refused);
+    assert!(
+        shown.contains("name=\"accept\" value=\"observability\"")
+            && shown.contains("Preflight failed"),
+        "{shown}"
+    );
+    assert!(!shown.contains("<script>"));
+    let mut accepted = fields.to_vec();
+    accepted.push(("accept", "observability"));
+    browser.done(page, "/new", &accepted);
+    let unknown = browser.post(
+        page,
+        "/new",
+        &[
+            ("plan", "shop"),
+            ("other", "no-such-version"),
+            ("do", "start"),
+        ],
+    );
+    assert_eq!(
+        unknown.status(),
+        409,
+        "another release is active: {}",
+        text(&unknown)
+    );
+}
+
+/// The fields of a form as a browser would send them: every input, select and textarea of the page's plan form.
+fn fields_of(page: &str) -> Vec<(String, String)> {
+    let plain = |text: &str| {
+        text.replace("&quot;", "\"")
+            .replace("&lt;", "<")
+            .replace("&gt;", ">")
+            .replace("&amp;", "&")
+    };
+    let start = page.find("<form id=\"plan\"").unwrap();
+    let form = &page[start..start + page[start..].find("</form>").unwrap()];
+    let mut fields = Vec::new();
+    for tag in form.split('<') {
+        if tag.starts_with("input ") {
+            fields.push((
+                after(tag, "name=\"").to_owned(),
+                plain(after(tag, "value=\"")),
+            ));
+        } else if tag.starts_with("select ") {
+            fields.push((after(tag, "name=\"").to_owned(), String::new()));
+        } else if tag.starts_with("option ") && tag.contains(" selected") {
+            fields.last_mut().unwrap().1 = plain(after(tag, "value=\""));
+        }
+    }
+    // A select without a chosen option sends its first, which the pages choose to be the default.
+    fields.retain(|(name, value)| {
+        !(value.is_empty() && (name.ends_with("advance") || name.ends_with("timeout")))
+    });
+    fields
+}
+
+#[test]
+fn a_plan_is_made_changed_and_refused_field_by_field() {
+    let (world, browser) = scene();
+    let mut fields = fields_of(&browser.page("/plans/shop"));
+    let set = |fields: &mut Vec<(String, String)>, name: &str, value: &str| {
+        let field = fields
+            .iter_mut()
+            .find(|(known, _)| known == name)
+            .unwrap_or_else(|| panic!("{name}"));
+        value.clone_into(&mut field.1);
+    };
+    let send = |fields: &[(String, String)], act: &str| {
+        let mut all: Vec<(&str, &str)> = fields
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        all.push(("do", act));
+        browser.send("/plans/shop", &[OWN], &all)
+    };
+    set(&mut fields, "stages.0.percent", "ten");
+    set(&mut fields, "slos.0.limit", "7");
+    let refused = send(&fields, "save");
+    assert_eq!(refused.status(), 422);
+    let page = text(&refused);
+    assert!(
+        page.contains("id=\"stages-0-percent-error\"") && page.contains("value=\"ten\""),
+        "{page}"
+    );
+    set(&mut fields, "stages.0.percent", "20");
+    let page = text(&send(&fields, "save"));
+    assert!(
+        page.contains("id=\"account_id-error\"") && page.contains("id=\"slos-0-limit-error\""),
+        "{page}"
+    );
+    set(&mut fields, "account_id", ACCOUNT);
+    set(&mut fields, "slos.0.limit", "0.02");
+    let saved = send(&fields, "save");
+    assert_eq!(saved.status(), 303, "{}", text(&saved));
+    let plan = |world: &World| world.api("GET", "/v1/plans/shop", &Value::Null).1;
+    assert_eq!(plan(&world)["stages"][0]["percent"], 20);
+    assert_eq!(plan(&world)["slos"][0]["objective"]["max"], 0.02);
+    // Somebody else saved in the meantime: nobody is overwritten.
+    assert_eq!(send(&fields, "save").status(), 412);
+    let fields = fields_of(&browser.page("/plans/shop"));
+    let page = text(&send(&fields, "down.stages.0"));
+    assert!(
+        page.contains("id=\"up-stages-1\"") && page.contains("autofocus"),
+        "{page}"
+    );
+    let moved = fields_of(&page);
+    let percent = |i: usize| {
+        moved
+            .iter()
+            .find(|(name, _)| *name == format!("stages.{i}.percent"))
+            .unwrap()
+            .1
+            .clone()
+    };
+    assert_eq!((percent(0), percent(1)), ("50".to_owned(), "20".to_owned()));
+    assert_eq!(send(&moved, "save").status(), 422, "percentages must rise");
+    let added = fields_of(&text(&send(&fields, "add.slos")));
+    assert_eq!(send(&added, "save").status(), 303);
+    assert_eq!(plan(&world)["slos"].as_array().unwrap().len(), 2);
+    // As JSON, with what the form has no field for, and with what is none.
+    let mut whole = plan(&world);
+    whole["stages"][0]["description"] = json!(EVIL);
+    let form = form_token(&browser.page("/plans/shop"));
+    let json = |text: &str, revision: &str| {
+        browser.send(
+            "/plans/shop",
+            &[OWN],
+            &[
+                ("form", &form),
+                ("revision", revision),
+                ("do", "json"),
+                ("json", text),
+            ],
+        )
+    };
+    assert_eq!(json(&whole.to_string(), "2").status(), 303);
+    assert_eq!(plan(&world)["stages"][0]["description"], EVIL);
+    let garbled = json("{", "3");
+    assert_eq!(garbled.status(), 400);
+    assert!(text(&garbled).contains("Not JSON"));
+    let wrong = json(&json!({"soack": EVIL}).to_string(), "3");
+    assert_eq!(wrong.status(), 422);
+    assert!(text(&wrong).contains("/soack") && !text(&wrong).contains("<script>"));
+    browser.done("/plans/shop", "/plans/shop/delete", &[]);
+    assert_eq!(world.api("GET", "/v1/plans/shop", &Value::Null).0, 404);
+}
+
+#[test]
+fn subscribers_are_added_tested_changed_and_told_again() {
+    let (world, browser) = scene();
+    let refused = browser.post(
+        "/webhooks",
+        "/webhooks",
+        &[
+            ("url", "http://10.0.0.1/"),
+            ("events", "nonsense"),
+            ("format", "standard"),
+        ],
+    );
+    assert_eq!(refused.status(), 422);
+    assert!(
+        text(&refused).contains("id=\"url-error\""),
+        "{}",
+        text(&refused)
+    );
+    let made = browser.post(
+        "/webhooks",
+        "/webhooks",
+        &[
+            ("url", "https://hooks.example.com/a"),
+            ("events", "stage.*, release.reverted"),
+            ("format", "standard"),
+            ("description", EVIL),
+        ],
+    );
+    assert_eq!(made.status(), 200);
+    assert!(text(&made).contains("whsec_"));
+    let subscribers = || world.api("GET", "/v1/subscribers", &Value::Null).1["items"].clone();
+    assert_eq!(
+        subscribers()[0]["events"],
+        json!(["stage.*", "release.reverted"])
+    );
+    let path = format!("/webhooks/{}", subscribers()[0]["id"].as_str().unwrap());
+    browser.done(&path, &format!("{path}/test"), &[]);
+    world.run_for(2_000);
+    assert_eq!(world.got.borrow().len(), 1);
+    let page = browser.page(&path);
+    let delivery = after(&page, &format!("href=\"{path}/deliveries/")).to_owned();
+    browser.done(
+        &format!("{path}/deliveries/{delivery}"),
+        &format!("{path}/deliveries/{delivery}/replay"),
+        &[],
+    );
+    world.run_for(2_000);
+    assert_eq!(world.got.borrow().len(), 2);
+    let rotated = browser.post(&path, &format!("{path}/rotate-secret"), &[]);
+    assert!(text(&rotated).contains("whsec_"));
+    browser.done(
+        &path,
+        &path,
+        &[
+            ("url", "https://hooks.example.com/b"),
+            ("events", "*"),
+            ("format", "slack"),
+        ],
+    );
+    assert_eq!(
+        (
+            subscribers()[0]["url"].clone(),
+            subscribers()[0]["description"].clone()
+        ),
+        (json!("https://hooks.example.com/b"), Value::Null)
+    );
+    browser.done(&path, &format!("{path}/pause"), &[]);
+    assert!(browser.page(&path).contains("Resume…"));
+    browser.done(&path, &format!("{path}/resume"), &[]);
+    browser.done(&path, &format!("{path}/delete"), &[]);
+    assert_eq!(subscribers(), json!([]));
+}

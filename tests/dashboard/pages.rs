@@ -1,0 +1,248 @@
+//! What pages show, and what they cost.
+
+use serde_json::Value;
+
+use hmd::pipeline::ports::Statement;
+
+use crate::support::{Tape, World, healthy};
+use crate::{after, full, scene, text};
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "one page after the other")]
+fn every_page_shows_what_there_is_and_runs_nobodys_text() {
+    let (world, browser, ids) = full();
+    let subscriber = &world.api("GET", "/v1/subscribers", &Value::Null).1["items"][0];
+    let subscriber = subscriber["id"].as_str().unwrap();
+    let deliveries = world
+        .api(
+            "GET",
+            &format!("/v1/subscribers/{subscriber}/deliveries"),
+            &Value::Null,
+        )
+        .1;
+    let delivery = deliveries["items"][0]["id"].as_str().unwrap();
+    let pages = [
+        (
+            "/".to_owned(),
+            vec![
+                "good",
+                "bad",
+                "asks",
+                "awaiting approval",
+                "succeeded",
+                "reverted",
+                "◆ 1 waiting for approval · Workers · HMD</title>",
+            ],
+        ),
+        (
+            format!("/releases/{}", ids[0]),
+            vec![
+                "✔ succeeded · good · HMD</title>",
+                "All stages passed",
+                "Undo",
+                "<svg",
+                "release.succeeded",
+            ],
+        ),
+        (
+            format!("/releases/{}", ids[1]),
+            vec![
+                "✖ reverted · bad",
+                "Why it ended",
+                "Slo violation.",
+                "dot harm",
+                "Run it again",
+            ],
+        ),
+        (
+            format!("/releases/{}", ids[2]),
+            vec![
+                "◆ awaiting approval · asks",
+                "Approve…",
+                "Deny…",
+                "Stop…",
+                "Measured",
+                "dash.cloudflare.com",
+                "javascript:alert(1)",
+            ],
+        ),
+        (
+            "/releases".to_owned(),
+            vec!["good", "bad", "asks", "Compare"],
+        ),
+        (
+            "/releases?state=reverted&worker=bad".to_owned(),
+            vec!["bad"],
+        ),
+        (
+            format!("/compare?id={}&id={}", ids[0], ids[1]),
+            vec!["Compare", "succeeded", "reverted"],
+        ),
+        ("/plans".to_owned(), vec!["good", "bad"]),
+        (
+            "/plans/good".to_owned(),
+            vec!["Last saved", "What to expect", "always 100 %", "JSON"],
+        ),
+        ("/plans/fresh".to_owned(), vec!["Not saved yet"]),
+        ("/new".to_owned(), vec!["By which plan?"]),
+        (
+            "/new?plan=good".to_owned(),
+            vec!["latest", "active 100 %", "None is now", "Create and start"],
+        ),
+        ("/new?plan=asks".to_owned(), vec!["One is:"]),
+        (
+            "/webhooks".to_owned(),
+            vec!["hooks.example.com", "gets links that approve"],
+        ),
+        (
+            format!("/webhooks/{subscriber}"),
+            vec!["approval.requested", "delivered", "Rotate the secret"],
+        ),
+        (
+            format!("/webhooks/{subscriber}/deliveries/{delivery}"),
+            vec!["Attempts", "answered 200"],
+        ),
+    ];
+    for (path, needed) in pages {
+        let response = browser.get(&path);
+        assert_eq!(response.status(), 200, "{path}: {}", text(&response));
+        let page = text(&response);
+        for needed in needed {
+            assert!(page.contains(needed), "{needed:?} in {path}:\n{page}");
+        }
+        for forbidden in ["<script>", "<img", "href=\"javascript:", " style=\""] {
+            assert!(!page.contains(forbidden), "{forbidden} in {path}:\n{page}");
+        }
+        assert!(page.len() < 60_000, "{path} has {} bytes", page.len());
+    }
+    for path in [
+        "/releases/rel_none",
+        "/webhooks/sub_none",
+        "/webhooks/sub_none/deliveries/msg_none",
+        "/new?plan=none",
+        "/plans/%3Cscript%3E",
+    ] {
+        let response = browser.get(path);
+        assert_eq!(response.status(), 404, "{path}");
+        assert!(text(&response).contains("role=\"alert\""), "{path}");
+    }
+}
+
+/// How SQLite goes about a statement, step by step.
+fn plan_of(world: &World, statement: &Statement) -> Vec<String> {
+    let sql = statement.sql.replace("?1", "'x'");
+    let sql = sql.replace("?2", "48").replace("?3", "0");
+    let rows = world.rows(&format!("EXPLAIN QUERY PLAN {sql}"));
+    let detail = |row: &serde_json::Map<String, Value>| row["detail"].as_str().unwrap().to_owned();
+    rows.iter().map(detail).collect()
+}
+
+/// Whether a step goes through the rows of a table: not through an index, nor to rows that an index or key names.
+fn reads_a_table(step: &str) -> bool {
+    step.starts_with("SCAN ") && !step.contains("INDEX") && !step.contains("CONSTANT ROW")
+}
+
+#[test]
+fn a_page_reads_the_database_once_and_an_unchanged_one_reads_a_row() {
+    let (world, browser, ids) = full();
+    let release = format!("/releases/{}", ids[2]);
+    for path in [
+        "/",
+        "/releases",
+        "/plans",
+        "/plans/good",
+        "/webhooks",
+        &release,
+    ] {
+        *world.tape.borrow_mut() = Some(Tape::default());
+        browser.page(path);
+        let tape = world.tape.borrow_mut().take().unwrap();
+        assert_eq!(tape.batches.len(), 1, "{path}");
+        if path == "/" {
+            // Of releases, only those that are shown are read; plans are few.
+            let steps = plan_of(&world, &tape.batches[0][0]);
+            let reads = |step: &&String| {
+                reads_a_table(step) && !step.ends_with(" k") && !step.ends_with(" w")
+            };
+            let tables: Vec<&String> = steps.iter().filter(reads).collect();
+            let few = ["SCAN plans", "SCAN connected_workers", "SCAN (subquery"];
+            assert!(
+                tables
+                    .iter()
+                    .all(|step| few.iter().any(|few| step.starts_with(few))),
+                "{steps:#?}"
+            );
+        }
+    }
+    for (path, command) in [("/", "stages/1/approve"), (release.as_str(), "stop")] {
+        let fragment = ("x-hmd-fragment", "1");
+        let first = browser.get_with(path, &[fragment]);
+        let tag = first.headers()["etag"].to_str().unwrap().to_owned();
+        assert!(text(&first).starts_with("<div id=\"live\""), "{path}");
+        *world.tape.borrow_mut() = Some(Tape::default());
+        let known = [fragment, ("if-none-match", tag.as_str())];
+        let again = browser.get_with(path, &known);
+        assert_eq!(
+            (again.status().as_u16(), again.body().len()),
+            (304, 0),
+            "{path}"
+        );
+        let tape = world.tape.borrow_mut().take().unwrap();
+        assert_eq!(
+            (tape.batches.len(), tape.batches[0].len()),
+            (1, 1),
+            "{path}"
+        );
+        let steps = plan_of(&world, &tape.batches[0][0]);
+        assert!(
+            steps.iter().all(|step| !reads_a_table(step)),
+            "{path}: {steps:?}"
+        );
+        if path != "/" {
+            let by_id =
+                |step: &String| step.starts_with("SEARCH releases") && step.contains("(id=?)");
+            assert!(steps.len() == 1 && by_id(&steps[0]), "{steps:?}");
+        }
+        world.api(
+            "POST",
+            &format!("/v1/releases/{}/{command}", ids[2]),
+            &Value::Null,
+        );
+        let changed = browser.get_with(path, &known);
+        assert_eq!(changed.status(), 200, "{path}");
+    }
+}
+
+#[test]
+fn a_thousand_releases_and_two_hundred_running_fit_a_page() {
+    let (world, browser) = scene();
+    world.worker("shop", &[healthy(), healthy()]);
+    world.plan("shop", |_| ());
+    let ended = world.release("shop");
+    world.finish(&ended);
+    world.worker("other", &[healthy(), healthy()]);
+    world.plan("other", |_| ());
+    let running = world.release("other");
+    world.run_to(&running, |it| it["stages"][0]["state"] == "soaking");
+    world.execute(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
+         INSERT INTO releases SELECT 'rel_old' || i, account_id, 'shop' || (i % 200), plan, json_set(origin, '$.id', 'rel_old' || i), progress, state, version, seq,
+            act_due_at, check_due_at, created_at - i, ended_at - i FROM releases, n WHERE ended_at IS NOT NULL;
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
+         INSERT INTO releases SELECT 'rel_run' || i, account_id, 'shop' || i, plan, json_set(origin, '$.id', 'rel_run' || i), progress, state, version, seq,
+            act_due_at, check_due_at, created_at - i, ended_at FROM releases, n WHERE state = 'rolling_out';",
+    );
+    for path in [
+        "/",
+        "/?page=2",
+        "/?search=shop19",
+        "/releases",
+        "/releases?state=succeeded",
+    ] {
+        browser.page(path);
+    }
+    assert!(browser.page("/").contains("Next"));
+    let older = browser.page("/releases");
+    let next = after(&older, "aria-label=\"Pages\"><a href=\"").replace("&amp;", "&");
+    assert!(browser.page(&next).contains("Older releases"));
+}

@@ -1,0 +1,77 @@
+//! Connecting Workers, and disconnecting them.
+
+use serde_json::{Value, json};
+
+use crate::support::{ACCOUNT, Call, Fault, OWN_TOKEN, World, healthy};
+use crate::{EVIL, scene, text};
+
+fn connected(world: &World) -> Value {
+    world.api("GET", "/v1/workers", &Value::Null).1["items"].clone()
+}
+
+#[test]
+fn a_worker_is_connected_tried_at_once_and_disconnected() {
+    let (world, browser) = scene();
+    world.worker("shop", &[healthy(), healthy()]);
+    assert!(browser.page("/").contains("Connect a Worker"));
+    let send = |account: &str, script: &str, token: &str| {
+        let fields = [
+            ("account_id", account),
+            ("script_name", script),
+            ("token", token),
+        ];
+        browser.post("/connect", "/connect", &fields)
+    };
+    let none = send(ACCOUNT, "none", OWN_TOKEN);
+    assert_eq!(none.status(), 404);
+    let page = text(&none);
+    assert!(page.contains("id=\"script_name-error\"") && page.contains("value=\"none\""));
+    assert!(!page.contains(OWN_TOKEN), "a token is not sent back");
+    let evil = send(EVIL, EVIL, "");
+    assert_eq!(evil.status(), 404);
+    assert!(!text(&evil).contains("<script>"));
+    for (status, field, words) in [
+        (401, "token", "revoked"),
+        (403, "token", "permission"),
+        (404, "account_id", "account id"),
+    ] {
+        world.set_rule(move |call| matches!(call, Call::Http(_)).then_some(Fault::Status(status)));
+        let page = text(&send(ACCOUNT, "shop", OWN_TOKEN));
+        assert!(
+            page.contains(&format!("id=\"{field}-error\"")) && page.contains(words),
+            "{status}: {page}"
+        );
+        world.clear_rule();
+    }
+    assert_eq!(connected(&world), json!([]));
+    let done = send(ACCOUNT, "shop", OWN_TOKEN);
+    assert_eq!(done.headers()["location"], "/?done=connected");
+    assert_eq!(connected(&world)[0]["credential"], "own");
+    let page = browser.page("/");
+    assert!(
+        page.contains("a token of its own") && page.contains("Disconnect…"),
+        "{page}"
+    );
+    assert!(!page.contains(OWN_TOKEN));
+    // An open page learns of it.
+    let fragment = ("x-hmd-fragment", "1");
+    let first = browser.get_with("/", &[fragment]);
+    let tag = first.headers()["etag"].to_str().unwrap().to_owned();
+    let poll = || browser.get_with("/", &[fragment, ("if-none-match", &tag)]);
+    assert_eq!(poll().status(), 304);
+    world.plan("shop", |_| ());
+    let release = world.release("shop");
+    let path = format!("/workers/{ACCOUNT}/shop/disconnect");
+    let refused = browser.post("/", &path, &[]);
+    assert_eq!(refused.status(), 409);
+    assert!(text(&refused).contains(&release));
+    world.finish(&release);
+    assert_eq!(browser.done("/", &path, &[]), "/?done=disconnected");
+    assert_eq!(poll().status(), 200);
+    assert_eq!(connected(&world), json!([]));
+    assert!(
+        browser.page("/").contains("shop"),
+        "its plan is still there"
+    );
+    assert_eq!(browser.post("/", &path, &[]).status(), 404);
+}
