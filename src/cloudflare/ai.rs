@@ -62,9 +62,16 @@ impl<P: Ports> Cloudflare<'_, P> {
     ) -> Result<String, ApiError> {
         let what = format!("asking the model {model}");
         let path = format!("/accounts/{}/ai/run/{model}", worker.account_id);
+        let credential = self.credential(worker).await?;
         let when = (Urgency::Look, None);
         let result: Value = self
-            .call(worker, &what, ("POST", &path), Some(&request(told)), when)
+            .call_large(
+                &credential,
+                &what,
+                ("POST", &path),
+                Some(&request(told)),
+                when,
+            )
             .await?;
         text(&result).ok_or_else(|| ApiError::unreadable(&what, "there is no text in it"))
     }

@@ -124,7 +124,7 @@ pub fn preflight() -> Value {
 
 pub fn release() -> Value {
     json!({
-        "id": ID, "plan": "shop", "worker": worker(), "state": "rolling_out", "reason": null, "detail": null,
+        "id": ID, "plan": "shop", "worker": worker(), "mode": "deploy", "watch": null, "state": "rolling_out", "reason": null, "detail": null,
         "old_version": OLD, "new_version": NEW, "stage": 2, "version": 5, "revision": 31,
         "stages": [
             {"percent": 10, "state": "passed", "entered_at": "2026-10-01T09:00:00.000Z", "soak_ends_at": "2026-10-01T09:10:01.000Z", "left_at": "2026-10-01T09:12:00.000Z"},

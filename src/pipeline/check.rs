@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use futures_util::future::{FutureExt as _, LocalBoxFuture, Shared, join, join_all};
+use futures_util::future::{FutureExt as _, LocalBoxFuture, Shared, join};
 
 use super::Pipeline;
 use super::ports::Ports;
@@ -11,6 +11,7 @@ use crate::cloudflare::{
     Account, ApiError, ErrorKind, ScriptCounts, Target, Urgency, calls_to_measure, measure,
     targets_window,
 };
+use crate::gather::{Gather as _, join_all};
 use crate::release::{Failure, Head, Input, Moment, Release, read_head, wants_look, windows_due};
 use crate::slo::Window;
 use crate::store::StoreError;
@@ -111,7 +112,7 @@ impl<P: Ports> Pipeline<'_, P> {
                 };
                 (*slice, answer.boxed_local().shared())
             })
-            .collect();
+            .into_map();
         let settled = groups
             .into_iter()
             .map(async |(slices, due)| self.check_group(&slices, due, &asked, &moment).await);
@@ -128,7 +129,7 @@ impl<P: Ports> Pipeline<'_, P> {
         moment: &Moment,
     ) -> Result<(), StoreError> {
         let answers = join_all(slices.iter().filter_map(|slice| asked.get(slice).cloned())).await;
-        let answers: BTreeMap<Slice, Answer> = slices.iter().copied().zip(answers).collect();
+        let answers = slices.iter().copied().zip(answers).into_map();
         let mut at_once = Vec::new();
         let mut looking = Vec::new();
         for (release, due_at) in due {

@@ -235,7 +235,7 @@ fn rows_from_before_the_rule_are_read() {
     for field in ["evidence", "before"] {
         row.as_object_mut().unwrap().remove(field).unwrap();
     }
-    let read: Progress = serde_json::from_value(row).unwrap();
+    let read: Progress = crate::json::read(&row).unwrap();
     assert_eq!(read.evidence, Evidence::default());
 }
 

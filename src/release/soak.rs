@@ -205,9 +205,9 @@ impl Draft {
         else {
             return Vec::new();
         };
-        let of_present =
+        let of_soak =
             judged.stage == soak.stage + 1 && judged.split.map(|split| split.number) == soak.split;
-        if opinions.is_empty() || !of_present {
+        if opinions.is_empty() || !of_soak {
             return Vec::new();
         }
         witness::take(&mut soak.opinions, opinions);

@@ -137,6 +137,7 @@ impl Draft {
             behind: false,
             until_window: None,
             before: None,
+            opinions: BTreeMap::new(),
         }
     }
 

@@ -83,6 +83,10 @@ async fn queue(
         }
     }
     .unwrap_or_else(|| vec![Fate::Retry(UNCONFIGURED_RETRY_S); count]);
+    if fates.iter().all(|fate| *fate == Fate::Ack) {
+        batch.ack_all();
+        return Ok(());
+    }
     for (message, fate) in messages.iter().zip(fates) {
         match fate {
             Fate::Ack => message.ack(),

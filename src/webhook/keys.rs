@@ -31,10 +31,10 @@ pub enum Purpose {
     SubscriberSecret,
     /// Sealing the secrets of inbound hooks.
     HookSecret,
-    /// Making the secrets that requests to judges are signed with.
-    Judge,
     /// Sealing the Cloudflare tokens of single Workers.
     WorkerToken,
+    /// Making the secrets that requests to judges are signed with.
+    Judge,
     /// Signing who is signed in to the dashboard.
     Session,
     /// Signing what a form of the dashboard carries, so that nobody else can send it.
@@ -50,8 +50,8 @@ impl Purpose {
             Self::Approval => "hmd/approval/v1",
             Self::SubscriberSecret => "hmd/subscriber-secret/v1",
             Self::HookSecret => "hmd/hook-secret/v1",
-            Self::Judge => "hmd/judge/v1",
             Self::WorkerToken => "hmd/worker-token/v1",
+            Self::Judge => "hmd/judge/v1",
             Self::Session => "hmd/session/v1",
             Self::Form => "hmd/form/v1",
             Self::SignIn => "hmd/sign-in/v1",

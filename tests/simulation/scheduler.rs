@@ -112,6 +112,7 @@ impl Scheduler {
                 return;
             }
             if self.world.crashed.take() {
+                self.world.kept.take();
                 self.kill(id);
                 return;
             }

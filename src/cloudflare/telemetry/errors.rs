@@ -73,8 +73,9 @@ pub async fn error_templates<P: Ports>(
     let path = format!("/accounts/{account}/workers/observability/telemetry/query");
     let what = "asking for error templates";
     let when = (Urgency::Look, None);
+    let credential = cloudflare.credential(worker).await?;
     let answer: Answer = cloudflare
-        .call(worker, what, ("POST", &path), Some(&body), when)
+        .call_large(&credential, what, ("POST", &path), Some(&body), when)
         .await?;
     Ok(read(answer, (old, new)))
 }

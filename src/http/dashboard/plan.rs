@@ -23,19 +23,21 @@ pub(super) async fn list<P: Ports>(desk: &Desk<'_, P>) -> Answer {
         return see_other(&format!("/plans/{}", checked_name(query.get("name"))?));
     }
     let plans = store::list_plans(desk.pipeline.ports).await?;
+    let (shown, pages) = super::layout::paged(&plans, ("/plans", query.get("page")), PLANS);
     let body = html! {
         (done(Some(query.get("done"))))
         h1 { "Plans" }
         @if plans.is_empty() {
             section.card.empty { h2 { "No plan yet" } p { "A plan says which stages a new version of a Worker goes through, and what health means." } }
         }
-        ul.list { @for stored in &plans { li.card { div {
+        ul.list { @for stored in shown { li.card { div {
             h2 { a href=(format!("/plans/{}", stored.name)) { (stored.name) } }
             p.quiet { "Worker " (stored.plan.worker.script_name) " · "
                 @for (i, stage) in stored.plan.stages.iter().enumerate() { @if i > 0 { ", " } (stage.percent) }
                 " · last saved " (time(stored.updated_at)) }
             p { a href=(format!("/new?plan={}", stored.name)) aria-label=(format!("New release by {}", stored.name)) { "New release" } }
         } } } }
+        (pages)
         section.card {
             h2 { "Make a plan" }
             form.filter method="get" action="/plans" {
@@ -47,6 +49,9 @@ pub(super) async fn list<P: Ports>(desk: &Desk<'_, P>) -> Answer {
     };
     desk.page(Some(Nav::Plans), "Plans", &body)
 }
+
+/// Plans on a page.
+const PLANS: usize = 60;
 
 /// What a page of a plan shows.
 pub(super) struct Draft<'a> {
@@ -109,7 +114,7 @@ pub(super) async fn submit<P: Ports>(desk: &Desk<'_, P>, name: &str) -> Answer {
     if act == "json" {
         let text = form.get("json");
         draft.text = Some(text.to_owned());
-        match serde_json::from_str(text) {
+        match crate::json::parse(text) {
             Ok(plan) => draft.plan = plan,
             Err(error) => {
                 draft.refused = Some(Problem::new(400, "Not JSON", error.to_string()));
@@ -424,7 +429,7 @@ fn slo_fields(draft: &Draft<'_>, slo: &Value, i: usize) -> Markup {
 
 /// What a release by this plan will be like.
 fn forecast<P: Ports>(desk: &Desk<'_, P>, draft: &Draft<'_>) -> Markup {
-    let Ok(plan) = serde_json::from_value::<Plan>(draft.plan.clone()) else {
+    let Ok(plan) = crate::json::read::<Plan>(&draft.plan) else {
         return Markup::default();
     };
     let config = desk.pipeline.config;

@@ -77,6 +77,7 @@ fn value(slo: &Slo, counts: Option<&SloCounts>) -> Option<f64> {
         Objective::Pass => None,
         Objective::Min(_) => Some(counts.requests as f64),
         Objective::MaxMs(_) => counts.shown,
+        Objective::Pass => None,
         // A share of slow or bad requests is what such an objective compares.
         Objective::Max(_) | Objective::NoWorseThanOld(_) => {
             (counts.requests > 0).then(|| counts.bad as f64 / counts.requests as f64)
