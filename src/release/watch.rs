@@ -119,7 +119,6 @@ impl Draft {
         let soak_ms = plan.stages.get(stage).map_or(0, |stage| stage.soak.ms());
         let settled = since + self.moment.propagation_delay_ms;
         Soak {
-            opinions: BTreeMap::new(),
             stage,
             split: Some(number),
             percent,

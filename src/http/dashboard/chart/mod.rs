@@ -74,7 +74,6 @@ impl Point {
 fn value(slo: &Slo, counts: Option<&SloCounts>) -> Option<f64> {
     let counts = counts?;
     match slo.objective {
-        Objective::Pass => None,
         Objective::Min(_) => Some(counts.requests as f64),
         Objective::MaxMs(_) => counts.shown,
         Objective::Pass => None,
