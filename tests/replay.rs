@@ -5,11 +5,12 @@
 mod support;
 
 use hmd::release::{Basis, Judged, Plan, replay};
+use hmd::simulator::{HandDeployment, VersionShare};
 use hmd::slo::evidence::Before;
 use hmd::slo::{SloCounts, VersionCounts, Window};
 use hmd::time::parse_rfc3339_us;
 use serde_json::{Value, json};
-use support::{Reaction, World, failing, healthy};
+use support::{ACCOUNT, Reaction, World, failing, healthy};
 
 /// All pages of a release's report, the last with its items replaced by all of them.
 fn report(world: &World, id: &str) -> Value {
@@ -158,4 +159,52 @@ fn a_healthy_release_by_default_rules_is_not_turned_back() {
     let id = world.release("shop");
     assert_eq!(world.finish(&id)["state"], "succeeded");
     holds(&report(&world, &id));
+}
+
+#[test]
+fn what_was_only_watched_replays_split_by_split() {
+    let world = World::new();
+    let versions = world.worker("shop", &[failing(0.002), failing(0.1)]);
+    world.plan("shop", |plan| {
+        plan["slos"] = json!([
+            {"name": "against old", "sli": {"kind": "error_rate"}, "objective": {"no_worse_than_old": {}}},
+            {"name": "plain", "sli": {"kind": "error_rate"}, "objective": {"max": 0.5}, "rule": "threshold"},
+        ]);
+    });
+    world.run_for(700_000);
+    let body = json!({"plan": "shop", "new_version": "latest", "mode": "watch"});
+    let (_, release) = world.api("POST", "/v1/releases", &body);
+    let id = release["id"].as_str().unwrap().to_owned();
+    // Twice the same share, so that only the splits tell the windows apart; all of it in the plan's first stage.
+    for percent in [20.0, 40.0, 20.0] {
+        let share = |version: &String, percentage| VersionShare {
+            version_id: version.clone(),
+            percentage,
+        };
+        let hand = HandDeployment {
+            versions: vec![
+                share(&versions[0], 100.0 - percent),
+                share(&versions[1], percent),
+            ],
+            message: None,
+        };
+        world
+            .cloudflare
+            .lock()
+            .unwrap()
+            .deploy_by_hand(world.now.get(), ACCOUNT, "shop", hand)
+            .unwrap();
+        world.run_for(120_000);
+    }
+    let report = report(&world, &id);
+    let splits: std::collections::BTreeSet<u64> = report["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["split"]["number"].as_u64().unwrap())
+        .collect();
+    assert_eq!(splits, [0, 1, 2].into());
+    assert!(holds(&report) > 20);
+    let would = &world.get(&id)["watch"]["would"];
+    assert_eq!(would[0]["action"], "revert", "{would}");
 }

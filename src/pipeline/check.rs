@@ -20,8 +20,9 @@ use crate::store::StoreError;
 const WHAT: &str = "asking telemetry";
 
 /// The same seconds of the same account are asked once, for all releases that want them: check interval, first window, and
-/// the one after the last.
-type Slice = (i64, i64, i64);
+/// the one after the last. Answers are told apart by script, so releases of one Worker (who watches holds none) that ask
+/// different things of it are asked for one after the other: that is the last number, mostly 0.
+type Slice = (i64, i64, i64, usize);
 /// What telemetry holds of the Workers that asked for a slice.
 type Answer = Rc<Result<BTreeMap<String, ScriptCounts>, ApiError>>;
 type Asked<'a> = BTreeMap<Slice, Shared<LocalBoxFuture<'a, Answer>>>;
@@ -69,12 +70,8 @@ impl<P: Ports> Pipeline<'_, P> {
             let interval = each.0.origin.plan.check_interval.ms();
             let slices: Vec<Slice> = windows_due(&each.0, &moment)
                 .into_iter()
-                .map(|run| (interval, run.start, run.end))
+                .map(|run| ask_for(&mut targets, &each.0, (interval, run.start, run.end)))
                 .collect();
-            for slice in &slices {
-                let target = Target::of(&each.0);
-                targets.entry(*slice).or_default().push(target);
-            }
             groups.entry(slices).or_default().push(each);
         }
         // All questions of the account are admitted together: half of a backlog tells nothing of how things stand now. What
@@ -192,6 +189,27 @@ impl<P: Ports> Pipeline<'_, P> {
         deployments
             .map(|deployments| read_head(release, &deployments))
             .map_err(|error| failure(&error))
+    }
+}
+
+/// Adds what a release asks of some windows to the questions, and answers where.
+fn ask_for(
+    targets: &mut BTreeMap<Slice, Vec<Target>>,
+    release: &Release,
+    (interval, start, end): (i64, i64, i64),
+) -> Slice {
+    let target = Target::of(release);
+    let mut slice = (interval, start, end, 0);
+    loop {
+        let asked = targets.entry(slice).or_default();
+        match asked.iter().find(|other| other.script == target.script) {
+            None => {
+                asked.push(target);
+                return slice;
+            }
+            Some(other) if *other == target => return slice,
+            Some(_) => slice.3 += 1,
+        }
     }
 }
 

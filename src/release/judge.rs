@@ -50,7 +50,7 @@ pub fn place(plan: &Plan, stage: usize, warming_up: bool) -> Place {
 
 /// Where a window of a soak lies.
 #[must_use]
-pub(super) fn place_in(soak: &Soak, warming_up: bool) -> Place {
+pub fn place_in(soak: &Soak, warming_up: bool) -> Place {
     Place {
         stage: soak.split.unwrap_or(soak.stage),
         share: soak.percent.as_f64() / 100.0,

@@ -40,7 +40,7 @@ pub use head::{Deployment, Head, read_head};
 pub use input::{
     Command, Decision, EventType, Failure, Input, Judged, Moment, NewEvent, Refusal, Split,
 };
-pub use judge::{Basis, place, place_of, protocol, readings, replay};
+pub use judge::{Basis, place, place_in, place_of, protocol, readings, replay};
 pub use plan::{
     Advance, FieldError, KeysSeen, MAX_TEXT, OnApprovalTimeout, Percent, Plan, Stage, WorkerRef,
     slo_applies,

@@ -451,6 +451,19 @@ pub enum Action {
     Revert,
 }
 
+impl Action {
+    /// The name that the API uses.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Advance => "advance",
+            Self::AskApproval => "ask_approval",
+            Self::Pause => "pause",
+            Self::Revert => "revert",
+        }
+    }
+}
+
 /// What HMD would have done with a split that it only watched.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Would {

@@ -504,5 +504,5 @@ impl Draft {
 
 /// By which a soak remembers what HMD would have done.
 fn key(action: Action) -> String {
-    format!("would {action:?}")
+    format!("would {}", action.name())
 }

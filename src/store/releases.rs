@@ -488,7 +488,7 @@ async fn write_and_look(
             owed: told.map(owed).collect::<Result<_, _>>()?,
         };
         for row in won {
-            committed.won.extend(json_often::<Vec<String>>(row, "won")?);
+            committed.won.extend(json::<Vec<String>>(row, "won")?);
         }
         Ok::<_, StoreError>(committed)
     };

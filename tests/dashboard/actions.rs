@@ -1,8 +1,9 @@
 //! What is done by forms.
 
+use hmd::simulator::{HandDeployment, VersionShare};
 use serde_json::{Value, json};
 
-use crate::support::{ACCOUNT, World, healthy};
+use crate::support::{ACCOUNT, World, failing, healthy};
 use crate::{EVIL, OWN, after, form_token, scene, text};
 
 #[test]
@@ -322,4 +323,59 @@ fn subscribers_are_added_tested_changed_and_told_again() {
     browser.done(&path, &format!("{path}/resume"), &[]);
     browser.done(&path, &format!("{path}/delete"), &[]);
     assert_eq!(subscribers(), json!([]));
+}
+
+#[test]
+fn a_release_that_only_watches_is_made_shown_and_stopped() {
+    let (world, browser) = scene();
+    let versions = world.worker("shop", &[healthy(), failing(0.4)]);
+    world.plan("shop", |_| ());
+    let form = |on_conflict| {
+        [
+            ("plan", "shop"),
+            ("version", "latest"),
+            ("mode", "watch"),
+            ("on_conflict", on_conflict),
+            ("do", "start"),
+            ("key", "k1"),
+        ]
+    };
+    assert!(browser.page("/new?plan=shop").contains("HMD only watches"));
+    let target = browser.done("/new?plan=shop", "/new", &form("queue"));
+    let path = target.strip_suffix("?done=created").unwrap();
+    let id = path.strip_prefix("/releases/").unwrap();
+    assert_eq!(world.get(id)["mode"], "watch");
+    let shown = browser.page(path);
+    for text in [
+        "watches only",
+        "Nothing, so far.",
+        "Waits for somebody to give the new version some of the traffic",
+        "HMD stops watching. The traffic stays as it is.",
+    ] {
+        assert!(shown.contains(text), "{text}");
+    }
+    assert!(!shown.contains("Pause…") && !shown.contains("Promote…"));
+    let share = |version: &String, percentage| VersionShare {
+        version_id: version.clone(),
+        percentage,
+    };
+    let hand = HandDeployment {
+        versions: vec![share(&versions[0], 75.0), share(&versions[1], 25.0)],
+        message: None,
+    };
+    world
+        .cloudflare
+        .lock()
+        .unwrap()
+        .deploy_by_hand(world.now.get(), ACCOUNT, "shop", hand)
+        .unwrap();
+    world.run_to(id, |it| !it["watch"]["would"][0].is_null());
+    let shown = browser.page(path);
+    assert!(shown.contains("HMD would have gone back to the old version now"));
+    assert!(shown.contains("At 25 %"), "{shown}");
+    browser.done(path, &format!("{path}/stop"), &[]);
+    assert_eq!(world.get(id)["state"], "cancelled");
+    let ended = browser.page(path);
+    assert!(ended.contains("mode=watch") && !ended.contains("Undo: release"));
+    assert!(browser.page("/releases").contains("watches only"));
 }

@@ -63,6 +63,8 @@ pub struct Tracked {
     pub id: String,
     pub script: String,
     pub plan: Plan,
+    /// HMD only watches what people deploy.
+    pub watches: bool,
     pub new_version: String,
     pub progress: Progress,
     pub decision_id: Option<String>,
@@ -83,10 +85,11 @@ impl Tracked {
     }
 
     pub fn is_active(&self) -> bool {
-        matches!(
-            self.state(),
-            "rolling_out" | "paused" | "awaiting_approval" | "reverting"
-        )
+        !self.watches
+            && matches!(
+                self.state(),
+                "rolling_out" | "paused" | "awaiting_approval" | "reverting"
+            )
     }
 
     pub fn is_over(&self) -> bool {
@@ -98,6 +101,8 @@ impl Tracked {
         match &self.progress.status {
             // A queued release waits for another one; that one tells.
             Status::Staged | Status::Queued => true,
+            // Who watches waits for what people deploy.
+            Status::Watching { .. } => true,
             Status::Paused { step } => matches!(step, Step::Soaking(_)),
             Status::AwaitingApproval { wait, .. } => wait.deny_at.is_none(),
             _ => false,

@@ -1,7 +1,7 @@
 //! After each write to the store: reads what has changed, past HMD's own code, and has the commit checked.
 
 use hmd::pipeline::ports::Row;
-use hmd::release::{Judged, NewEvent, Origin, Percent, Progress, Status, Step};
+use hmd::release::{Judged, Mode, NewEvent, Origin, Percent, Progress, Status, Step};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -86,6 +86,7 @@ fn read(
         id: id.to_owned(),
         script: origin.plan.worker.script_name.clone(),
         plan: origin.plan,
+        watches: origin.mode == Mode::Watch,
         new_version: origin.new_version,
         progress: Progress::staged(String::new(), 0),
         decision_id: None,
@@ -171,6 +172,7 @@ fn describe(task: u64, commit: &Commit) -> String {
             Step::Deploying(_) => " deploying",
             Step::Soaking(_) => " soaking",
         },
+        Status::Watching { .. } => " watching",
         _ => "",
     };
     let events: Vec<&str> = commit.events.iter().map(|e| e.kind.as_str()).collect();

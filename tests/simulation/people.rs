@@ -1,6 +1,6 @@
 //! People and CI: plans, releases, commands at random moments, versions that go bad, and now and then a deployment by hand.
 
-use hmd::release::Phase;
+use hmd::release::{Phase, Status};
 use hmd::simulator::{
     Behavior, BehaviorPatch, HandDeployment, VersionShare, VersionSpec, WorkerPatch, WorkerSpec,
 };
@@ -43,10 +43,12 @@ enum Deed {
     Observability,
     Replan,
     DeployByHand,
+    Watch,
+    SplitByHand,
 }
 
 /// With the most that each may weigh; a history draws its own weights.
-const DEEDS: [(Deed, u32); 18] = [
+const DEEDS: [(Deed, u32); 20] = [
     (Deed::Release, 30),
     (Deed::Stage, 6),
     (Deed::Command("start"), 6),
@@ -65,6 +67,8 @@ const DEEDS: [(Deed, u32); 18] = [
     (Deed::Observability, 4),
     (Deed::Replan, 4),
     (Deed::DeployByHand, 3),
+    (Deed::Watch, 8),
+    (Deed::SplitByHand, 12),
 ];
 
 pub fn choose<T: Copy>(world: &World, from: &[T]) -> T {
@@ -190,6 +194,16 @@ impl People {
                 api(scheduler, "PUT", &path, &plan(&world, &worker.script));
             }
             Deed::DeployByHand => by_hand(&world, worker),
+            Deed::Watch => {
+                let new_version = worker.versions.choose(&mut *world.rng.borrow_mut());
+                let body = json!({
+                    "plan": worker.script, "mode": "watch", "start": !one_in(&world, 6),
+                    "new_version": if one_in(&world, 3) { "latest" } else { new_version.unwrap() },
+                    "accept": ["observability"],
+                });
+                api(scheduler, "POST", "/v1/releases", &body);
+            }
+            Deed::SplitByHand => split_by_hand(&world, &worker.script),
         }
     }
 }
@@ -199,22 +213,49 @@ fn by_hand(world: &World, worker: &Worker) {
         .versions
         .choose(&mut *world.rng.borrow_mut())
         .unwrap();
-    let versions = vec![VersionShare {
-        version_id: version.clone(),
-        percentage: 100.0,
-    }];
+    deploy(world, &worker.script, vec![share_of(version, 100.0)]);
+}
+
+/// Somebody rolls out by hand what a release watches, mostly; else the first two versions that there are.
+fn split_by_hand(world: &World, script: &str) {
+    let model = world.model.borrow();
+    let mut watchers = model.releases.values().filter(|r| {
+        r.watches && r.script == script && matches!(r.progress.status, Status::Watching { .. })
+    });
+    let Some(watcher) = watchers.next() else {
+        return;
+    };
+    let (old, new) = (
+        watcher.progress.old_version.clone(),
+        watcher.new_version.clone(),
+    );
+    drop(model);
+    let percent = choose(
+        world,
+        &[0.0, 1.0, 10.0, 10.0, 33.3, 50.0, 50.0, 90.0, 100.0],
+    );
+    let shares = [share_of(&old, 100.0 - percent), share_of(&new, percent)];
+    let shares = shares.into_iter().filter(|share| share.percentage > 0.0);
+    deploy(world, script, shares.collect());
+}
+
+fn share_of(version: &str, percentage: f64) -> VersionShare {
+    VersionShare {
+        version_id: version.to_owned(),
+        percentage,
+    }
+}
+
+fn deploy(world: &World, script: &str, versions: Vec<VersionShare>) {
     let hand = HandDeployment {
         versions,
         message: Some("hotfix".to_owned()),
     };
-    let made = world.cloudflare.borrow_mut().deploy_by_hand(
-        world.now.get(),
-        ACCOUNT,
-        &worker.script,
-        hand,
-    );
+    let mut cloudflare = world.cloudflare.borrow_mut();
+    let made = cloudflare.deploy_by_hand(world.now.get(), ACCOUNT, script, hand);
+    drop(cloudflare);
     made.unwrap();
-    world.deployed(&worker.script, How::Hand);
+    world.deployed(script, How::Hand);
 }
 
 /// Commands to one release, all at the same moment.
@@ -293,6 +334,16 @@ fn api(scheduler: &mut Scheduler, method: &str, path: &str, body: &Value) {
                 format!("[{}] answers {status} {short}", port.task)
             });
             let mut model = world.model.borrow_mut();
+            let mut watchers = model.releases.values().filter(|r| r.watches);
+            if status == 409 && what.contains("/v1/releases {") {
+                let blocked = watchers
+                    .find(|r| answer.contains(&r.id))
+                    .map(|r| r.id.clone());
+                if let Some(id) = blocked {
+                    let what = format!("{what}: {answer}, by {id}");
+                    model.violation("who watches is in nobody's way", &what);
+                }
+            }
             if answer.contains(TOKEN) || answer.contains(CLOUDFLARE_TOKEN) {
                 model.violation("no secret in any answer", &answer);
             }

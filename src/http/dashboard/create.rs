@@ -87,7 +87,11 @@ async fn page<P: Ports>(
             }
             section.card {
                 fieldset {
-                    legend { "If another release of this Worker is active" }
+                    legend { "Who deploys" }
+                    (radios("mode", form.get("mode"), &[("deploy", "HMD deploys the stages, and takes them back"), ("watch", "Somebody else: HMD only watches, and says what it would have done")]))
+                }
+                fieldset {
+                    legend { "If another release of this Worker is active (who only watches is in nobody's way)" }
                     @if let Some(id) = &holder { p.warn { "One is: " a href=(format!("/releases/{id}")) { (id) } "." } }
                     @else { p.quiet { "None is now." } }
                     (radios("on_conflict", form.get("on_conflict"), &[("reject", "Refuse this one"), ("queue", "Wait for its end"), ("supersede", "Send it back, then start")]))
@@ -235,6 +239,10 @@ pub(super) async fn submit<P: Ports>(desk: &Desk<'_, P>) -> Answer {
         "on_conflict": match form.get("on_conflict") { "" => "reject", choice => choice },
         "accept": form.all("accept").collect::<Vec<_>>(),
     });
+    if form.get("mode") == "watch" {
+        body["mode"] = json!("watch");
+        body["on_conflict"] = json!("reject");
+    }
     for name in ["note", "url"] {
         if !form.get(name).is_empty() {
             body[name] = json!(form.get(name));

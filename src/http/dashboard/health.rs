@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::chart::{Room, Scene, charts, e_text, shapes, weight};
 use super::layout::{sentence, time, verdict};
-use crate::release::{Release, SoakClock, Status, Step, place};
+use crate::release::{Release, SoakClock, Status, Step, place_in};
 use crate::slo::evidence::{Grounds, grouped};
 use crate::slo::{OnUndecided, Reading, Rule, Severity, SliKind, Slo, Verdict};
 use crate::store::Story;
@@ -88,7 +88,7 @@ fn wrong_share(release: &Release) -> Markup {
     let Some(soak) = progress.status.soak() else {
         return Markup::default();
     };
-    let here = place(&release.origin.plan, soak.stage, false);
+    let here = place_in(soak, false);
     match progress.evidence.share_mismatch(here) {
         Some(mismatch) => {
             html! { p.alert { strong { "The split is not what was set. " } (sentence(&mismatch.to_string())) } }

@@ -106,7 +106,7 @@ fn entry(release: &Release) -> Markup {
     html! {
         label.mark { input type="checkbox" name="id" value=(release.id()); span.hidden { "Compare " (release.id()) } }
         div {
-            h2 { a href=(format!("/releases/{}", release.id())) { (script) } " " (state(progress.status.name())) }
+            h2 { a href=(format!("/releases/{}", release.id())) { (script) } " " (state(progress.status.name())) (super::watch::tag(release)) }
             p.quiet {
                 (time(origin.created_at)) " · plan " (origin.plan_name) " · " (super::release::version(release)) " · by " (origin.created_by)
                 @if let (Some(from), Some(to)) = (progress.started_at, progress.ended_at) { " · took " (duration(to - from)) }

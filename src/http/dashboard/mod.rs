@@ -16,6 +16,7 @@ mod release;
 mod report;
 mod session;
 mod sign_in;
+mod watch;
 mod webhooks;
 mod workers;
 

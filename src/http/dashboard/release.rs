@@ -11,6 +11,7 @@ use super::layout::{
     self, confirm, done, duration, hidden, link_or_text, short, sign, split, state, time, words,
 };
 use super::report::{queries, report};
+use super::watch;
 use super::workers::share;
 use super::{Desk, Nav, not_modified, see_other};
 use crate::pipeline::ports::Ports;
@@ -55,6 +56,7 @@ fn body<P: Ports>(desk: &Desk<'_, P>, story: &Story) -> Markup {
     html! {
         (head(release, story.newest.as_ref()))
         @if release.is_over() { (report(story)) }
+        (watch::would(release))
         (commands(release, (&desk.form_token, desk.person.is_some())))
         section.card { h2 { "Stages" } (stages(release, now)) }
         (health(story, desk.query().get("slo").parse().ok()))
@@ -70,7 +72,7 @@ fn head(release: &Release, newest: Option<&Judged>) -> Markup {
     let set = share(release);
     html! {
         p.lead {
-            (state(progress.status.name()))
+            (state(progress.status.name())) (watch::tag(release))
             @if !release.is_over() && progress.started_at.is_some() {
                 " stage " (progress.stage + 1) " of " (origin.plan.stages.len())
             }
@@ -157,6 +159,9 @@ fn soak(release: &Release, soak_ms: i64, now: UnixMs) -> Markup {
             @if !wait.lacking.is_empty() { p.warn { "Approving waives what could not be judged for want of data: " (wait.lacking.join(", ")) "." } }
         };
     }
+    if watch::waits_for_a_split(release) {
+        return html! { p.quiet { "Waits for somebody to give the new version some of the traffic." } };
+    }
     let Some(soak) = status.soak() else {
         return html! { p.quiet { "Cloudflare is being told of the split." } };
     };
@@ -212,6 +217,7 @@ fn commands(release: &Release, (form_token, is_known): (&str, bool)) -> Markup {
     let allows = |kind| !matches!(rule(phase, kind), Rule::Refuse | Rule::Already);
     let path = |verb: &str| format!("/releases/{}/{verb}", release.id());
     let stage = release.progress.stage + 1;
+    let watches = watch::watches(release);
     let who = html! {
         (hidden("stage", &stage.to_string()))
         @if !is_known { label { "Your name (optional, for the record) " input name="by" maxlength="100" autocomplete="name"; } }
@@ -239,7 +245,15 @@ fn commands(release: &Release, (form_token, is_known): (&str, bool)) -> Markup {
         (
             Kind::Start,
             "start",
-            ("Start", "The first stage begins.", "go"),
+            (
+                "Start",
+                if watches {
+                    "HMD begins to watch."
+                } else {
+                    "The first stage begins."
+                },
+                "go",
+            ),
         ),
         (
             Kind::Pause,
@@ -269,7 +283,11 @@ fn commands(release: &Release, (form_token, is_known): (&str, bool)) -> Markup {
             "stop",
             (
                 "Stop",
-                "The old version gets all traffic again; one that has not started is cancelled.",
+                if watches {
+                    "HMD stops watching. The traffic stays as it is."
+                } else {
+                    "The old version gets all traffic again; one that has not started is cancelled."
+                },
                 "danger",
             ),
         ),

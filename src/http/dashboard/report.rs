@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::chart::e_text;
 use super::layout::{duration, sentence, time, words};
+use super::watch;
 use crate::cloudflare;
 use crate::release::{Release, StageRecord, WorkerRef};
 use crate::slo::evidence::grouped;
@@ -49,12 +50,18 @@ pub(super) fn report(story: &Story) -> Markup {
         .iter()
         .find(|event| ENDS.contains(&event.kind.as_str()));
     let (old, new) = (&release.progress.old_version, &release.origin.new_version);
-    let again = |version: &str| format!("/new?plan={}&version={version}", release.origin.plan_name);
+    let watches = watch::watches(release);
+    let mode = if watches { "&mode=watch" } else { "" };
+    let again = |version: &str| {
+        let plan = &release.origin.plan_name;
+        format!("/new?plan={plan}&version={version}{mode}")
+    };
     let found = found(&story.events);
     html! {
         section.card.report {
             h2 { "Why it ended" }
             @match ending {
+                None if watches => p { "Somebody gave the new version everything." },
                 None => p { "All stages passed: everything runs on the new version." },
                 Some(end) => p { strong { (sentence(&words(end.reason.name()))) }
                     @if let Some(detail) = &end.detail { " " (sentence(detail)) } },
@@ -72,7 +79,7 @@ pub(super) fn report(story: &Story) -> Markup {
                 ul { (links(&release.origin.plan.worker, new, (from, to))) }
             }
             p { a href=(again(new)) { "Run it again" }
-                @if !old.is_empty() { " · " a href=(again(old)) { "Undo: release the version before" } } }
+                @if !old.is_empty() && !watches { " · " a href=(again(old)) { "Undo: release the version before" } } }
         }
     }
 }

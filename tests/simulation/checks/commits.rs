@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use hmd::pipeline::ports::Row;
-use hmd::release::{Advance, SYSTEM, Status, Step, slo_applies};
+use hmd::release::{Advance, Reason, SYSTEM, Status, Step, slo_applies};
 use hmd::slo::{Severity, Slo};
 use serde_json::{Value, json};
 
@@ -49,7 +49,7 @@ pub fn ended_for_good(_: &Model, commit: &Commit) -> Verdict {
 pub fn columns(_: &Model, commit: &Commit) -> Verdict {
     let progress = &commit.after.progress;
     let wanted = json!({
-        "script_name": commit.after.script, "state": commit.after.state(), "version": progress.version,
+        "script_name": commit.after.script, "state": progress.status.stored_name(), "version": progress.version,
         "seq": progress.seq, "act_due_at": progress.act_due_at, "check_due_at": progress.check_due_at,
         "ended_at": progress.ended_at,
     });
@@ -133,9 +133,10 @@ fn forward(release: &Tracked) -> bool {
 }
 
 pub fn harm(_: &Model, commit: &Commit) -> Verdict {
-    must(!(commit.after.harmed && forward(&commit.after)), || {
-        format!("it is {} after harm", commit.after.state())
-    })
+    must(
+        !(commit.after.harmed && forward(&commit.after) && !commit.after.watches),
+        || format!("it is {} after harm", commit.after.state()),
+    )
 }
 
 /// The stage whose split is wanted, one more for the deployment that completes the release; none while going back.
@@ -150,7 +151,7 @@ fn reached(release: &Tracked) -> Option<usize> {
         } => d.completing,
         _ => false,
     };
-    let started = release.progress.started_at.is_some();
+    let started = release.progress.started_at.is_some() && !release.watches;
     (started && forward(release)).then(|| release.progress.stage + usize::from(completing))
 }
 
@@ -261,8 +262,60 @@ pub fn leases(_: &Model, commit: &Commit) -> Verdict {
 
 pub fn end_over_foreign(model: &Model, commit: &Commit) -> Verdict {
     let well = matches!(commit.after.state(), "succeeded" | "reverted");
+    let well = well && !commit.after.watches;
     let foreign = model.foreign_in(&commit.after, commit.look.as_ref());
     must(!well || foreign.is_empty(), || {
         format!("it ends {} over {foreign:?}", commit.after.state())
+    })
+}
+
+pub fn watchers(model: &Model, commit: &Commit) -> Verdict {
+    let (after, progress) = (&commit.after, &commit.after.progress);
+    if !after.watches {
+        return Ok(());
+    }
+    let idle = progress.act_due_at.is_none() && progress.acts == 0 && after.owed().is_none();
+    must(idle, || "it owes Cloudflare something".to_owned())?;
+    let known = matches!(
+        progress.status,
+        Status::Staged
+            | Status::Watching { .. }
+            | Status::Succeeded
+            | Status::Reverted(_)
+            | Status::Superseded(_)
+            | Status::Cancelled(_)
+    );
+    must(known, || format!("it is {}", after.state()))?;
+    if !after.is_over() || after.state() == "cancelled" {
+        let by_a_person = progress
+            .status
+            .ending()
+            .is_none_or(|end| end.reason == Reason::Stopped);
+        return must(by_a_person, || format!("{:?}", progress.status));
+    }
+    // What ended it was the newest deployment that this invocation was shown.
+    let made = model.made.get(&after.script).into_iter().flatten();
+    let look = commit.look.as_ref();
+    let shown = made.filter(|made| look.is_some_and(|l| l.ids.contains(&made.deployment.id)));
+    let newest = shown.max_by_key(|made| made.deployment.created_us);
+    let serving: BTreeSet<&str> = newest
+        .into_iter()
+        .flat_map(|made| &made.deployment.versions)
+        .filter(|share| share.percentage > 0.0)
+        .map(|share| share.version_id.as_str())
+        .collect();
+    let (old, new) = (progress.old_version.as_str(), after.new_version.as_str());
+    let fits = match after.state() {
+        "succeeded" => serving == BTreeSet::from([new]),
+        "reverted" => serving == BTreeSet::from([old]),
+        _ => serving
+            .iter()
+            .any(|version| *version != old && *version != new),
+    };
+    must(fits, || {
+        format!(
+            "it is {} though {serving:?} serve, {old} being the old one",
+            after.state()
+        )
     })
 }

@@ -35,7 +35,7 @@ type CommitCheck = fn(&Model, &Commit) -> Verdict;
 type PostCheck = fn(&Model, &Post) -> Verdict;
 type StateCheck = fn(&Model, i64) -> Verdict;
 
-const COMMITS: [(&str, CommitCheck); 8] = [
+const COMMITS: [(&str, CommitCheck); 9] = [
     ("versions and sequences without gaps", commits::sequences),
     ("an end is an end", commits::ended_for_good),
     ("the row's columns are those of its JSON", commits::columns),
@@ -47,9 +47,14 @@ const COMMITS: [(&str, CommitCheck); 8] = [
         "no end over a foreign deployment in sight",
         commits::end_over_foreign,
     ),
+    (
+        "who watches owes nothing and ends by what serves",
+        commits::watchers,
+    ),
 ];
-const POSTS: [(&str, PostCheck); 4] = [
+const POSTS: [(&str, PostCheck); 5] = [
     ("a POST carries out a committed intent", posts::intent),
+    ("a POST is of a release that HMD drives", posts::driven),
     ("a POST is sent within its lease", posts::lease),
     ("a POST follows a look of its own act", posts::look),
     (

@@ -15,6 +15,10 @@ pub fn intent(_: &Model, post: &Post) -> Verdict {
     )
 }
 
+pub fn driven(_: &Model, post: &Post) -> Verdict {
+    must(!post.release.watches, || "it only watches".to_owned())
+}
+
 pub fn lease(_: &Model, post: &Post) -> Verdict {
     // The call may take 10 s, and its effect must come within the lease.
     must(post.sent_at + 10_000 <= post.lease_until, || {

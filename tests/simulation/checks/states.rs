@@ -43,7 +43,8 @@ pub fn split(model: &Model, _: i64) -> Verdict {
         if matches!(how, How::Hand | How::Created) {
             continue;
         }
-        let of_script = || model.releases.values().filter(|r| r.script == *script);
+        let driven = || model.releases.values().filter(|r| !r.watches);
+        let of_script = || driven().filter(|r| r.script == *script);
         let started = || of_script().filter(|r| r.progress.started_at.is_some());
         let active = started().find(|r| r.is_active());
         let last = active.or_else(|| started().max_by_key(|r| r.progress.ended_at));

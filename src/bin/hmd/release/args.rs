@@ -87,6 +87,9 @@ pub struct Start {
     /// What happens if the Worker has an active release
     #[arg(long, value_enum, default_value_t = OnConflict::Reject)]
     pub on_conflict: OnConflict,
+    /// Whether HMD deploys the stages, or only watches what others deploy and says what it would have done
+    #[arg(long, value_enum, default_value_t = Mode::Deploy)]
+    pub mode: Mode,
     /// For people: what is new
     #[arg(long)]
     pub note: Option<String>,
@@ -113,6 +116,16 @@ pub enum OnConflict {
     Queue,
     /// Send it back first
     Supersede,
+}
+
+/// What HMD does with the release.
+#[derive(Debug, Clone, Copy, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// It applies the splits of the plan, and takes them back
+    Deploy,
+    /// It watches the splits that others make, and writes nothing to Cloudflare
+    Watch,
 }
 
 /// How a wait goes.

@@ -125,7 +125,7 @@ async fn start(client: &Client, start: &Start, json: bool) -> Result<Exit, Error
         None => format!("hmd-{}", uuid::Uuid::now_v7()),
     };
     let mut body = json!({
-        "plan": start.plan, "new_version": start.version, "on_conflict": start.on_conflict,
+        "plan": start.plan, "new_version": start.version, "on_conflict": start.on_conflict, "mode": start.mode,
     });
     let optional = [
         ("old_version", &start.old_version),

@@ -14,6 +14,9 @@ pub struct Release {
     /// Name of its plan.
     #[serde(default)]
     pub plan: String,
+    /// `watch`: HMD only watches.
+    #[serde(default)]
+    pub mode: String,
     /// `rolling_out`, `reverting`, `succeeded` and so on.
     pub state: String,
     /// Why it ended, or is being taken back.
@@ -56,7 +59,10 @@ impl Release {
 
     /// State and reason for people.
     pub fn state_text(&self) -> String {
-        let state = words(&self.state);
+        let state = match (self.mode.as_str(), self.state.as_str()) {
+            ("watch", "rolling_out") => "watching".to_owned(),
+            (_, state) => words(state),
+        };
         match &self.reason {
             Some(reason) => format!("{state} ({})", words(reason)),
             None => state,
