@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::json::read_text;
 use crate::release::Release;
 
 /// Most releases that are remembered, of some 10 KB each; an instance has 128 MB.
@@ -22,8 +23,8 @@ pub struct KeptRow {
 
 /// Whether reading what is written of it gives the same again.
 fn survives(release: &Release) -> bool {
-    let origin = serde_json::to_string(&release.origin).map(|text| serde_json::from_str(&text));
-    let progress = serde_json::to_string(&release.progress).map(|text| serde_json::from_str(&text));
+    let origin = serde_json::to_string(&release.origin).map(|text| read_text(&text));
+    let progress = serde_json::to_string(&release.progress).map(|text| read_text(&text));
     matches!((origin, progress), (Ok(Ok(origin)), Ok(Ok(progress)))
         if release.origin == origin && release.progress == progress)
 }
