@@ -286,7 +286,7 @@ fn by_definition(slo: &Slo) -> Option<(f64, Source)> {
             let slow = slo
                 .sli
                 .percentile
-                .map_or(0, |p| p.allowed_slow_per_10_000());
+                .map_or(0, crate::slo::Percentile::allowed_slow_per_10_000);
             let slow = u32::try_from(slow).unwrap_or(0);
             Some((f64::from(slow) / 10_000.0, Source::Definition))
         }

@@ -336,7 +336,7 @@ fn times(ratio: f64, sight: &Sight, unit: &str) -> String {
     } else {
         "the limit"
     };
-    let digits = if ratio < 10.0 { 1 } else { 0 };
+    let digits = usize::from(ratio < 10.0);
     let share = rounded(ratio * sight.unit) * 100.0;
     format!("{ratio:.digits$}x {of} ({} % bad)", rounded(share))
 }

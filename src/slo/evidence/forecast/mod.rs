@@ -208,8 +208,8 @@ pub fn outlook(chance: &Chance, ahead: Ahead<'_>, traffic: Traffic) -> Option<Ou
 /// Windows in which so many requests come with [`POWER`], when so many come in each.
 fn windows_for(needed: u64, per_window: f64) -> Option<f64> {
     const DEVIATE: f64 = 1.2816;
-    let root =
-        (DEVIATE + libm::sqrt(DEVIATE * DEVIATE + 4.0 * super::question::float(needed))) / 2.0;
+    let more = libm::sqrt(DEVIATE * DEVIATE + 4.0 * super::question::float(needed));
+    let root = f64::midpoint(DEVIATE, more);
     (per_window > 0.0).then(|| root * root / per_window)
 }
 
