@@ -350,6 +350,9 @@ fn sentence((_, stage, slo): (&Plan, &Stage, &Slo), outlook: &Outlook, unit: &st
     match &outlook.test {
         Some(sight) => parts.extend(of_test(sight, slo, stage, unit)),
         None if slo.sli.kind == SliKind::RequestCount => (),
+        None if slo.has_judge() => {
+            parts.push("a judge decides, whom no figures foresee".to_owned());
+        }
         None if slo.rule == Rule::Threshold => {
             parts.push("the threshold rule makes no promise about what it sees".to_owned());
         }
