@@ -203,15 +203,15 @@ impl Questions {
         let wants_errors = wants_errors(targets);
         let errors_at = wants_errors.then(|| ask(&[base.as_slice(), &[failed()]].concat()));
         let slots_from = 1 + usize::from(wants_errors);
-        let slots: Vec<(&str, Vec<Counted<'_>>)> = targets
+        let counted_of: Vec<(&str, Vec<Counted<'_>>)> = targets
             .iter()
             .map(|target| (target.script.as_str(), slots(target)))
             .collect();
-        let most = slots.iter().map(|(_, slots)| slots.len()).max();
+        let most = counted_of.iter().map(|(_, slots)| slots.len()).max();
         for slot in 0..most.unwrap_or(0) {
             // Workers that count the same share a group: as a rule there are few kinds of them.
             let mut alike: Vec<(Counted<'_>, Vec<&str>)> = Vec::new();
-            for (script, slots) in &slots {
+            for (script, slots) in &counted_of {
                 let Some(counted) = slots.get(slot) else {
                     continue;
                 };
