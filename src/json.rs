@@ -1,16 +1,24 @@
-//! Reading JSON that has been taken apart already, by one deserializer for everything that is not read often: what a type's
-//! reader is made of is then in the Worker once. It tells which fields nobody knows, and points at the one that is wrong,
-//! which would otherwise take two layers of deserializers around each type.
+//! Reading JSON, by one parser and one deserializer for everything: what a type's reader is made of is then in the Worker once.
+//! It tells which fields nobody knows, and points at the one that is wrong, which would otherwise take two layers of
+//! deserializers around each type. An object is never read from a list, which is what derived readers take, too.
+
+mod text;
 
 use std::cell::RefCell;
 
 use serde::de::value::StrDeserializer;
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer,
-    MapAccess, SeqAccess, Unexpected, VariantAccess, Visitor,
+    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _, Expected,
+    IntoDeserializer, MapAccess, SeqAccess, Unexpected, VariantAccess, Visitor,
 };
 use serde::{Deserialize, forward_to_deserialize_any};
 use serde_json::{Error, Value};
+
+use text::Json;
+
+/// How the name (for serde) of an enum begins whose variants a field tells apart, which is named after that: the rest of the
+/// object is the variant's content. serde's own way (`tag`) copies the object first, and has a second reader for each type in it.
+const TAGGED_BY: &str = "tagged by ";
 
 /// What was found out while reading.
 #[derive(Debug, Default)]
@@ -24,11 +32,7 @@ pub struct Notes {
 /// Reads a value, and notes what is odd about it.
 pub fn read_noting<T: DeserializeOwned>(value: &Value) -> (Result<T, Error>, Notes) {
     let found = RefCell::new(Found::default());
-    let read = T::deserialize(Reader {
-        value,
-        at: At::Root,
-        found: &found,
-    });
+    let read = T::deserialize(Reader::new(Node::Value(value), Some(&found)));
     let Found { unknown, wrong } = found.into_inner();
     let wrong = wrong.unwrap_or_default();
     (read, Notes { unknown, wrong })
@@ -39,7 +43,7 @@ pub fn read_noting<T: DeserializeOwned>(value: &Value) -> (Result<T, Error>, Not
 /// # Errors
 /// What does not fit.
 pub fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Error> {
-    read_noting(value).0
+    T::deserialize(Reader::new(Node::Value(value), None))
 }
 
 /// The same from text.
@@ -47,7 +51,24 @@ pub fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Error> {
 /// # Errors
 /// What is no JSON, or does not fit.
 pub fn read_text<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
-    read(&serde_json::from_str(text)?)
+    let json = text::parse(text)?;
+    T::deserialize(Reader::new(Node::Json(&json), None))
+}
+
+/// JSON of any kind.
+///
+/// # Errors
+/// What is no JSON.
+pub fn parse(text: &str) -> Result<Value, Error> {
+    Ok(text::parse(text)?.into())
+}
+
+/// The same from bytes.
+///
+/// # Errors
+/// What is no JSON.
+pub fn parse_bytes(bytes: &[u8]) -> Result<Value, Error> {
+    parse(std::str::from_utf8(bytes).map_err(Error::custom)?)
 }
 
 /// One step of a JSON pointer.
@@ -79,84 +100,299 @@ impl At<'_> {
     }
 }
 
+/// A value of either kind.
 #[derive(Clone, Copy)]
-struct Reader<'a> {
-    value: &'a Value,
-    at: At<'a>,
-    found: &'a RefCell<Found>,
+enum Node<'a> {
+    /// One that was changed on its way, or asks to be looked at twice.
+    Value(&'a Value),
+    /// One that was parsed to be read, and borrows from the text.
+    Json(&'a Json<'a>),
 }
 
-impl Reader<'_> {
+/// What a value is, of either kind.
+enum Kind<'a> {
+    Null,
+    Bool(bool),
+    Unsigned(u64),
+    Signed(i64),
+    Float(f64),
+    Text(&'a str),
+    List(List<'a>),
+    Object(Pairs<'a>),
+}
+
+#[derive(Clone, Copy)]
+enum List<'a> {
+    Values(&'a [Value]),
+    Json(&'a [Json<'a>]),
+}
+
+enum Pairs<'a> {
+    Values(serde_json::map::Iter<'a>),
+    Json(std::slice::Iter<'a, text::Pair<'a>>),
+}
+
+impl<'a> Node<'a> {
+    fn kind(self) -> Kind<'a> {
+        match self {
+            Self::Value(value) => match value {
+                Value::Null => Kind::Null,
+                Value::Bool(value) => Kind::Bool(*value),
+                Value::Number(number) => {
+                    if let Some(number) = number.as_u64() {
+                        Kind::Unsigned(number)
+                    } else if let Some(number) = number.as_i64() {
+                        Kind::Signed(number)
+                    } else {
+                        Kind::Float(number.as_f64().unwrap_or(f64::NAN))
+                    }
+                }
+                Value::String(text) => Kind::Text(text),
+                Value::Array(items) => Kind::List(List::Values(items)),
+                Value::Object(fields) => Kind::Object(Pairs::Values(fields.iter())),
+            },
+            Self::Json(json) => match json {
+                Json::Null => Kind::Null,
+                Json::Bool(value) => Kind::Bool(*value),
+                Json::Unsigned(number) => Kind::Unsigned(*number),
+                Json::Signed(number) => Kind::Signed(*number),
+                Json::Float(number) => Kind::Float(*number),
+                Json::Text(text) => Kind::Text(text),
+                Json::List(items) => Kind::List(List::Json(items)),
+                Json::Object(pairs) => Kind::Object(Pairs::Json(pairs.iter())),
+            },
+        }
+    }
+}
+
+impl<'a> List<'a> {
+    fn len(self) -> usize {
+        match self {
+            Self::Values(items) => items.len(),
+            Self::Json(items) => items.len(),
+        }
+    }
+
+    fn get(self, index: usize) -> Option<Node<'a>> {
+        match self {
+            Self::Values(items) => items.get(index).map(Node::Value),
+            Self::Json(items) => items.get(index).map(Node::Json),
+        }
+    }
+}
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = (&'a str, Node<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Values(pairs) => {
+                let (name, value) = pairs.next()?;
+                Some((name, Node::Value(value)))
+            }
+            Self::Json(pairs) => {
+                let (name, value) = pairs.next()?;
+                Some((name, Node::Json(value)))
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Reader<'a> {
+    node: Node<'a>,
+    at: At<'a>,
+    /// Where what is odd is noted, if somebody wants to know.
+    found: Option<&'a RefCell<Found>>,
+    /// A field that is no part of the content: it said of which variant this is the content.
+    tag: Option<&'static str>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(node: Node<'a>, found: Option<&'a RefCell<Found>>) -> Self {
+        Self {
+            node,
+            at: At::Root,
+            found,
+            tag: None,
+        }
+    }
+
     /// Reads it, and notes its place if nothing within it is the culprit.
     fn read<'de, S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Error> {
         let read = seed.deserialize(self);
         if read.is_err() {
-            let mut found = self.found.borrow_mut();
-            found.wrong.get_or_insert_with(|| self.at.pointer());
+            self.note_wrong();
         }
         read
     }
 
-    fn unexpected(&self) -> Unexpected<'_> {
-        match self.value {
-            Value::Null => Unexpected::Unit,
-            Value::Bool(value) => Unexpected::Bool(*value),
-            Value::Number(number) => {
-                let other = || Unexpected::Float(number.as_f64().unwrap_or(f64::NAN));
-                let signed = number.as_i64().map(Unexpected::Signed);
-                let unsigned = number.as_u64().map(Unexpected::Unsigned);
-                unsigned.or(signed).unwrap_or_else(other)
-            }
-            Value::String(text) => Unexpected::Str(text),
-            Value::Array(_) => Unexpected::Seq,
-            Value::Object(_) => Unexpected::Map,
+    #[cold]
+    #[inline(never)]
+    fn note_wrong(self) {
+        if let Some(found) = self.found {
+            let mut found = found.borrow_mut();
+            found.wrong.get_or_insert_with(|| self.at.pointer());
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn mismatch(self, expected: &dyn Expected) -> Error {
+        let unexpected = match self.node.kind() {
+            Kind::Null => Unexpected::Unit,
+            Kind::Bool(value) => Unexpected::Bool(value),
+            Kind::Unsigned(number) => Unexpected::Unsigned(number),
+            Kind::Signed(number) => Unexpected::Signed(number),
+            Kind::Float(number) => Unexpected::Float(number),
+            Kind::Text(text) => Unexpected::Str(text),
+            Kind::List(_) => Unexpected::Seq,
+            Kind::Object(_) => Unexpected::Map,
+        };
+        Error::invalid_type(unexpected, expected)
+    }
+
+    fn text(self, expected: &dyn Expected) -> Result<&'a str, Error> {
+        match self.node.kind() {
+            Kind::Text(text) => Ok(text),
+            _ => Err(self.mismatch(expected)),
+        }
+    }
+
+    fn items(&self, expected: &dyn Expected) -> Result<Items<'_>, Error> {
+        match self.node.kind() {
+            Kind::List(list) => Ok(Items {
+                of: self,
+                list,
+                next: 0,
+            }),
+            _ => Err(self.mismatch(expected)),
+        }
+    }
+
+    fn fields(&self, expected: &dyn Expected) -> Result<Fields<'_>, Error> {
+        match self.node.kind() {
+            Kind::Object(pairs) => Ok(Fields {
+                of: self,
+                tag: self.tag,
+                pairs,
+                value: None,
+            }),
+            _ => Err(self.mismatch(expected)),
+        }
+    }
+
+    /// Name and content of an enum's variant.
+    fn variant<'s>(&'s self, enum_name: &'static str) -> Result<Variant<'s>, Error> {
+        if let Some(tag) = enum_name.strip_prefix(TAGGED_BY) {
+            let fields = self.fields(&"map")?;
+            let found = fields.pairs.into_iter().find(|(name, _)| *name == tag);
+            let (_, name) = found.ok_or_else(|| Error::missing_field(tag))?;
+            let Kind::Text(name) = name.kind() else {
+                return Err(Error::custom(format!("{tag} must be a string")));
+            };
+            let content = Reader {
+                tag: Some(tag),
+                ..*self
+            };
+            return Ok(Variant {
+                name,
+                content: Some(content),
+            });
+        }
+        let expected: &dyn Expected = &"string or map";
+        match self.node.kind() {
+            Kind::Text(name) => Ok(Variant {
+                name,
+                content: None,
+            }),
+            Kind::Object(mut pairs) => match (pairs.next(), pairs.next()) {
+                (Some((name, node)), None) => Ok(Variant {
+                    name,
+                    content: Some(Reader {
+                        node,
+                        at: At::Field(&self.at, name),
+                        found: self.found,
+                        tag: None,
+                    }),
+                }),
+                _ => {
+                    let expected = &"map with a single key";
+                    Err(Error::invalid_value(Unexpected::Map, expected))
+                }
+            },
+            _ => Err(self.mismatch(expected)),
+        }
+    }
+
+    fn note_unknown(self) {
+        if let Some(found) = self.found {
+            found.borrow_mut().unknown.push(self.at.pointer());
         }
     }
 }
 
+/// Each kind of value asks the visitor for that kind alone: what a visitor would make of the others is then not in the Worker.
 impl<'de> Deserializer<'de> for Reader<'_> {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.value {
-            Value::Null => visitor.visit_unit(),
-            Value::Bool(value) => visitor.visit_bool(*value),
-            Value::Number(number) => {
-                if let Some(number) = number.as_u64() {
-                    visitor.visit_u64(number)
-                } else if let Some(number) = number.as_i64() {
-                    visitor.visit_i64(number)
-                } else {
-                    visitor.visit_f64(number.as_f64().unwrap_or(f64::NAN))
-                }
-            }
-            Value::String(text) => visitor.visit_str(text),
-            Value::Array(items) => {
-                let mut left = Items {
-                    of: self,
-                    values: items,
-                    next: 0,
-                };
-                let read = visitor.visit_seq(&mut left)?;
-                if left.next < items.len() {
-                    return Err(Error::invalid_length(
-                        items.len(),
-                        &"fewer elements in array",
-                    ));
-                }
-                Ok(read)
-            }
-            Value::Object(fields) => visitor.visit_map(Fields {
-                of: self,
-                pairs: fields.iter(),
-                value: None,
-            }),
+        match self.node.kind() {
+            Kind::Null => visitor.visit_unit(),
+            Kind::Bool(value) => visitor.visit_bool(value),
+            Kind::Unsigned(number) => visitor.visit_u64(number),
+            Kind::Signed(number) => visitor.visit_i64(number),
+            Kind::Float(number) => visitor.visit_f64(number),
+            Kind::Text(text) => visitor.visit_str(text),
+            Kind::List(_) => self.deserialize_seq(visitor),
+            Kind::Object(_) => self.deserialize_map(visitor),
         }
     }
 
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.node.kind() {
+            Kind::Bool(value) => visitor.visit_bool(value),
+            _ => Err(self.mismatch(&visitor)),
+        }
+    }
+
+    fn deserialize_i64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.node.kind() {
+            Kind::Unsigned(number) => visitor.visit_u64(number),
+            Kind::Signed(number) => visitor.visit_i64(number),
+            _ => Err(self.mismatch(&visitor)),
+        }
+    }
+
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.node.kind() {
+            Kind::Unsigned(number) => visitor.visit_u64(number),
+            Kind::Signed(number) => visitor.visit_i64(number),
+            Kind::Float(number) => visitor.visit_f64(number),
+            _ => Err(self.mismatch(&visitor)),
+        }
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        let text = self.text(&visitor)?;
+        visitor.visit_str(text)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        let mut items = self.items(&visitor)?;
+        let read = visitor.visit_seq(&mut items)?;
+        items.finish()?;
+        Ok(read)
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        let fields = self.fields(&visitor)?;
+        visitor.visit_map(fields)
+    }
+
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.value {
-            Value::Null => visitor.visit_none(),
+        match self.node.kind() {
+            Kind::Null => visitor.visit_none(),
             _ => visitor.visit_some(self),
         }
     }
@@ -171,47 +407,108 @@ impl<'de> Deserializer<'de> for Reader<'_> {
 
     fn deserialize_enum<V: Visitor<'de>>(
         self,
-        _name: &'static str,
+        name: &'static str,
         _variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        let (name, content) = match self.value {
-            Value::String(name) => (name, None),
-            Value::Object(fields) => match fields.iter().next() {
-                Some((name, content)) if fields.len() == 1 => (name, Some(content)),
-                _ => {
-                    let expected = &"map with a single key";
-                    return Err(Error::invalid_value(Unexpected::Map, expected));
-                }
-            },
-            _ => return Err(Error::invalid_type(self.unexpected(), &"string or map")),
-        };
-        visitor.visit_enum(Variant {
-            name,
-            content: content.map(|value| Reader {
-                value,
-                at: At::Field(&self.at, name),
-                found: self.found,
-            }),
-        })
+        let variant = self.variant(name)?;
+        visitor.visit_enum(variant)
     }
 
     /// Whoever ignores a value does not know its field.
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        self.found.borrow_mut().unknown.push(self.at.pointer());
+        self.note_unknown();
         visitor.visit_unit()
     }
 
+    fn deserialize_i8<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_i64(visitor)
+    }
+
+    fn deserialize_i16<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_i64(visitor)
+    }
+
+    fn deserialize_i32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_i64(visitor)
+    }
+
+    fn deserialize_u8<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_i64(visitor)
+    }
+
+    fn deserialize_u16<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_i64(visitor)
+    }
+
+    fn deserialize_u32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_i64(visitor)
+    }
+
+    fn deserialize_u64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_i64(visitor)
+    }
+
+    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_f64(visitor)
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(
+        self,
+        _length: usize,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        self.deserialize_seq(visitor)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        self.deserialize_map(visitor)
+    }
+
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map struct identifier
+        i128 u128 char bytes byte_buf unit unit_struct tuple_struct
     }
 }
 
 struct Items<'a> {
-    of: Reader<'a>,
-    values: &'a [Value],
+    of: &'a Reader<'a>,
+    list: List<'a>,
     next: usize,
+}
+
+impl<'a> Items<'a> {
+    fn take(&mut self) -> Option<Reader<'a>> {
+        let node = self.list.get(self.next)?;
+        let at = At::Item(&self.of.at, self.next);
+        self.next += 1;
+        Some(Reader {
+            node,
+            at,
+            found: self.of.found,
+            tag: None,
+        })
+    }
+
+    fn finish(&self) -> Result<(), Error> {
+        if self.next < self.list.len() {
+            let expected = &"fewer elements in array";
+            return Err(Error::invalid_length(self.list.len(), expected));
+        }
+        Ok(())
+    }
 }
 
 impl<'de> SeqAccess<'de> for &mut Items<'_> {
@@ -221,27 +518,42 @@ impl<'de> SeqAccess<'de> for &mut Items<'_> {
         &mut self,
         seed: S,
     ) -> Result<Option<S::Value>, Error> {
-        let Some(value) = self.values.get(self.next) else {
-            return Ok(None);
-        };
-        let item = Reader {
-            value,
-            at: At::Item(&self.of.at, self.next),
-            found: self.of.found,
-        };
-        self.next += 1;
-        item.read(seed).map(Some)
+        match self.take() {
+            Some(item) => item.read(seed).map(Some),
+            None => Ok(None),
+        }
     }
 
     fn size_hint(&self) -> Option<usize> {
-        Some(self.values.len() - self.next)
+        Some(self.list.len() - self.next)
     }
 }
 
 struct Fields<'a> {
-    of: Reader<'a>,
-    pairs: serde_json::map::Iter<'a>,
-    value: Option<(&'a str, &'a Value)>,
+    of: &'a Reader<'a>,
+    tag: Option<&'static str>,
+    pairs: Pairs<'a>,
+    value: Option<(&'a str, Node<'a>)>,
+}
+
+impl<'a> Fields<'a> {
+    fn take_name(&mut self) -> Option<&'a str> {
+        let tag = self.tag;
+        self.value = self.pairs.find(|(name, _)| tag != Some(*name));
+        self.value.map(|(name, _)| name)
+    }
+
+    fn take_value(&mut self) -> Result<Reader<'a>, Error> {
+        let Some((name, node)) = self.value.take() else {
+            return Err(Error::custom("a value without a key"));
+        };
+        Ok(Reader {
+            node,
+            at: At::Field(&self.of.at, name),
+            found: self.of.found,
+            tag: None,
+        })
+    }
 }
 
 impl<'de> MapAccess<'de> for Fields<'_> {
@@ -251,23 +563,14 @@ impl<'de> MapAccess<'de> for Fields<'_> {
         &mut self,
         seed: S,
     ) -> Result<Option<S::Value>, Error> {
-        let Some((name, value)) = self.pairs.next() else {
-            return Ok(None);
-        };
-        self.value = Some((name, value));
-        seed.deserialize(key(name)).map(Some)
+        match self.take_name() {
+            Some(name) => seed.deserialize(key(name)).map(Some),
+            None => Ok(None),
+        }
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Error> {
-        let Some((name, value)) = self.value.take() else {
-            return Err(Error::custom("a value without a key"));
-        };
-        let field = Reader {
-            value,
-            at: At::Field(&self.of.at, name),
-            found: self.of.found,
-        };
-        field.read(seed)
+        self.take_value()?.read(seed)
     }
 }
 
@@ -306,7 +609,11 @@ impl<'de> VariantAccess<'de> for Content<'_> {
     type Error = Error;
 
     fn unit_variant(self) -> Result<(), Error> {
-        self.0.map_or(Ok(()), <()>::deserialize)
+        match self.0 {
+            // Fields beside the tag are of a newer writer.
+            Some(Reader { tag: Some(_), .. }) | None => Ok(()),
+            Some(reader) => <()>::deserialize(reader),
+        }
     }
 
     fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Error> {
@@ -314,7 +621,7 @@ impl<'de> VariantAccess<'de> for Content<'_> {
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Error> {
-        self.reader()?.deserialize_any(visitor)
+        self.reader()?.deserialize_seq(visitor)
     }
 
     fn struct_variant<V: Visitor<'de>>(
@@ -322,6 +629,96 @@ impl<'de> VariantAccess<'de> for Content<'_> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        self.reader()?.deserialize_any(visitor)
+        self.reader()?.deserialize_map(visitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Point {
+        x: i64,
+        #[serde(default)]
+        y: Option<f64>,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(rename = "tagged by shape", rename_all = "snake_case")]
+    enum Shape {
+        Nothing,
+        Dot(Point),
+        Line { from: Point, to: Box<Point> },
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Wish {
+        Any,
+        These(Vec<Shape>),
+    }
+
+    /// The same from text and from a value.
+    fn both<T: DeserializeOwned + PartialEq + std::fmt::Debug>(value: &Value) -> Result<T, String> {
+        let of_value = read(value).map_err(|error| error.to_string());
+        let of_text = read_text(&value.to_string()).map_err(|error| error.to_string());
+        assert_eq!(of_value, of_text);
+        of_value
+    }
+
+    #[test]
+    fn a_tag_tells_variants_apart() {
+        let read = both(&json!([
+            {"shape": "nothing", "newer": 1},
+            {"x": 1, "shape": "dot", "y": 2.5},
+            {"shape": "line", "to": {"x": 3}, "from": {"x": 2, "y": null}},
+        ]));
+        let point = |x, y| Point { x, y };
+        let line = Shape::Line {
+            from: point(2, None),
+            to: Box::new(point(3, None)),
+        };
+        assert_eq!(
+            read,
+            Ok(vec![Shape::Nothing, Shape::Dot(point(1, Some(2.5))), line])
+        );
+        for (wrong, part) in [
+            (json!({"x": 1}), "missing field `shape`"),
+            (json!({"shape": 1}), "shape must be a string"),
+            (json!({"shape": "star"}), "unknown variant `star`"),
+            (json!({"shape": "dot"}), "missing field `x`"),
+            (json!("nothing"), "invalid type: string"),
+        ] {
+            let error = both::<Shape>(&wrong).unwrap_err();
+            assert!(error.contains(part), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_odd_is_noted_with_its_place() {
+        let value =
+            json!({"these": [{"shape": "dot", "x": 1, "z/": 0}, {"shape": "dot", "x": "1"}]});
+        let (read, notes) = read_noting::<Wish>(&value);
+        assert!(read.is_err());
+        assert_eq!(notes.unknown, ["/these/0/z~1"]);
+        assert_eq!(notes.wrong, "/these/1/x");
+        assert_eq!(both(&json!("any")), Ok(Wish::Any));
+    }
+
+    #[test]
+    fn each_kind_is_itself_alone() {
+        assert!(both::<Point>(&json!([1, 2.0])).is_err());
+        assert!(both::<Point>(&json!({"x": 1.0})).is_err());
+        assert!(both::<Point>(&json!({"x": true})).is_err());
+        assert!(both::<Point>(&Value::Null).is_err());
+        assert!(both::<Vec<i64>>(&json!({})).is_err());
+        assert!(both::<(i64, i64)>(&json!([1, 2, 3])).is_err());
+        assert!(both::<String>(&json!(1)).is_err());
+        assert_eq!(both::<f64>(&json!(1)), Ok(1.0));
+        assert_eq!(both::<Option<u8>>(&json!(256)).ok(), None);
+        assert_eq!(both::<Option<u8>>(&Value::Null), Ok(None));
     }
 }

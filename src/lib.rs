@@ -11,6 +11,7 @@
 
 pub mod access;
 pub mod cloudflare;
+mod gather;
 pub mod http;
 mod json;
 #[cfg(not(target_arch = "wasm32"))]

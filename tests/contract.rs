@@ -169,8 +169,45 @@ fn command(stage: &Stage, verb: &str) {
     assert_eq!(status, 200, "{answer}");
 }
 
+/// The errors that only operations on Workers have.
+fn of_worker(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt> {
+    let (attempt, world) = (valid(operation, stage), &stage.world);
+    Some(match (operation.id, status) {
+        ("listQueries", 400) => {
+            let path = format!("{}?cursor=0", attempt.path);
+            attempt.path(&path)
+        }
+        ("listQueries" | "createQuery", 404) => {
+            let path = attempt.path.replace(ACCOUNT, "nobody");
+            let plan = |plan: &mut Value| plan["worker"]["account_id"] = json!("nobody");
+            world.plan("shop", plan);
+            attempt.path(&path)
+        }
+        ("createQuery", 409) => {
+            let path = format!("/v1/workers/{ACCOUNT}/shop/queries");
+            let body = json!({"plan": "shop", "slo": "errors"});
+            assert_eq!(world.api("POST", &path, &body).0, 201);
+            attempt
+        }
+        ("listVersions" | "listDeployments", 404) => {
+            let path = attempt.path.replace("/shop/", "/none/");
+            attempt.path(&path)
+        }
+        (_, 503) => {
+            world.set_rule(|call| matches!(call, Call::Http(_)).then_some(Fault::Refused));
+            attempt
+        }
+        _ => return None,
+    })
+}
+
 /// Provokes an error. `None`: there is no case for it.
 fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt> {
+    if operation.tag == "Workers"
+        && let Some(attempt) = of_worker(operation, status, stage)
+    {
+        return Some(attempt);
+    }
     let attempt = valid(operation, stage);
     let world = &stage.world;
     Some(match (operation.id, status) {
@@ -202,22 +239,6 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
             .header("content-type", "application/json")
             .body(&json!({"no_such_field": 1})),
         ("deletePlan", 400) => attempt.header("if-match", "yesterday's"),
-        ("listQueries", 400) => {
-            let path = format!("{}?cursor=0", attempt.path);
-            attempt.path(&path)
-        }
-        ("listQueries" | "createQuery", 404) => {
-            let path = attempt.path.replace(ACCOUNT, "nobody");
-            let plan = |plan: &mut Value| plan["worker"]["account_id"] = json!("nobody");
-            world.plan("shop", plan);
-            attempt.path(&path)
-        }
-        ("createQuery", 409) => {
-            let path = format!("/v1/workers/{ACCOUNT}/shop/queries");
-            let body = json!({"plan": "shop", "slo": "errors"});
-            assert_eq!(world.api("POST", &path, &body).0, 201);
-            attempt
-        }
         ("listReleases" | "listEvidence" | "listDeliveries", 400) => {
             let path = format!("{}?limit=0", attempt.path);
             attempt.path(&path)
@@ -226,13 +247,10 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
             .header("content-type", "application/json")
             .raw(b"{".to_vec()),
         ("putPlan", 404) => attempt.path("/v1/plans/a.b"),
+        ("getJudgeSecret", 404) => attempt.path("/v1/plans/none/judge-secret"),
         ("makeHookSecret", 404) => attempt.path("/v1/plans/none/hook-secret"),
         ("forecastPlan", 404) => attempt.path("/v1/plans/none/forecast"),
         ("getPlan" | "deletePlan", 404) => attempt.path("/v1/plans/none"),
-        ("listVersions" | "listDeployments", 404) => {
-            let path = attempt.path.replace("/shop/", "/none/");
-            attempt.path(&path)
-        }
         (_, 404) if attempt.path.contains(&stage.subscriber) => {
             let path = attempt.path.replace(&stage.subscriber, "sub_none");
             attempt.path(&path)
@@ -280,10 +298,6 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
             409,
         )
         | ("health" | "openapi" | "docs", 503) => attempt,
-        ("listVersions" | "listDeployments" | "listQueries" | "createQuery", 503) => {
-            world.set_rule(|call| matches!(call, Call::Http(_)).then_some(Fault::Refused));
-            attempt
-        }
         (_, 503) => {
             world.set_rule(|call| matches!(call, Call::Sql { .. }).then_some(Fault::Refused));
             attempt

@@ -68,13 +68,6 @@ impl Browser {
         let response = self.get(path);
         assert_eq!(response.status(), 200, "{path}: {}", text(&response));
         let page = text(&response);
-        if let Ok(dir) = std::env::var("DUMP") {
-            std::fs::write(
-                format!("{dir}/{}-{}.html", path.replace('/', "_"), page.len()),
-                &page,
-            )
-            .unwrap();
-        } // TEMP
         assert!(page.len() <= 60_000, "{path} has {} bytes", page.len());
         for forbidden in [
             "<script>",
@@ -361,12 +354,9 @@ fn waivers_holds_early_passes_and_sampling_are_told() {
             },
         )
         .unwrap();
-    world.plan(
-        "sampled",
-        |plan| {
-            plan["stages"] = json!([{"percent": 50, "soak": "5m"}, {"percent": 100, "soak": "60s"}])
-        },
-    );
+    world.plan("sampled", |plan| {
+        plan["stages"] = json!([{"percent": 50, "soak": "5m"}, {"percent": 100, "soak": "60s"}]);
+    });
     let id = world.release("sampled");
     world.run_to(&id, |it| it["stages"][0]["state"] == "soaking");
     world.run_for(120_000);
@@ -487,6 +477,7 @@ fn fields_of(page: &str) -> Vec<(String, String)> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one refusal after the other")]
 fn the_settings_of_the_evidence_rule_are_edited_and_refused_at_their_fields() {
     let (world, browser) = scene();
     world.plan("shop", |plan| {

@@ -8,7 +8,7 @@ use hmd::cloudflare::{Cloudflare, Target, Urgency, measure};
 use hmd::pipeline::config::Config;
 use hmd::pipeline::ports::{
     AccessKeys, Clock, FileError, Files, HttpError, HttpOut, HttpRequest, HttpResponse, Log,
-    Outgoing, QueueError, QueueName, Queues, Random, Row, Sql, SqlError, Statement, Urls,
+    Memory, Outgoing, QueueError, QueueName, Queues, Random, Row, Sql, SqlError, Statement, Urls,
     WebhookAnswer, WebhookRequest,
 };
 use hmd::slo::evidence::{Before, Evidence, Place, Protocol, StagePlan, Terms};
@@ -93,6 +93,8 @@ impl Random for Telemetry {
         unreachable!("nothing is sealed")
     }
 }
+
+impl Memory for Telemetry {}
 
 impl AccessKeys for Telemetry {
     async fn read_keys(&self, _: &str, _: u32) -> Result<String, HttpError> {

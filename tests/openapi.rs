@@ -63,7 +63,7 @@ fn the_plan_schema_takes_what_is_a_plan() {
     };
     takes(&readme());
     takes(&example());
-    let changes: [Change; 10] = [
+    let changes: [Change; 11] = [
         |p| p["$schema"] = json!("./schemas/plan.schema.json"),
         |p| p["alpha"] = json!(0.05),
         |p| p["stages"][0]["percent"] = json!(0),
@@ -74,6 +74,9 @@ fn the_plan_schema_takes_what_is_a_plan() {
         |p| p["slos"][1]["sli"]["percentile"] = json!(99.9),
         |p| {
             p["slos"][0] = json!({"name": "seen", "sli": {"kind": "request_count"}, "objective": {"min": 100}});
+        },
+        |p| {
+            p["slos"][0] = json!({"name": "judge", "sli": {"kind": "judge", "model": "@cf/meta/llama-3.1-8b-instruct-fast"}, "objective": "pass"});
         },
         |p| {
             p["slos"][0]["sli"] = json!({"kind": "query", "bad": [

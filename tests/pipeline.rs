@@ -7,6 +7,7 @@ mod support;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use hmd::pipeline::kept::Kept;
 use hmd::simulator::{HandDeployment, VersionShare};
 use serde_json::{Value, json};
 use support::{ACCOUNT, World, failing, healthy};
@@ -22,6 +23,35 @@ fn state(release: &Value) -> (&str, Option<&str>) {
         release["state"].as_str().unwrap(),
         release["reason"].as_str(),
     )
+}
+
+/// What a release tells of itself while the instances that look after it remember what `at` says, second by second.
+fn told(remembers: impl Fn(i64) -> Option<&'static RefCell<Kept>>) -> (Vec<Value>, Value) {
+    let world = World::new();
+    world.worker("shop", &[healthy(), healthy()]);
+    world.plan("shop", |plan| plan["stages"][0]["soak"] = "5m".into());
+    let id = world.release("shop");
+    for second in 0..400 {
+        let kept = remembers(second);
+        *world.kept.borrow_mut() = kept.map(RefCell::take);
+        world.run_for(1_000);
+        if let (Some(kept), Some(now)) = (kept, world.kept.take()) {
+            kept.replace(now);
+        }
+    }
+    let events = world.events(&id);
+    let windows = world.rows("SELECT * FROM windows ORDER BY window_index");
+    (events, json!(windows))
+}
+
+#[test]
+fn an_instance_that_remembers_does_the_same_as_one_that_reads() {
+    let [one, other]: [&RefCell<Kept>; 2] = [(); 2].map(|()| &*Box::leak(Box::default()));
+    let read = told(|_| None);
+    assert_eq!(told(|_| Some(one)), read);
+    // Two that take turns: what each remembers is not the newest any more.
+    let turns = |second: i64| Some(if second / 35 % 2 == 0 { one } else { other });
+    assert_eq!(told(turns), read);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use hmd::slo::evidence::Before;
 use hmd::slo::{SloCounts, VersionCounts, Window};
 use hmd::time::parse_rfc3339_us;
 use serde_json::{Value, json};
-use support::{ACCOUNT, World, failing, healthy};
+use support::{ACCOUNT, Reaction, World, failing, healthy};
 
 /// All pages of a release's report, the last with its items replaced by all of them.
 fn report(world: &World, id: &str) -> Value {
@@ -58,6 +58,7 @@ fn judged(item: &Value, interval_ms: i64) -> Judged {
         readings: Vec::new(),
         warming_up: item["warming_up"].as_bool().unwrap(),
         forgot: serde_json::from_value(item["forgot"].clone()).unwrap(),
+        opinions: serde_json::from_value(item["opinions"].clone()).unwrap(),
     }
 }
 
@@ -117,6 +118,36 @@ fn the_report_replays_to_the_same_verdicts() {
         let queries = report["queries"].as_array().unwrap();
         assert_eq!(queries.len(), 3);
         assert!(queries[1].to_string().contains("$workers.outcome"));
+    }
+}
+
+#[test]
+fn what_judges_said_replays_too() {
+    const SAID: [&str; 4] = [
+        r#"{"verdict": "pass", "reason": "calm"}"#,
+        "what?",
+        r#"{"verdict": "hold", "reason": "hm"}"#,
+        r#"{"verdict": "revert", "reason": "worse"}"#,
+    ];
+    let world = World::new();
+    world.worker("shop", &[healthy(), healthy()]);
+    let url = "https://judge.example.com/hmd";
+    let answer = |nth: usize| Reaction::Status(200, SAID[nth / 2 % 4]);
+    let mut receivers = world.receivers.borrow_mut();
+    receivers.insert(url.to_owned(), Box::new(answer));
+    drop(receivers);
+    world.plan("shop", |plan| {
+        let judge = json!({"name": "judge", "sli": {"kind": "judge", "url": url}, "objective": "pass", "severity": "observe"});
+        plan["slos"].as_array_mut().unwrap().push(judge);
+    });
+    let id = world.release("shop");
+    world.finish(&id);
+    let report = report(&world, &id);
+    assert!(holds(&report) > 8);
+    for verdict in ["safe", "undecided", "harm"] {
+        let items = report["items"].as_array().unwrap();
+        let seen = items.iter().any(|it| it["slos"][2]["verdict"] == verdict);
+        assert!(seen, "{verdict}");
     }
 }
 

@@ -12,5 +12,7 @@ CREATE TABLE connected_workers (
 CREATE INDEX connected_workers_changed ON connected_workers (revision);
 CREATE INDEX plans_changed ON plans (updated_at);
 -- The list of Workers: which there are, the last release of each that has ended, and how many wait.
-CREATE INDEX releases_worker ON releases (account_id, script_name, ended_at);
+-- Each is written when a release begins or ends, never by a check.
+CREATE INDEX releases_worker ON releases (account_id, script_name);
+CREATE INDEX releases_ended ON releases (account_id, script_name, ended_at) WHERE ended_at IS NOT NULL;
 CREATE INDEX releases_queued ON releases (account_id, script_name) WHERE state = 'queued';

@@ -74,7 +74,7 @@ fn part(text: &str) -> Result<Value, Rejection> {
     let bytes = URL_SAFE_NO_PAD
         .decode(text)
         .map_err(|_| Rejection::Garbled)?;
-    let value: Value = serde_json::from_slice(&bytes).map_err(|_| Rejection::Garbled)?;
+    let value = crate::json::parse_bytes(&bytes).map_err(|_| Rejection::Garbled)?;
     value.is_object().then_some(value).ok_or(Rejection::Garbled)
 }
 

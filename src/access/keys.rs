@@ -78,8 +78,7 @@ impl KnownKeys {
     /// # Errors
     /// Why that is no set of keys.
     pub fn read(body: &str, now: UnixMs) -> Result<Self, String> {
-        let set: Value =
-            serde_json::from_str(body).map_err(|error| format!("it is not JSON: {error}"))?;
+        let set = crate::json::parse(body).map_err(|error| format!("it is not JSON: {error}"))?;
         let jwks = set["keys"].as_array().ok_or("it has no list of keys")?;
         let keys: Vec<RsaKey> = jwks.iter().filter_map(RsaKey::of).collect();
         if keys.is_empty() {

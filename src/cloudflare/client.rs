@@ -364,12 +364,12 @@ impl<'a, P: Ports> Cloudflare<'a, P> {
                 detail: format!("{what}: {error}; it {happened}"),
             }
         })?;
-        let unreadable = match serde_json::from_str::<Success<T>>(&response.body) {
+        let unreadable = match json::read_text::<Success<T>>(&response.body) {
             Ok(answer) if answer.success && response.status < 300 => return Ok(answer.result),
             Ok(_) => None,
             Err(error) => Some(error),
         };
-        match (serde_json::from_str::<Envelope>(&response.body), unreadable) {
+        match (json::read_text::<Envelope>(&response.body), unreadable) {
             (Ok(envelope), Some(error)) if envelope.success && response.status < 300 => {
                 Err(ApiError::unreadable(what, error))
             }
@@ -426,7 +426,9 @@ fn refusal(
     };
     let advice = match (status, code) {
         (401 | 403, _) | (_, 10_000) => {
-            let permission = if path.contains("/observability/") {
+            let permission = if path.contains("/ai/run/") {
+                "Workers AI Read (a judge that is a model needs it)"
+            } else if path.contains("/observability/") {
                 "Workers Observability Write (reading telemetry needs it)"
             } else {
                 "Workers Scripts Write"

@@ -1,5 +1,6 @@
 //! The part of Cloudflare's API that HMD uses: versions, deployments and telemetry. Lenient in reading, strict in writing.
 
+mod ai;
 mod budget;
 mod client;
 mod credential;
@@ -17,6 +18,6 @@ pub use credential::{Account, Credential, INSTALLATION, Resealed, seal_token};
 pub use deployments::Version;
 pub use saved::{NewSavedQuery, SAVED_PER_PAGE, SavedQuery};
 pub use telemetry::{
-    OldVersion, Recent, ScriptCounts, Target, calls_to_measure, measure, old_version,
-    parameters_of, queries, recent, stored_requests, targets_window,
+    OldVersion, Recent, ScriptCounts, Target, calls_to_measure, error_templates, measure,
+    old_version, parameters_of, queries, recent, stored_requests, targets_window,
 };

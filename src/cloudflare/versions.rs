@@ -1,12 +1,13 @@
 //! What a version is made of besides its code.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::client::{ApiError, Cloudflare, Urgency};
 use super::deployments::path;
+use crate::gather::Gather as _;
 use crate::pipeline::ports::Ports;
 use crate::release::{DurableObjects, VersionParts, WorkerRef};
 
@@ -49,7 +50,7 @@ impl From<WireVersion> for VersionParts {
             .into_iter()
             .filter(|binding| SECRETS.contains(&binding.kind.as_str()))
             .map(|binding| binding.name)
-            .collect();
+            .into_set();
         Self {
             secrets,
             durable_objects: wire.resources.script_runtime.map(DurableObjects::from),
@@ -59,7 +60,7 @@ impl From<WireVersion> for VersionParts {
 
 impl From<WireRuntime> for DurableObjects {
     fn from(wire: WireRuntime) -> Self {
-        let exports: BTreeSet<String> = wire
+        let exports = wire
             .exports
             .into_iter()
             .flatten()
@@ -72,7 +73,7 @@ impl From<WireRuntime> for DurableObjects {
                 let parts = [Some(class), of("type"), of("storage"), state];
                 parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
             })
-            .collect();
+            .into_set();
         Self {
             migration_tag: wire.migration_tag.filter(|tag| !tag.is_empty()),
             exports,
@@ -122,11 +123,14 @@ mod tests {
             "script_runtime": {"migration_tag": "v2", "exports": {
                 "Cart": {"type": "durable-object", "storage": "sqlite"}, "Api": {"type": "worker"}}},
         }));
-        assert_eq!(parts.secrets, BTreeSet::from(["KEY".to_owned()]));
+        assert_eq!(
+            parts.secrets,
+            std::collections::BTreeSet::from(["KEY".to_owned()])
+        );
         let objects = parts.durable_objects.unwrap();
         assert_eq!(objects.migration_tag.as_deref(), Some("v2"));
         let cart = "Cart durable-object sqlite".to_owned();
-        assert_eq!(objects.exports, BTreeSet::from([cart]));
+        assert_eq!(objects.exports, std::collections::BTreeSet::from([cart]));
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub fn json_value(request: &Request<Vec<u8>>) -> Result<Value, Problem> {
         let detail = format!("the body must be application/json, not {content_type:?}");
         return Err(Problem::new(415, "Unsupported media type", detail));
     }
-    serde_json::from_slice(request.body())
+    json::parse_bytes(request.body())
         .map_err(|error| Problem::new(400, "Not JSON", format!("the body is not JSON: {error}")))
 }
 

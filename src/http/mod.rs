@@ -10,6 +10,7 @@ pub(crate) mod deliveries;
 mod files;
 pub(crate) mod forecast;
 pub(crate) mod hooks;
+pub(crate) mod judges;
 pub(crate) mod plans;
 mod problem;
 pub(crate) mod queries;
@@ -135,6 +136,7 @@ async fn answer<P: Ports>(
         Route::Forecast(name) => forecast::of_plan(pipeline, name, request).await,
         Route::HookSecret(name) if delete => hooks::revoke(pipeline, name).await,
         Route::HookSecret(name) => hooks::make_secret(pipeline, name, request).await,
+        Route::JudgeSecret(name) => judges::secret(pipeline, name).await,
         Route::Hook(plan) => hooks::receive(pipeline, plan, request).await,
         Route::Releases if put_or_post => releases::create(pipeline, request).await,
         Route::Releases => releases::list(pipeline, request).await,

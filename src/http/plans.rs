@@ -12,6 +12,7 @@ use crate::pipeline::{Pipeline, Resolved};
 use crate::release::{FieldError, Plan};
 use crate::store::{self, StoredPlan};
 use crate::time::Rfc3339;
+use crate::webhook::check_address;
 
 /// What answers carry beside the plan; a plan that was read may be sent back as it is.
 pub(crate) const READ_ONLY: [&str; 6] = [
@@ -82,7 +83,13 @@ pub async fn put<P: Ports>(
     let precondition = precondition(request)?;
     let plan: Plan = json_body(request, &READ_ONLY)?;
     let config = pipeline.config;
-    let errors = plan.errors(config.min_check_interval_ms);
+    let mut errors = plan.errors(config.min_check_interval_ms);
+    for (pointer, url) in plan.judge_urls() {
+        if let Err(error) = check_address(url, pipeline.address_rules()) {
+            let detail = error.to_string();
+            errors.push(FieldError { pointer, detail });
+        }
+    }
     if !errors.is_empty() {
         return Err(Problem::invalid(errors));
     }

@@ -35,6 +35,8 @@ pub enum Route<'a> {
     Forecast(&'a str),
     /// The secret of a plan's hook.
     HookSecret(&'a str),
+    /// What requests to the judges of a plan are signed with.
+    JudgeSecret(&'a str),
     /// The inbound hook of a plan.
     Hook(&'a str),
     Releases,
@@ -78,6 +80,7 @@ impl<'a> Route<'a> {
             ["v1", "plans", name] => Self::Plan(name),
             ["v1", "plans", name, "forecast"] => Self::Forecast(name),
             ["v1", "plans", name, "hook-secret"] => Self::HookSecret(name),
+            ["v1", "plans", name, "judge-secret"] => Self::JudgeSecret(name),
             ["hooks", plan] => Self::Hook(plan),
             ["v1", "releases"] => Self::Releases,
             ["v1", "releases", "preflight"] => Self::Preflight,
@@ -137,6 +140,7 @@ impl<'a> Route<'a> {
             | Self::OpenApi
             | Self::Docs
             | Self::Plans
+            | Self::JudgeSecret(_)
             | Self::Events(_)
             | Self::Evidence(_)
             | Self::Deliveries(_)

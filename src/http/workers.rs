@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::problem::Problem;
 use super::{Answer, list_answer};
 use crate::cloudflare::{ApiError, ErrorKind, Urgency, Version};
+use crate::gather::sort_short;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
 use crate::release::{Deployment, WorkerRef};
@@ -137,7 +138,7 @@ pub async fn versions<P: Ports>(pipeline: &Pipeline<'_, P>, names: (&str, &str))
         .deployable_versions(&worker)
         .await
         .map_err(|error| unreadable(&error))?;
-    versions.sort_by_key(|version| std::cmp::Reverse(version.number));
+    sort_short(&mut versions, |version| std::cmp::Reverse(version.number));
     list_answer(versions.iter().map(VersionView::from).collect(), None)
 }
 
@@ -151,6 +152,8 @@ pub async fn deployments<P: Ports>(pipeline: &Pipeline<'_, P>, names: (&str, &st
         .map_err(|error| unreadable(&error))?;
     // When it was made is part of what is shown.
     deployments.retain(Deployment::is_dated);
-    deployments.sort_by_key(|deployment| std::cmp::Reverse(deployment.seen().created_us));
+    sort_short(&mut deployments, |deployment| {
+        std::cmp::Reverse(deployment.seen().created_us)
+    });
     list_answer(deployments.iter().map(DeploymentView::from).collect(), None)
 }

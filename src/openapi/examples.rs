@@ -99,6 +99,10 @@ pub fn hook_secret() -> Value {
     json!({"secret": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD", "previous_valid_until": "2026-10-02T09:00:00.000Z"})
 }
 
+pub fn judge_secret() -> Value {
+    json!({"secret": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oDwHbeOzhz7iI=", "previous": null})
+}
+
 fn uneasy() -> Value {
     json!({
         "name": "sampling", "status": "warning",
@@ -120,7 +124,7 @@ pub fn preflight() -> Value {
 
 pub fn release() -> Value {
     json!({
-        "id": ID, "plan": "shop", "worker": worker(), "state": "rolling_out", "reason": null, "detail": null,
+        "id": ID, "plan": "shop", "worker": worker(), "mode": "deploy", "watch": null, "state": "rolling_out", "reason": null, "detail": null,
         "old_version": OLD, "new_version": NEW, "stage": 2, "version": 5, "revision": 31,
         "stages": [
             {"percent": 10, "state": "passed", "entered_at": "2026-10-01T09:00:00.000Z", "soak_ends_at": "2026-10-01T09:10:01.000Z", "left_at": "2026-10-01T09:12:00.000Z"},
@@ -155,6 +159,11 @@ pub fn evidence() -> Value {
         "stage": 1, "from": "2026-10-01T09:00:30.000Z", "to": "2026-10-01T09:01:00.000Z",
         "requests": {"new": 61, "old": 549, "others": 0}, "sampled": false,
         "warming_up": false, "forgot": [],
+        "opinions": [{
+            "slo": "second opinion", "judge": "https://judge.example.com/hmd", "duration_ms": 412,
+            "told": {"form": 1, "slo": "second opinion", "slos": [], "errors": [{"template": "TypeError: <*> is not a function", "new": 3, "old": 0}]},
+            "said": {"verdict": "hold", "reason": "an error that the old version never had"},
+        }],
         "slos": [{
             "window": {"new": {"requests": 61, "bad": 0, "shown": 0.0}, "old": {"requests": 549, "bad": 1, "shown": 0.001_821}},
             "slo": "errors", "sli": "error_rate", "objective": "<= 1 %", "verdict": "undecided",

@@ -108,6 +108,7 @@ mod tests {
             Route::Plan(_) => "/v1/plans/{name}",
             Route::Forecast(_) => "/v1/plans/{name}/forecast",
             Route::HookSecret(_) => "/v1/plans/{name}/hook-secret",
+            Route::JudgeSecret(_) => "/v1/plans/{name}/judge-secret",
             Route::Hook(_) => "/hooks/{name}",
             Route::Releases => "/v1/releases",
             Route::Preflight => "/v1/releases/preflight",
@@ -152,7 +153,7 @@ mod tests {
     }
 
     /// One of each, in the order of the match above.
-    const ROUTES: [Route<'_>; 37] = [
+    const ROUTES: [Route<'_>; 38] = [
         Route::Health,
         Route::OpenApi,
         Route::Docs,
@@ -160,6 +161,7 @@ mod tests {
         Route::Plan("x"),
         Route::Forecast("x"),
         Route::HookSecret("x"),
+        Route::JudgeSecret("x"),
         Route::Hook("x"),
         Route::Releases,
         Route::Preflight,

@@ -12,6 +12,7 @@ use crate::http::connections::{ConnectionView, NewConnection};
 use crate::http::deliveries::{DeliveryLog, DeliveryView, Replayed, Since};
 use crate::http::forecast::{ForecastBody, ForecastView};
 use crate::http::hooks::HookSecret;
+use crate::http::judges::JudgeSecret;
 use crate::http::plans::PlanView;
 use crate::http::queries::{NewQuery, SavedQueryView};
 use crate::http::releases::{
@@ -111,6 +112,9 @@ fn plans() -> Vec<Operation> {
         Operation::new(secret(Method::DELETE), ("revokeHookSecret", "Plans"), ("Revoke the secrets of a plan's hook", "At once: nothing that was signed with any of them is taken any more."))
             .answer(204, "There is no secret any more.", Content::None, &[])
             .problem(404, "There is no plan of this name, or its hook has no secret.", &[]),
+        Operation::new((Method::GET, "/v1/plans/{name}/judge-secret"), ("getJudgeSecret", "Plans"), ("Read what requests to a plan's judges are signed with", "For those who verify them, by the Standard Webhooks scheme (`webhook-id`, `webhook-timestamp`, `webhook-signature`)."))
+            .ok::<JudgeSecret>("The secret.", examples::judge_secret)
+            .problem(404, NO_PLAN, &[]),
     ]
 }
 

@@ -32,7 +32,71 @@ pub fn webhooks() -> Value {
             "410": {"description": "The subscriber wants no more: it is disabled at once."},
             "default": {"description": "It is sent again, after `Retry-After` if there is one. Redirects are not followed."},
         },
+    }}, "judge": {"post": {
+        "operationId": "judge",
+        "tags": ["Webhooks"],
+        "summary": "A judge is asked",
+        "description": "Sent to the address of an SLO of kind `judge`, at most once a check, signed as Standard Webhooks has it with the plan's judge secret. It holds counts, names that the plan's author gave, and templates of errors. After a crash the same check may be asked about again.",
+        "security": [],
+        "parameters": [
+            header("webhook-id", "Release, number of the SLO and of the window: the same if the same check is asked about again.", "judge_rel_0192f0c1d2e37abc8def0123456789ab_2_59694840"),
+            header("webhook-timestamp", "Seconds since 1970 of this request.", "1790000000"),
+            header("webhook-signature", "`v1,` and the base64 of the HMAC-SHA256 of `id.timestamp.body`; while the installation's signing key is replaced two of them, with a space between.", "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4="),
+        ],
+        "requestBody": {"required": true, "content": {"application/json": {"schema": told()}}},
+        "responses": {
+            "2XX": {"description": "It counts if it comes within 8 s, has at most 2 KB and is such an object. Anything else is undecided.", "content": {"application/json": {"schema": said()}}},
+            "default": {"description": "The judge is undecided. It is asked again in the next check. Redirects are not followed."},
+        },
     }}})
+}
+
+fn told() -> Value {
+    let text = |description: &str| json!({"type": "string", "description": description});
+    let time = |description: &str| json!({"type": "string", "format": "date-time", "description": description});
+    let count =
+        |description: &str| json!({"type": "integer", "minimum": 0, "description": description});
+    json!({
+        "type": "object", "title": "Told", "additionalProperties": false,
+        "required": ["form", "release", "plan", "worker", "slo", "old_version", "new_version", "stage", "window", "slos"],
+        "properties": {
+            "form": {"const": 1, "description": "Rises when a meaning changes."},
+            "release": text("The release's id."),
+            "plan": text("Name of its plan."),
+            "worker": text("Script name of its Worker."),
+            "slo": text("Name of the SLO whose judge this is."),
+            "old_version": text("Id of the version that served before."),
+            "new_version": text("Id of the version that is released."),
+            "stage": {"type": "object", "required": ["number", "of", "percent"], "properties": {
+                "number": {"type": "integer", "minimum": 1, "description": "Which, from 1."},
+                "of": {"type": "integer", "minimum": 1, "description": "Of so many."},
+                "percent": {"type": "number", "description": "The new version's share of traffic."},
+            }},
+            "window": {"type": "object", "description": "What has been judged since the last check.", "required": ["from", "to"], "properties": {
+                "from": time("Its begin."), "to": time("Its end."),
+            }},
+            "slos": {"type": "array", "description": "The plan's SLOs that count, each as it stands after the window: as in the evidence of the release, with its `severity`.", "items": {
+                "type": "object", "required": ["slo", "sli", "objective", "severity", "verdict", "new", "old", "sentence"],
+            }},
+            "errors": {"type": ["array", "null"], "description": "The most frequent errors in the window, those of the new version first; null if they are not known.", "items": {
+                "type": "object", "additionalProperties": false, "required": ["template", "new", "old"], "properties": {
+                    "template": text("The error's text without what differs from one to the next."),
+                    "new": count("How often the new version logged it."),
+                    "old": count("How often the old version did."),
+                },
+            }},
+        },
+    })
+}
+
+fn said() -> Value {
+    json!({
+        "type": "object", "title": "Said", "required": ["verdict"],
+        "properties": {
+            "verdict": {"enum": ["pass", "hold", "revert"], "description": "`pass`: nothing speaks against going on. `hold`: the stage is to hold, and a person decides when `max_soak` is over. `revert`: harm, with which the SLO's `severity` deals."},
+            "reason": {"type": "string", "description": "For people: one line of at most 300 characters is kept."},
+        },
+    })
 }
 
 fn types() -> impl Iterator<Item = &'static str> {

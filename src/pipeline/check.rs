@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use futures_util::future::{FutureExt as _, LocalBoxFuture, Shared, join, join_all};
+use futures_util::future::{FutureExt as _, LocalBoxFuture, Shared, join};
 
 use super::Pipeline;
 use super::ports::Ports;
@@ -11,6 +11,7 @@ use crate::cloudflare::{
     Account, ApiError, ErrorKind, ScriptCounts, Target, Urgency, calls_to_measure, measure,
     targets_window,
 };
+use crate::gather::{Gather as _, join_all};
 use crate::release::{Failure, Head, Input, Moment, Release, read_head, wants_look, windows_due};
 use crate::slo::Window;
 use crate::store::StoreError;
@@ -108,7 +109,7 @@ impl<P: Ports> Pipeline<'_, P> {
                 };
                 (*slice, answer.boxed_local().shared())
             })
-            .collect();
+            .into_map();
         let settled = groups
             .into_iter()
             .map(async |(slices, due)| self.check_group(&slices, due, &asked, &moment).await);
@@ -125,7 +126,7 @@ impl<P: Ports> Pipeline<'_, P> {
         moment: &Moment,
     ) -> Result<(), StoreError> {
         let answers = join_all(slices.iter().filter_map(|slice| asked.get(slice).cloned())).await;
-        let answers: BTreeMap<Slice, Answer> = slices.iter().copied().zip(answers).collect();
+        let answers = slices.iter().copied().zip(answers).into_map();
         let mut at_once = Vec::new();
         let mut looking = Vec::new();
         for (release, due_at) in due {
@@ -137,6 +138,7 @@ impl<P: Ports> Pipeline<'_, P> {
                 asked_at: moment.now,
                 failure,
                 look: None,
+                opinions: Vec::new(),
             };
             if look {
                 looking.push((release, input));
@@ -156,7 +158,19 @@ impl<P: Ports> Pipeline<'_, P> {
         later.into_iter().collect()
     }
 
+    /// Settles checks, but for those that wait for judges.
     async fn settle_checks(&self, checks: Vec<(Release, Input)>) -> Result<(), StoreError> {
+        let checks = checks
+            .into_iter()
+            .filter_map(|check| self.unless_heard(check))
+            .collect();
+        self.settle_inputs(checks).await
+    }
+
+    pub(super) async fn settle_inputs(
+        &self,
+        checks: Vec<(Release, Input)>,
+    ) -> Result<(), StoreError> {
         let (mut rows, mut inputs) = (BTreeMap::new(), BTreeMap::new());
         for (release, input) in checks {
             inputs.insert(release.id().to_owned(), vec![input]);

@@ -131,13 +131,7 @@ impl Config {
                 false
             }
         };
-        let [domain, audience, certs_url] =
-            ["ACCESS_TEAM_DOMAIN", "ACCESS_AUD", "ACCESS_CERTS_URL"].map(&var);
-        let team = Team::read(domain.as_deref(), audience.as_deref(), certs_url.as_deref());
-        let access = team.unwrap_or_else(|wrong| {
-            errors.extend(wrong);
-            None
-        });
+        let access = team(&var, &mut errors);
         let calls = var("CLOUDFLARE_CALLS_PER_5MIN").filter(|text| !text.is_empty());
         let cloudflare_calls_per_5min = match calls.as_deref().unwrap_or("1200").parse() {
             Ok(calls) if calls > 0 => calls,
@@ -179,6 +173,16 @@ impl Config {
             propagation_delay_ms: self.propagation_delay_ms,
         }
     }
+}
+
+fn team(var: impl Fn(&str) -> Option<String>, errors: &mut Vec<String>) -> Option<Team> {
+    let [domain, audience, certs_url] =
+        ["ACCESS_TEAM_DOMAIN", "ACCESS_AUD", "ACCESS_CERTS_URL"].map(var);
+    let team = Team::read(domain.as_deref(), audience.as_deref(), certs_url.as_deref());
+    team.unwrap_or_else(|wrong| {
+        errors.extend(wrong);
+        None
+    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! What queues and the cron bring: wake-up calls in batches, dead letters, and the sweep.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use futures_util::future::join_all;
 use serde_json::json;
 
 use super::Pipeline;
@@ -11,6 +10,7 @@ use super::deliver::KEPT_MS;
 use super::message::{Message, MessageKind};
 use super::ports::Ports;
 use crate::cloudflare::Urgency;
+use crate::gather::{Gather as _, join_all};
 use crate::release::{Input, Release, Status};
 use crate::store::{self, DeadLetter, StoreError};
 
@@ -107,10 +107,13 @@ impl<P: Ports> Pipeline<'_, P> {
 
     /// Loads what the calls are for, drops those whose alarm the row no longer has, sends early ones on, and does the rest.
     async fn wake(&self, messages: impl Iterator<Item = &Message>) -> Result<(), StoreError> {
-        let messages: BTreeSet<(MessageKind, &str, i64)> = messages
+        let messages = messages
             .map(|m| (m.kind, m.release.as_str(), m.due_at))
-            .collect();
-        let ids = messages.iter().map(|(_, id, _)| (*id).to_owned()).collect();
+            .into_set();
+        let ids = messages
+            .iter()
+            .map(|(_, id, _)| (*id).to_owned())
+            .into_set();
         // What this batch will likely ask of Cloudflare: each act a look, a write and a look, all checks a few questions.
         let acts = messages
             .iter()
@@ -127,7 +130,10 @@ impl<P: Ports> Pipeline<'_, P> {
         let claim = budget.cost_us(Urgency::Normal, acts);
         let checks = budget.cost_us(Urgency::Check, checks);
         let claim = std::array::from_fn(|i| claim[i] + checks[i]);
-        let mut rows = self.load_and_claim(&ids, Some((claim, acts))).await?;
+        let known = self.ports.kept(|kept| kept.take(&ids));
+        let mut rows = self
+            .load_and_claim(&ids, known, Some((claim, acts)))
+            .await?;
         let now = self.ports.now();
         let mut early = Vec::new();
         let mut acts: BTreeMap<String, Vec<Input>> = BTreeMap::new();

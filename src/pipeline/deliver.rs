@@ -2,7 +2,7 @@
 //! moves its alarm to the end of a lease makes the attempt, and what came of it is committed with the next alarm before a
 //! message for that is sent. So a crash at any point costs at most a repeated attempt, never an event.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use futures_channel::mpsc;
 use futures_util::StreamExt as _;
@@ -15,6 +15,7 @@ use super::Pipeline;
 use super::consumer::{Fate, Incoming, RETRY_DELAY_S};
 use super::message::delay_s;
 use super::ports::{HttpError, Outgoing, Ports, QueueName, WebhookRequest};
+use crate::gather::Gather as _;
 use crate::store::{self, Call, Leased, Outcome, Owed, StoreError};
 use crate::time::UnixMs;
 use crate::webhook::{
@@ -54,7 +55,7 @@ impl DeliveryCall {
 
     fn parse(body: &str) -> Result<Call, String> {
         let call: Self =
-            serde_json::from_str(body).map_err(|error| format!("not a message: {error}"))?;
+            crate::json::read_text(body).map_err(|error| format!("not a message: {error}"))?;
         if call.schema > SCHEMA || call.kind != Self::KIND {
             return Err(format!(
                 "a message of kind {:?} and schema {} is not for this queue",
@@ -143,12 +144,7 @@ impl<P: Ports> Pipeline<'_, P> {
         }
         self.send_owed(&early).await;
         let kept = self.keep(&letters).await;
-        let calls: Vec<Call> = due
-            .values()
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .cloned()
-            .collect();
+        let calls: Vec<Call> = due.values().into_set().into_iter().cloned().collect();
         // A crash from here on leaves rows whose alarms are the ends of leases that nobody holds: the sweep finds them.
         let lease = self.ports.uuid().simple().to_string();
         let leased = store::lease_deliveries(self.ports, &calls, &lease, now + LEASE_MS).await;

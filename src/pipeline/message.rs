@@ -72,7 +72,7 @@ impl Message {
     /// Why it can't be understood: it is no message, or from a newer HMD.
     pub fn parse(body: &str) -> Result<Self, String> {
         let message: Self =
-            serde_json::from_str(body).map_err(|error| format!("not a message: {error}"))?;
+            crate::json::read_text(body).map_err(|error| format!("not a message: {error}"))?;
         if message.schema > SCHEMA {
             return Err(format!(
                 "schema {} is newer than {SCHEMA}, the newest that this version understands",
@@ -86,7 +86,7 @@ impl Message {
     #[must_use]
     pub fn outgoing(&self, now: UnixMs) -> Outgoing {
         Outgoing {
-            body: serde_json::json!(self).to_string(),
+            body: serde_json::to_string(self).unwrap_or_default(),
             delay_s: delay_s(self.due_at, now),
         }
     }

@@ -5,6 +5,7 @@ mod check;
 pub mod config;
 mod consumer;
 mod deliver;
+pub mod kept;
 mod log;
 pub mod message;
 pub mod ports;
@@ -12,18 +13,21 @@ mod preflight;
 mod queries;
 mod start;
 mod watch;
+mod witness;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures_util::future::{FutureExt as _, LocalBoxFuture, join, join_all, join3};
+use futures_util::future::{FutureExt as _, LocalBoxFuture, join, join3};
 use serde_json::{Value, json};
 
 use crate::cloudflare::{Accounts, Cloudflare, INSTALLATION};
+use crate::gather::{Gather as _, join_all, map_of, sort_short};
 use crate::release::{
     Decision, Input, Moment, Refusal, Release, SYSTEM, Status, WorkerRef, decide_all,
 };
 use crate::store::{self, Owed, StoreError, Write};
 use config::Config;
+use kept::KeptRow;
 use message::{Message, MessageKind};
 use ports::{Outgoing, Ports, QueueName};
 
@@ -45,6 +49,8 @@ pub struct Pipeline<'a, P> {
     pub config: &'a Config,
     /// Cloudflare's API.
     pub cloudflare: Cloudflare<'a, P>,
+    /// Checks that wait for judges.
+    waiting: witness::Waiting,
 }
 
 /// What became of the inputs of one release.
@@ -122,6 +128,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
             ports,
             config,
             cloudflare: Cloudflare::new(ports, config),
+            waiting: witness::Waiting::default(),
         }
     }
 
@@ -212,7 +219,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
             if outcome.error.is_some() || lost.is_empty() {
                 return outcome;
             }
-            rows = match self.load(&lost.keys().cloned().collect()).await {
+            rows = match self.load(&lost.keys().cloned().into_set()).await {
                 Ok(rows) => rows,
                 Err(error) => {
                     outcome.error = Some(error);
@@ -236,7 +243,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
                     _ => (),
                 }
             }
-            let settled: BTreeSet<&str> = outcome.settled.iter().map(|s| s.release.id()).collect();
+            let settled = outcome.settled.iter().map(|s| s.release.id()).into_set();
             inputs.retain(|id, _| rows.contains_key(id) && !settled.contains(id.as_str()));
             decided = self.decide(&rows, &inputs);
         }
@@ -261,6 +268,16 @@ impl<'a, P: Ports> Pipeline<'a, P> {
         let correction = self.cloudflare.take_correction();
         let first = correction.map(|correction| store::correct_statement(INSTALLATION, correction));
         let (committed, error) = store::commit(self.ports, &writes, first).await;
+        // What is certainly in the database now need not be read from it for the next check.
+        self.ports.kept(|kept| {
+            for write in writes {
+                let release = &write.decision.release;
+                let is_watched = release.progress.check_due_at.is_some();
+                if is_watched && committed.won.contains(release.id()) {
+                    kept.put(write.decision_id, release.clone());
+                }
+            }
+        });
         if let (Some(correction), Some(_)) = (correction, &error) {
             self.cloudflare.budget().give_back(correction);
         }
@@ -272,18 +289,20 @@ impl<'a, P: Ports> Pipeline<'a, P> {
         &self,
         ids: &BTreeSet<String>,
     ) -> Result<BTreeMap<String, Release>, StoreError> {
-        self.load_and_claim(ids, None).await
+        self.load_and_claim(ids, BTreeMap::new(), None).await
     }
 
-    /// The same, claiming some of the call budget in the same round trip, with so many calls of acts among it. What is not made of them is given back with
-    /// the next commit, or at the end of the invocation.
+    /// The same, using what is known of them where that is still the newest, and claiming some of the call budget in the same
+    /// round trip, with so many calls of acts among it. What is not made of them is given back with the next commit, or at
+    /// the end of the invocation.
     pub(crate) async fn load_and_claim(
         &self,
         ids: &BTreeSet<String>,
+        known: BTreeMap<String, KeptRow>,
         claim: Option<(Accounts, u32)>,
     ) -> Result<BTreeMap<String, Release>, StoreError> {
         let statement = claim.map(|(claim, _)| store::claim_statement(self.ports.now(), claim));
-        let loaded = store::load(self.ports, ids, statement).await?;
+        let loaded = store::load(self.ports, ids, known, statement).await?;
         if let (Some((claim, acts)), Some(accounts)) = (claim, loaded.accounts) {
             self.cloudflare.budget().claimed(claim, acts, accounts);
         }
@@ -314,8 +333,13 @@ impl<'a, P: Ports> Pipeline<'a, P> {
     }
 
     fn write(&self, lines: &[Value]) {
-        for line in lines {
+        let (checks, others): (Vec<&Value>, Vec<&Value>) =
+            lines.iter().partition(|line| line["log"] == "check");
+        for line in others {
             self.ports.log(line);
+        }
+        if !checks.is_empty() {
+            self.ports.log_all(&checks);
         }
     }
 
@@ -407,7 +431,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
             .map(|s| &s.release)
             .collect();
         // Reverts first; the client lets them overtake in its waiting line, too.
-        actors.sort_by_key(|release| !is_going_back(release));
+        sort_short(&mut actors, |release| !is_going_back(release));
         if actors.is_empty() {
             self.follow_up(outcome.aftermath).await;
             return outcome.error.map_or(Ok(()), Err);
@@ -431,10 +455,10 @@ impl<'a, P: Ports> Pipeline<'a, P> {
                 return;
             };
             let id = release.id().to_owned();
-            let rows = BTreeMap::from([(id.clone(), release.clone())]);
+            let rows = map_of(id.clone(), release.clone());
             // A crash before this commit loses only the report: the lease runs out, the alarm rings, and the next actor
             // reads what is in force before it writes.
-            match self.settle_and_act(rows, BTreeMap::from([(id.clone(), vec![input])])).await {
+            match self.settle_and_act(rows, map_of(id.clone(), vec![input])).await {
                 Ok(()) => (),
                 Err(error) => self.ports.log(&json!({
                     "log": "alert", "release": id, "actor": SYSTEM,

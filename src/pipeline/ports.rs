@@ -6,6 +6,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::config::Secret;
+use super::kept::Kept;
 use crate::access::{KnownKeys, RsaKey};
 use crate::http::StaticFile;
 use crate::time::UnixMs;
@@ -218,10 +219,25 @@ pub trait Random {
     fn random(&self) -> [u8; 32];
 }
 
-/// The log: one JSON line at a time.
+/// The log: JSON lines.
 pub trait Log {
     /// Writes a line.
     fn log(&self, line: &Value);
+
+    /// Writes lines that belong together; each is still a line.
+    fn log_all(&self, lines: &[&Value]) {
+        for line in lines {
+            self.log(line);
+        }
+    }
+}
+
+/// What an instance remembers between invocations. Whoever remembers nothing is slower, and otherwise the same.
+pub trait Memory {
+    /// Works on it.
+    fn kept<T>(&self, work: impl FnOnce(&mut Kept) -> T) -> T {
+        work(&mut Kept::default())
+    }
 }
 
 /// What signing in by Cloudflare Access asks of the world.
@@ -243,6 +259,12 @@ pub trait AccessKeys {
 }
 
 /// All of them.
-pub trait Ports: Sql + Queues + HttpOut + Files + Urls + Clock + Random + Log + AccessKeys {}
+pub trait Ports:
+    Sql + Queues + HttpOut + Files + Urls + Clock + Random + Log + Memory + AccessKeys
+{
+}
 
-impl<T: Sql + Queues + HttpOut + Files + Urls + Clock + Random + Log + AccessKeys> Ports for T {}
+impl<T: Sql + Queues + HttpOut + Files + Urls + Clock + Random + Log + Memory + AccessKeys> Ports
+    for T
+{
+}

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::future::join_all;
-
 use super::Pipeline;
 use super::ports::Ports;
 use super::start::NotReady;
 use crate::cloudflare::{ApiError, ErrorKind, Urgency};
+use crate::gather::join_all;
 use crate::release::{FieldError, Plan};
 
 /// Keys are looked for in what telemetry keeps at most.

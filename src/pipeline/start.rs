@@ -2,11 +2,11 @@
 
 use futures_util::future::join;
 use serde_json::json;
-use std::collections::BTreeMap;
 
 use super::Pipeline;
 use super::ports::Ports;
 use crate::cloudflare::{ApiError, ErrorKind, OldVersion, Urgency, Version, old_version};
+use crate::gather::{Gather as _, map_of};
 use crate::release::{
     Command, Deployment, Input, Mode, Release, SYSTEM, Seen, Status, WorkerRef, newest_deployment,
 };
@@ -256,8 +256,8 @@ impl<P: Ports> Pipeline<'_, P> {
                 detail: refused.detail(),
             },
         };
-        let rows = BTreeMap::from([(release.id().to_owned(), release.clone())]);
-        let inputs = BTreeMap::from([(release.id().to_owned(), vec![input])]);
+        let rows = map_of(release.id().to_owned(), release.clone());
+        let inputs = map_of(release.id().to_owned(), vec![input]);
         self.settle_and_act(rows, inputs).await
     }
 
@@ -272,16 +272,16 @@ impl<P: Ports> Pipeline<'_, P> {
     ) -> Result<(), StoreError> {
         // Never a newer one: that would put older code in its place.
         let older = others.iter().filter(|other| age(other) < age(release));
-        let rows: BTreeMap<String, Release> = older
+        let rows = older
             .map(|other| (other.id().to_owned(), other.clone()))
-            .collect();
+            .into_map();
         let newer = Input::Newer {
             by: release.id().to_owned(),
         };
         let inputs = rows
             .keys()
             .map(|id| (id.clone(), vec![newer.clone()]))
-            .collect();
+            .into_map();
         self.settle_and_act(rows, inputs).await
     }
 }

@@ -1,6 +1,6 @@
 //! Applying splits: what is to be written to Cloudflare, and what its answers mean.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
@@ -288,6 +288,7 @@ impl Draft {
             .as_deref()
             .filter(|watch| watch.stage == self.next.progress.stage);
         let soak = Soak {
+            opinions: BTreeMap::new(),
             stage: self.next.progress.stage,
             split: None,
             percent: stage.percent,

@@ -130,6 +130,7 @@ impl Draft {
                     asked_at,
                     failure,
                     look,
+                    opinions,
                 },
             ) => {
                 if self.next.progress.check_due_at != Some(*due_at) || self.moment.now < *due_at {
@@ -137,9 +138,9 @@ impl Draft {
                 }
                 let (failure, look) = (failure.as_ref(), look.as_ref());
                 if rule == Rule::Watch {
-                    self.watch(windows, *asked_at, failure, look);
+                    self.watch((windows, opinions), *asked_at, failure, look);
                 } else {
-                    self.judge(windows, *asked_at, failure, look);
+                    self.judge((windows, opinions), *asked_at, failure, look);
                 }
                 Ok(())
             }

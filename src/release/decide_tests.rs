@@ -101,6 +101,7 @@ pub(super) fn checked(release: &Release, windows: Vec<Window>) -> Input {
         asked_at: release.progress.check_due_at.unwrap_or(0),
         failure: None,
         look: None,
+        opinions: Vec::new(),
     }
 }
 
@@ -162,6 +163,7 @@ pub(super) fn soak_until(mut release: Release, until: i64, bad: u64) -> Release 
             asked_at: due,
             failure: None,
             look,
+            opinions: Vec::new(),
         };
         release = then(&release, &input, due);
     }
@@ -315,6 +317,7 @@ pub(super) fn a_foreign_deployment_supersedes_wherever_it_is_seen() {
                 deployment,
                 overwritten,
             })),
+            opinions: Vec::new(),
         };
         let after = then(&release, &input, now);
         assert_eq!(
@@ -374,6 +377,7 @@ pub(super) fn stale_and_early_alarms_change_nothing() {
         asked_at: i64::MAX / 2,
         failure: None,
         look: None,
+        opinions: Vec::new(),
     };
     for (due_at, now) in [
         (due_at - 1, now),
@@ -472,6 +476,7 @@ pub(super) fn a_failed_question_judges_nothing_and_is_asked_again_with_patience(
                 put_off: false,
             }),
             look: None,
+            opinions: Vec::new(),
         };
         let decision = decide(&release, &failed, &moment(due)).unwrap();
         alerts += decision

@@ -62,6 +62,7 @@ fn run(plan: &Plan, until: i64, counts: Counts) -> (Release, Vec<Judged>, Vec<Ne
             asked_at: due,
             failure: None,
             look: None,
+            opinions: Vec::new(),
         };
         let decision = decide(&release, &input, &moment(due)).unwrap();
         judged.extend(decision.judged);
@@ -218,6 +219,7 @@ fn whoever_resumes_waives_the_evidence_so_far_and_new_harm_is_shown_anew() {
         asked_at: due,
         failure: None,
         look: None,
+        opinions: Vec::new(),
     };
     let due = resumed.progress.check_due_at.unwrap();
     let decision = decide(&resumed, &input, &moment(due)).unwrap();
@@ -233,7 +235,7 @@ fn rows_from_before_the_rule_are_read() {
     for field in ["evidence", "before"] {
         row.as_object_mut().unwrap().remove(field).unwrap();
     }
-    let read: Progress = serde_json::from_value(row).unwrap();
+    let read: Progress = crate::json::read(&row).unwrap();
     assert_eq!(read.evidence, Evidence::default());
 }
 

@@ -10,7 +10,7 @@ use super::soak::Look;
 use super::state::{Release, Seen};
 use super::table::Kind;
 use crate::slo::evidence::Before;
-use crate::slo::{Reading, Window};
+use crate::slo::{Opinion, Reading, Window};
 use crate::time::UnixMs;
 
 /// The time of a decision, and the installation's delays.
@@ -68,6 +68,8 @@ pub enum Input {
         failure: Option<Failure>,
         /// What the active deployment looked like, if it was looked at.
         look: Option<Result<Look, Failure>>,
+        /// What judges said of it. They are asked before the decision, and only if the numbers alone do not decide it.
+        opinions: Vec<Opinion>,
     },
 }
 
@@ -267,6 +269,9 @@ pub struct Judged {
     /// SLOs whose evidence was dropped before it, since a person had waived it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forgot: Vec<String>,
+    /// What judges were told and said after it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub opinions: Vec<Opinion>,
 }
 
 /// What is to be written, and done, in answer to inputs.

@@ -1,12 +1,15 @@
 //! How a release's windows become verdicts: the one way, for a release in progress, its report and a replay.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::input::Judged;
 use super::plan::{Percent, Plan, Stage, slo_applies};
 use super::state::Soak;
+use super::witness;
 use crate::slo::evidence::{Before, Evidence, Place, Protocol, StagePlan};
-use crate::slo::{Ground, Reading, Rule, Slo, Tally};
+use crate::slo::{Ground, Reading, Rule, Slo, Standing, Tally, unasked};
 use crate::time::UnixMs;
 
 /// The plan's tests, which are fixed before the first window.
@@ -106,6 +109,10 @@ pub fn readings(
         } else {
             Ground::Firm
         };
+        if slo.has_judge() {
+            let applies = ground != Ground::NotApplicable;
+            return unasked(slo, tally.requests(i), applies);
+        }
         match slo.rule {
             Rule::Threshold => tally.judge(slo, i, ground),
             Rule::Evidence => evidence
@@ -138,10 +145,12 @@ pub fn replay(basis: Basis<'_>, judged: &[Judged]) -> Vec<Vec<Reading>> {
     } = basis;
     let protocol = protocol(plan, before);
     let (mut evidence, mut tally) = (Evidence::default(), (0, Tally::default()));
+    let mut standing: BTreeMap<String, Standing> = BTreeMap::new();
     let judge = |judged: &Judged| {
         let place = place_of(plan, judged);
         if tally.0 != place.stage {
             tally = (place.stage, Tally::default());
+            standing.clear();
         }
         for (i, slo) in plan.slos.iter().enumerate() {
             if judged.forgot.contains(&slo.name) {
@@ -150,7 +159,10 @@ pub fn replay(basis: Basis<'_>, judged: &[Judged]) -> Vec<Vec<Reading>> {
         }
         evidence = std::mem::take(&mut evidence).step(&protocol, place, &judged.window);
         tally.1.add(&judged.window, &plan.slos);
-        readings(plan, (&protocol, &evidence), place, &tally.1, slow_above_ms)
+        let mut readings = readings(plan, (&protocol, &evidence), place, &tally.1, slow_above_ms);
+        witness::take(&mut standing, &judged.opinions);
+        witness::hear(plan, &mut readings, &standing);
+        readings
     };
     judged.iter().map(judge).collect()
 }

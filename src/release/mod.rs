@@ -29,6 +29,9 @@ mod view;
 mod watch;
 #[cfg(test)]
 mod watch_tests;
+mod witness;
+#[cfg(test)]
+mod witness_tests;
 
 pub use apply::{ActPlan, Outcome, act_plan};
 pub use decide::{LEASE_MS, SYSTEM, decide, decide_all};
@@ -56,3 +59,4 @@ pub use state::{
 pub use table::{Kind, Phase, Rule, diagram, leads_to, rule, transitions};
 pub use view::{ReleaseView, WouldView};
 pub use watch::Sight;
+pub use witness::{ErrorCount, Hearing, MAX_ERRORS, hearing};

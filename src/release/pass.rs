@@ -81,7 +81,8 @@ impl Draft {
         };
         let slos = self.next.origin.plan.slos.iter().zip(&soak.readings);
         slos.filter(|(slo, reading)| {
-            slo.on_undecided == OnUndecided::Hold
+            let holds = soak.opinions.get(&slo.name).is_some_and(|it| it.holds);
+            (holds || slo.on_undecided == OnUndecided::Hold)
                 && slo.severity != Severity::Observe
                 && !soak.waived.contains(&slo.name)
                 && reading.verdict == Verdict::Undecided

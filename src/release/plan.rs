@@ -1,5 +1,6 @@
 //! The release plan: which Worker, which stages, which objectives; and what makes one acceptable.
 
+mod judges;
 mod queries;
 
 use std::collections::BTreeSet;
@@ -369,7 +370,9 @@ impl Plan {
             sli_errors(errors, i, slo);
             objective_errors(errors, i, slo);
             evidence_errors(errors, i, slo);
+            judges::judge_errors(errors, i, slo);
         }
+        self.witness_errors(errors);
     }
 
     /// What will surprise the plan's author, though it can be saved.
@@ -384,7 +387,9 @@ impl Plan {
                 "never applies: it compares with the old version, and no stage gives both versions traffic",
             );
             warnings.when(
-                slo.on_undecided == OnUndecided::Hold && slo.rule == Rule::Threshold,
+                slo.on_undecided == OnUndecided::Hold
+                    && slo.rule == Rule::Threshold
+                    && !slo.has_judge(),
                 format!("/slos/{i}/on_undecided"),
                 "has no effect with the threshold rule, which always has a verdict once there are min_requests",
             );
@@ -471,6 +476,8 @@ fn objective_errors(errors: &mut Errors, i: usize, slo: &Slo) {
                 "must be milliseconds above 0, at most a day",
             );
         }
+        // Said with the rest of what a judge must be.
+        Objective::Pass => (),
         Objective::Min(min) => {
             errors.when(!count, at("min"), "is for request_count");
             errors.when(

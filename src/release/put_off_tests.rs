@@ -62,6 +62,7 @@ fn who_is_behind_still_asks_for_the_newest_windows_alone() {
             put_off: true,
         }),
         look: None,
+        opinions: Vec::new(),
     };
     let release = then(&release, &put_off, now);
     let now = release.progress.check_due_at.unwrap();

@@ -8,10 +8,11 @@ use super::decide::Draft;
 use super::head::{Deployment, Head};
 use super::input::{Failure, Judged, Moment, Split};
 use super::judge;
-use super::plan::Percent;
+use super::plan::{Percent, Plan};
 use super::state::{Reason, Release, Soak, SoakClock, StageState, Status, Step};
+use super::witness;
 use crate::slo::evidence::ShareMismatch;
-use crate::slo::{Severity, Verdict, Window};
+use crate::slo::{Opinion, Reading, Severity, Slo, Verdict, Window};
 use crate::time::UnixMs;
 
 /// What a look at the active deployment showed.
@@ -119,10 +120,18 @@ pub(super) fn backoff_ms(attempts: u32) -> i64 {
     (1_000_i64 << attempts.saturating_sub(1).min(6)).min(60_000)
 }
 
+/// The SLOs of a soak that are in harm and that nobody waived.
+fn harm<'a>(plan: &'a Plan, soak: &'a Soak) -> impl Iterator<Item = (&'a Slo, &'a Reading)> {
+    let harmed = |(slo, reading): &(&Slo, &Reading)| {
+        reading.verdict == Verdict::Harm && !soak.waived.contains(&slo.name)
+    };
+    plan.slos.iter().zip(&soak.readings).filter(harmed)
+}
+
 impl Draft {
     pub(super) fn judge(
         &mut self,
-        windows: &[Window],
+        (windows, opinions): (&[Window], &[Opinion]),
         asked_at: UnixMs,
         failure: Option<&Failure>,
         look: Option<&Result<Look, Failure>>,
@@ -139,21 +148,15 @@ impl Draft {
                 break;
             };
             let stage = self.judged.last().map_or(0, |judged| judged.stage);
-            for reading in harmed {
-                match reading.0 {
-                    Severity::Revert => {
-                        let reading = reading.1;
-                        self.violated(Severity::Revert, &reading, stage);
-                        self.go_back(Reason::SloViolation, Some(reading.sentence), true);
-                        return;
-                    }
-                    Severity::Pause => {
-                        self.violated(Severity::Pause, &reading.1, stage);
-                        paused_by = Some(reading.1);
-                    }
-                    Severity::Observe => self.violated(Severity::Observe, &reading.1, stage),
-                }
+            if self.harmed(harmed, stage, &mut paused_by) {
+                return;
             }
+        }
+        // Judges last: whatever they say, what the numbers have shown is done already.
+        let stage = self.judged.last().map_or(0, |judged| judged.stage);
+        let harmed = self.hear(opinions);
+        if self.harmed(harmed, stage, &mut paused_by) {
+            return;
         }
         if let Some(reading) = paused_by {
             self.pause(Some(&reading));
@@ -172,6 +175,50 @@ impl Draft {
         }
         self.schedule_check();
         self.try_pass(asked_at);
+    }
+
+    /// Does what the harm of some SLOs asks for; true if the release goes back. What pauses it is left to the caller.
+    fn harmed(
+        &mut self,
+        harmed: Vec<(Severity, Reading)>,
+        stage: usize,
+        paused_by: &mut Option<Reading>,
+    ) -> bool {
+        for (severity, reading) in harmed {
+            self.violated(severity, &reading, stage);
+            match severity {
+                Severity::Revert => {
+                    self.go_back(Reason::SloViolation, Some(reading.sentence), true);
+                    return true;
+                }
+                Severity::Pause => *paused_by = Some(reading),
+                Severity::Observe => (),
+            }
+        }
+        false
+    }
+
+    /// Takes in what judges say of the windows that have just been counted, and answers those that find harm.
+    pub(super) fn hear(&mut self, opinions: &[Opinion]) -> Vec<(Severity, Reading)> {
+        let (plan, progress) = (&self.next.origin.plan, &mut self.next.progress);
+        let (Some(soak), Some(judged)) = (progress.status.soak_mut(), self.judged.last_mut())
+        else {
+            return Vec::new();
+        };
+        let of_soak =
+            judged.stage == soak.stage + 1 && judged.split.map(|split| split.number) == soak.split;
+        if opinions.is_empty() || !of_soak {
+            return Vec::new();
+        }
+        witness::take(&mut soak.opinions, opinions);
+        witness::hear(plan, &mut soak.readings, &soak.opinions);
+        judged.readings.clone_from(&soak.readings);
+        judged.opinions = opinions.to_vec();
+        let of_judges = |(slo, _): &(&Slo, &Reading)| slo.has_judge();
+        harm(plan, soak)
+            .filter(of_judges)
+            .map(|(slo, reading)| (slo.severity, reading.clone()))
+            .collect()
     }
 
     /// Takes in a look at the active deployment; true if that ended or redirected the release.
@@ -279,10 +326,7 @@ impl Draft {
     }
 
     /// Counts a window and answers the SLOs in harm that nobody waived; `None` if it is not the next one.
-    pub(super) fn count(
-        &mut self,
-        window: &Window,
-    ) -> Option<Vec<(Severity, crate::slo::Reading)>> {
+    pub(super) fn count(&mut self, window: &Window) -> Option<Vec<(Severity, Reading)>> {
         let plan = &self.next.origin.plan;
         let progress = &mut self.next.progress;
         let present = progress.status.soak_mut()?;
@@ -328,14 +372,9 @@ impl Draft {
             &soak.tally,
             &progress.slow_above_ms,
         );
-        let harmed = soak
-            .readings
-            .iter()
-            .zip(&plan.slos)
-            .filter(|(reading, slo)| {
-                reading.verdict == Verdict::Harm && !soak.waived.contains(&slo.name)
-            })
-            .map(|(reading, slo)| (slo.severity, reading.clone()))
+        witness::hear(plan, &mut soak.readings, &soak.opinions);
+        let harmed = harm(plan, soak)
+            .map(|(slo, reading)| (slo.severity, reading.clone()))
             .collect();
         let readings = soak.readings.clone();
         let over = soak
@@ -357,6 +396,7 @@ impl Draft {
             readings,
             warming_up,
             forgot,
+            opinions: Vec::new(),
         });
         if let Some(mismatch) = mismatch
             && of_present
@@ -378,7 +418,7 @@ impl Draft {
     }
 
     /// Tells of harm, once per SLO and stage (counted from 1; it may be the one before the present).
-    fn violated(&mut self, severity: Severity, reading: &crate::slo::Reading, stage: usize) {
+    fn violated(&mut self, severity: Severity, reading: &Reading, stage: usize) {
         let Some(soak) = self.next.progress.status.soak_mut() else {
             return;
         };

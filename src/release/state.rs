@@ -1,13 +1,13 @@
 //! What a release is at any moment. Each state carries only what is valid in it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::plan::{Percent, Plan};
 use super::preflight::Findings;
 use crate::slo::evidence::{Before, Evidence};
-use crate::slo::{Reading, Tally};
+use crate::slo::{Reading, Standing, Tally};
 use crate::time::UnixMs;
 
 /// Schema number of the stored JSON: readers tolerate unknown fields, so it rises only when a meaning changes.
@@ -144,7 +144,7 @@ pub struct Seen {
 }
 
 /// The state of a release.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Status {
     /// Created, not started.
@@ -183,6 +183,32 @@ pub enum Status {
     Superseded(Ending),
     /// End: never started, or only watched.
     Cancelled(Ending),
+}
+
+/// How [`Status`] is read: by [`crate::json`].
+#[derive(Deserialize)]
+#[serde(
+    remote = "Status",
+    rename = "tagged by state",
+    rename_all = "snake_case"
+)]
+enum ReadStatus {
+    Staged,
+    Queued,
+    RollingOut { step: Step },
+    Paused { step: Step },
+    AwaitingApproval { soak: Soak, wait: Wait },
+    Reverting(Revert),
+    Succeeded,
+    Reverted(Ending),
+    Superseded(Ending),
+    Cancelled(Ending),
+}
+
+impl<'de> Deserialize<'de> for Status {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        ReadStatus::deserialize(deserializer)
+    }
 }
 
 /// The state of a release, as the API names it.
@@ -265,7 +291,7 @@ pub struct Ending {
 }
 
 /// Where in a stage a release is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 #[allow(
     clippy::large_enum_variant,
@@ -276,6 +302,20 @@ pub enum Step {
     Deploying(Deploying),
     /// The split is in force.
     Soaking(Soak),
+}
+
+/// How [`Step`] is read: by [`crate::json`].
+#[derive(Deserialize)]
+#[serde(remote = "Step", rename = "tagged by step", rename_all = "snake_case")]
+enum ReadStep {
+    Deploying(Deploying),
+    Soaking(Soak),
+}
+
+impl<'de> Deserialize<'de> for Step {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        ReadStep::deserialize(deserializer)
+    }
 }
 
 /// An owed deployment.
@@ -337,6 +377,9 @@ pub struct Soak {
     pub tally: Tally,
     /// The newest verdicts, in the plan's order of SLOs.
     pub readings: Vec<Reading>,
+    /// What judges have said last in this stage, by SLO.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub opinions: BTreeMap<String, Standing>,
     /// SLOs that a person waived for this stage.
     pub waived: BTreeSet<String>,
     /// SLOs whose harm (or lack of data) has been told; each is told once a stage.

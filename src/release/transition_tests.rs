@@ -17,6 +17,7 @@ fn looked(release: &Release, look: Look) -> Input {
         asked_at: release.progress.check_due_at.unwrap(),
         failure: None,
         look: Some(Ok(look)),
+        opinions: Vec::new(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Watch mode: the splits that somebody else makes are adopted, followed and judged, and what HMD would have done is told and
 //! written down. Nothing here owes Cloudflare anything.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use super::plan::{Advance, Percent, Plan};
 use super::soak::{Look, ROUTINE_LOOK_MS, SUSPICIOUS_LOOK_MS};
 use super::state::{Action, Reason, Release, Soak, SoakClock, StageState, Status, Would};
 use super::view::WouldView;
-use crate::slo::{OnNoData, Reading, Severity, Tally, Window};
+use crate::slo::{OnNoData, Opinion, Reading, Severity, Tally, Window};
 use crate::time::UnixMs;
 
 /// What is said when such a release starts.
@@ -136,6 +136,7 @@ impl Draft {
             behind: false,
             until_window: None,
             before: None,
+            opinions: BTreeMap::new(),
         }
     }
 
@@ -222,7 +223,7 @@ impl Draft {
     /// A check.
     pub(super) fn watch(
         &mut self,
-        windows: &[Window],
+        (windows, opinions): (&[Window], &[Opinion]),
         asked_at: UnixMs,
         failure: Option<&Failure>,
         look: Option<&Result<Look, Failure>>,
@@ -257,6 +258,9 @@ impl Draft {
             for (severity, reading) in harmed {
                 self.tell_harm(severity, &reading);
             }
+        }
+        for (severity, reading) in self.hear(opinions) {
+            self.tell_harm(severity, &reading);
         }
         if let Some(failure) = failure {
             self.telemetry_failed(failure);

@@ -160,6 +160,7 @@ impl Scene {
             asked_at: due_at,
             failure: None,
             look: wanted.then(|| look(head)),
+            opinions: Vec::new(),
         };
         let decision = decide(&self.release, &input, &moment).unwrap();
         assert_eq!(decision.act, None);

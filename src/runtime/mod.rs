@@ -22,6 +22,8 @@ use ports::WorkerPorts;
 
 /// The queue whose messages other queues gave up.
 const DEAD_QUEUE: &str = "hmd-dead";
+/// The queue of owed looks.
+const CHECKS_QUEUE: &str = "hmd-checks";
 /// The queue of owed deliveries.
 const DELIVERIES_QUEUE: &str = "hmd-deliveries";
 /// The queue of those to subscribers that timed out.
@@ -68,6 +70,7 @@ async fn queue(
     let fates = match name.as_str() {
         DELIVERIES_QUEUE => deliver(env, &context, name, Lane::Fast, incoming).await,
         SLOW_DELIVERIES_QUEUE => deliver(env, &context, name, Lane::Slow, incoming).await,
+        CHECKS_QUEUE => check(env, &context, name, incoming).await,
         _ => {
             let consume = async |pipeline: &Pipeline<'_, WorkerPorts>| {
                 if name == DEAD_QUEUE {
@@ -80,6 +83,10 @@ async fn queue(
         }
     }
     .unwrap_or_else(|| vec![Fate::Retry(UNCONFIGURED_RETRY_S); count]);
+    if fates.iter().all(|fate| *fate == Fate::Ack) {
+        batch.ack_all();
+        return Ok(());
+    }
     for (message, fate) in messages.iter().zip(fates) {
         match fate {
             Fate::Ack => message.ack(),
@@ -142,6 +149,25 @@ async fn deliver(
         }
     }
     Some(fates)
+}
+
+/// Looks at releases. Judges are asked when the batch is done with already: whoever waits for one has its alarm in its row.
+async fn check(
+    env: Env,
+    context: &Context,
+    queue: String,
+    incoming: Vec<Incoming>,
+) -> Option<Vec<Fate>> {
+    let (settled, fates) = oneshot::channel();
+    context.wait_until(async move {
+        let work = async |pipeline: &Pipeline<'_, WorkerPorts>| {
+            // The other end waits for it, or is gone with the whole invocation.
+            let _ = settled.send(pipeline.consume(&queue, &incoming).await);
+            pipeline.ask_judges().await;
+        };
+        run(&env, "queue", work).await;
+    });
+    fates.await.ok()
 }
 
 /// Runs something in the pipeline; `None`, with a log line, if HMD is not configured.

@@ -1,23 +1,28 @@
 //! The ports on Workers: D1, Queues, fetch, and the runtime's clock.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::future::{Either, select};
 use gloo_timers::future::TimeoutFuture;
+use js_sys::{Array, Function, JSON, Promise, Reflect};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::{ContextV7, Timestamp, Uuid};
-use wasm_bindgen::JsValue;
+use wasm_bindgen::{JsCast as _, JsValue};
+use worker::wasm_bindgen_futures::JsFuture;
 use worker::{
-    AbortController, AbortSignal, BatchMessageBuilder, D1Database, Date, Env, Fetch, Fetcher,
-    Headers, Method, QueueContentType, RawMessageBuilder, Request, RequestInit, RequestRedirect,
+    AbortController, AbortSignal, D1Database, Date, Env, Fetch, Fetcher, Headers, Method, Request,
+    RequestInit, RequestRedirect,
 };
 
 use crate::http::StaticFile;
+use crate::pipeline::kept::Kept;
 use crate::pipeline::ports::{
-    Clock, FileError, Files, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Outgoing, Param,
-    QueueError, QueueName, Queues, Random, Row, Sql, SqlError, Statement, Urls, WebhookAnswer,
-    WebhookRequest,
+    Clock, FileError, Files, HttpError, HttpOut, HttpRequest, HttpResponse, Log, Memory, Outgoing,
+    Param, QueueError, QueueName, Queues, Random, Row, Sql, SqlError, Statement, Urls,
+    WebhookAnswer, WebhookRequest,
 };
 use crate::time::UnixMs;
 use crate::webhook::WebUrl;
@@ -27,6 +32,11 @@ const MAX_SEND: usize = 100;
 
 /// How much of a subscriber's answer is read.
 const ENOUGH_BYTES: usize = 2_048;
+
+thread_local! {
+    /// Lives as long as the isolate.
+    static KEPT: RefCell<Kept> = RefCell::default();
+}
 
 /// The world as an invocation sees it.
 pub(super) struct WorkerPorts {
@@ -65,19 +75,19 @@ fn js(param: Param) -> JsValue {
 impl Sql for WorkerPorts {
     async fn batch(&self, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, SqlError> {
         let failed = |error: worker::Error| SqlError(error.to_string());
-        let prepared = statements
-            .into_iter()
-            .map(|statement| {
-                let params: Vec<JsValue> = statement.params.into_iter().map(js).collect();
-                self.db.prepare(statement.sql).bind(&params)
-            })
-            .collect::<worker::Result<Vec<_>>>()
-            .map_err(failed)?;
-        let results = self.db.batch(prepared).await.map_err(failed)?;
-        results
-            .iter()
-            .map(|result| result.results::<Row>().map_err(failed))
-            .collect()
+        let prepared = Array::new();
+        for statement in statements {
+            let params: Vec<JsValue> = statement.params.into_iter().map(js).collect();
+            let statement = self.db.prepare(statement.sql).bind(&params);
+            prepared.push(statement.map_err(failed)?.inner());
+        }
+        let results = call(self.db.as_ref(), "batch", &prepared).await;
+        // Over to this side as one text: field by field it would take several calls for each.
+        let text = results.and_then(|results| Ok(JSON::stringify(&results)?));
+        let text = String::from(text.map_err(failed)?);
+        let results: Vec<D1Result> = serde_json::from_str(&text)
+            .map_err(|error| SqlError(format!("its answer can't be understood: {error}")))?;
+        Ok(results.into_iter().map(|result| result.results).collect())
     }
 }
 
@@ -90,22 +100,49 @@ impl Queues for WorkerPorts {
             QueueName::SlowDeliveries => &self.slow_deliveries,
         };
         for chunk in messages.chunks(MAX_SEND) {
-            // As text: an object would go through serde_wasm_bindgen and arrive empty.
-            let batch = chunk
-                .iter()
-                .fold(BatchMessageBuilder::new(), |batch, message| {
-                    batch.message(
-                        RawMessageBuilder::new(JsValue::from_str(&message.body))
-                            .delay_seconds(message.delay_s)
-                            .build_with_content_type(QueueContentType::Text),
-                    )
-                });
-            to.send_raw_batch(batch.build())
-                .await
-                .map_err(|error| QueueError(error.to_string()))?;
+            let batch: Vec<Sent<'_>> = chunk.iter().map(Sent::of).collect();
+            let batch =
+                serde_json::to_string(&batch).map_err(|error| QueueError(error.to_string()))?;
+            // Over to the other side as one text: field by field it would take several calls for each message.
+            let sent = async { call(to.as_ref(), "sendBatch", &JSON::parse(&batch)?).await };
+            sent.await
+                .map_err(|error: worker::Error| QueueError(error.to_string()))?;
         }
         Ok(())
     }
+}
+
+/// A message as `sendBatch` takes it. Its body is a text.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Sent<'a> {
+    body: &'a str,
+    content_type: &'static str,
+    delay_seconds: u32,
+}
+
+impl<'a> Sent<'a> {
+    fn of(message: &'a Outgoing) -> Self {
+        Self {
+            body: &message.body,
+            content_type: "text",
+            delay_seconds: message.delay_s,
+        }
+    }
+}
+
+/// What D1 answers to a statement.
+#[derive(Deserialize)]
+struct D1Result {
+    #[serde(default)]
+    results: Vec<Row>,
+}
+
+/// Calls a method of a binding with one argument, and waits for what it promises.
+async fn call(binding: &JsValue, method: &str, argument: &JsValue) -> worker::Result<JsValue> {
+    let method: Function = Reflect::get(binding, &method.into())?.unchecked_into();
+    let promise: Promise = method.call1(binding, argument)?.unchecked_into();
+    Ok(JsFuture::from(promise).await?)
 }
 
 impl HttpOut for WorkerPorts {
@@ -266,5 +303,17 @@ impl Random for WorkerPorts {
 impl Log for WorkerPorts {
     fn log(&self, line: &Value) {
         worker::console_log!("{line}");
+    }
+
+    fn log_all(&self, lines: &[&Value]) {
+        // In one call: the runtime takes as long for each as for a check.
+        let lines: Vec<String> = lines.iter().map(|line| line.to_string()).collect();
+        worker::console_log!("{}", lines.join("\n"));
+    }
+}
+
+impl Memory for WorkerPorts {
+    fn kept<T>(&self, work: impl FnOnce(&mut Kept) -> T) -> T {
+        KEPT.with_borrow_mut(work)
     }
 }

@@ -43,6 +43,7 @@ pub(super) enum Key {
     Level,
     Message,
     Error,
+    ErrorTemplate,
     Trigger,
     Method,
     Path,
@@ -51,8 +52,9 @@ pub(super) enum Key {
 }
 
 /// All keys by name; two names may be one key.
-pub(super) const KEYS: [(&str, Key); 24] = [
+pub(super) const KEYS: [(&str, Key); 25] = [
     ("$metadata.error", Key::Error),
+    ("$metadata.errorTemplate", Key::ErrorTemplate),
     ("$metadata.id", Key::EventId),
     ("$metadata.level", Key::Level),
     ("$metadata.message", Key::Message),
@@ -102,6 +104,10 @@ const LINES: [&str; 3] = ["cache miss", "session restored", "prices refreshed"];
 /// What Workers throw.
 pub(super) const EXCEPTION: &str =
     "TypeError: Cannot read properties of undefined (reading 'price')";
+
+/// The same without what differs from one to the next.
+pub(super) const EXCEPTION_TEMPLATE: &str =
+    "TypeError: Cannot read properties of undefined (reading '<*>')";
 
 impl Key {
     /// The key of that name, unless it is unknown or its values are of another type: such a key
@@ -204,6 +210,9 @@ impl<'a> Row<'a> {
                 Kind::Log => Some(Value::Text(LINES[self.pick(Draw::Line, 3)])),
             },
             Key::Error => (event.kind == Kind::Exception).then_some(Value::Text(EXCEPTION)),
+            Key::ErrorTemplate => {
+                (event.kind == Kind::Exception).then_some(Value::Text(EXCEPTION_TEMPLATE))
+            }
             Key::Trigger => request(2),
             Key::Method => request(0),
             Key::Path => request(1),

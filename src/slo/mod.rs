@@ -2,6 +2,7 @@
 
 pub mod evidence;
 mod objective;
+mod opinion;
 mod saved;
 mod threshold;
 
@@ -9,5 +10,6 @@ pub use objective::{
     AtFull, Filter, FilterKind, Objective, OnNoData, OnUndecided, Percentile, Rule, Severity, Sli,
     SliKind, Slo, Tolerance,
 };
+pub use opinion::{Opinion, Say, Saying, Standing, clean_to, unasked};
 pub use saved::{Part, SavedQueries, is_query_id, usable_filters};
 pub use threshold::{Ground, Reading, Side, SloCounts, Tally, Verdict, VersionCounts, Window};

@@ -21,6 +21,8 @@ pub enum SliKind {
     RequestCount,
     /// The share of `bad` events among `total` ones, both counted by filters of the plan's own.
     Query,
+    /// What somebody outside makes of the evidence: an address that is asked, or a model of Workers AI.
+    Judge,
 }
 
 impl SliKind {
@@ -33,6 +35,7 @@ impl SliKind {
             Self::CpuTime => "cpu_time",
             Self::RequestCount => "request_count",
             Self::Query => "query",
+            Self::Judge => "judge",
         }
     }
 }
@@ -244,6 +247,18 @@ pub struct Sli {
     /// holds both: the ids, and the filters that were read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub saved: Option<SavedQueries>,
+    /// Of a `judge`: the public HTTPS address that the evidence is posted to, signed with the plan's judge secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(length(min = 1, max = 2_000)))]
+    pub url: Option<String>,
+    /// Of a `judge`: the model of Workers AI, one with JSON Mode, that is shown the evidence, such as
+    /// `@cf/meta/llama-3.3-70b-instruct-fp8-fast`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        not(target_arch = "wasm32"),
+        schemars(regex(pattern = "^@(cf|hf)(/[A-Za-z0-9][A-Za-z0-9._-]*){2}$"))
+    )]
+    pub model: Option<String>,
 }
 
 impl Sli {
@@ -297,6 +312,8 @@ pub enum Objective {
     MaxMs(#[cfg_attr(not(target_arch = "wasm32"), schemars(range(min = 0.0)))] f64),
     /// At least this many requests of the new version in the stage.
     Min(#[cfg_attr(not(target_arch = "wasm32"), schemars(range(min = 1)))] u64),
+    /// The judge must not say otherwise.
+    Pass,
     /// A share of bad requests at most `tolerance` times the old version's over the same seconds.
     NoWorseThanOld(Tolerance),
 }
@@ -453,6 +470,7 @@ impl Slo {
             Objective::Max(max) => format!("<= {}", percent_text(max)),
             Objective::MaxMs(max) => format!("<= {max} ms"),
             Objective::Min(min) => format!(">= {min}"),
+            Objective::Pass => "pass".to_owned(),
             Objective::NoWorseThanOld(Tolerance { tolerance }) => format!("<= {tolerance}x old"),
         }
     }
@@ -469,7 +487,7 @@ impl Slo {
     /// What the evidence rule goes by. An SLO that another rule judges takes no share of alpha.
     #[must_use]
     pub fn terms(&self) -> Terms {
-        let judged = self.rule == Rule::Evidence;
+        let judged = self.rule == Rule::Evidence && self.sli.kind != SliKind::Judge;
         Terms {
             weight: if judged { self.weight } else { 0.0 },
             overdispersion: self.overdispersion,
@@ -477,11 +495,17 @@ impl Slo {
         }
     }
 
+    /// Somebody outside judges it.
+    #[must_use]
+    pub fn has_judge(&self) -> bool {
+        self.sli.kind == SliKind::Judge
+    }
+
     /// The telemetry key of the time that it measures, if it measures one.
     #[must_use]
     pub fn time_key(&self) -> Option<&'static str> {
         match self.sli.kind {
-            SliKind::ErrorRate | SliKind::RequestCount | SliKind::Query => None,
+            SliKind::ErrorRate | SliKind::RequestCount | SliKind::Query | SliKind::Judge => None,
             SliKind::WallTime => Some("$workers.wallTimeMs"),
             SliKind::CpuTime => Some("$workers.cpuTimeMs"),
         }

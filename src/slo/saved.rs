@@ -121,7 +121,7 @@ pub fn usable_filters(parameters: &Value, script: &str) -> Result<Vec<Filter>, S
     }
     let mut filters = Vec::new();
     for value in list("filters") {
-        let filter = serde_json::from_value::<Filter>(value.clone())
+        let filter = crate::json::read::<Filter>(value)
             .map_err(|error| format!("has a filter that can't be read: {error}"))?;
         filters.push(in_plain_words(filter));
     }

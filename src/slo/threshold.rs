@@ -258,6 +258,7 @@ impl Tally {
             value: match slo.sli.kind {
                 SliKind::RequestCount => as_f64(requests),
                 SliKind::ErrorRate | SliKind::Query => share(bad, requests),
+                SliKind::Judge => None,
                 SliKind::WallTime | SliKind::CpuTime => shown.get(index).copied().flatten(),
             },
         };
@@ -320,7 +321,7 @@ fn over(slo: &Slo, (new, new_bad): Pair, (old, old_bad): Pair) -> Option<bool> {
                 .map_or(0, super::Percentile::allowed_slow_per_10_000);
             new_bad * 10_000 > allowed * new
         }
-        Objective::Min(_) => return None,
+        Objective::Min(_) | Objective::Pass => return None,
         Objective::NoWorseThanOld(Tolerance { tolerance }) => {
             if old == 0 {
                 return None;
@@ -336,7 +337,7 @@ fn sentence(slo: &Slo, verdict: Verdict, new: &Side, old: &Side) -> String {
     let what = match slo.sli.kind {
         SliKind::ErrorRate => "errors",
         SliKind::WallTime | SliKind::CpuTime => "slow requests",
-        SliKind::RequestCount | SliKind::Query => "bad",
+        SliKind::RequestCount | SliKind::Query | SliKind::Judge => "bad",
     };
     let counted = |side: &Side| {
         format!(

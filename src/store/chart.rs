@@ -68,7 +68,7 @@ pub(super) fn windows(rows: &[Row]) -> Result<Vec<ChartWindow>, StoreError> {
         return Ok(Vec::new());
     };
     let misread = |error: &serde_json::Error| StoreError::Row(format!("a chart: {error}"));
-    let all: Value = serde_json::from_str(text(row, "chart")?).map_err(|error| misread(&error))?;
+    let all = crate::json::parse(text(row, "chart")?).map_err(|error| misread(&error))?;
     let all = all.as_array().map_or(&[][..], Vec::as_slice);
     Ok(all.iter().filter_map(window).collect())
 }

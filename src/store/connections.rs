@@ -120,11 +120,10 @@ pub async fn delete_connection(
     let rows = sql.batch(statements.to_vec()).await?;
     let first = |i: usize| rows.get(i).and_then(|rows| rows.first());
     Ok(match (first(0), first(1), first(2)) {
-        (None, ..) => Disconnected::Unknown,
-        (_, _, Some(_)) => Disconnected::Done,
-        (_, Some(holder), None) => Disconnected::Held(text(holder, "id")?.to_owned()),
-        // Nobody else writes within the batch.
-        (Some(_), None, None) => Disconnected::Unknown,
+        (Some(_), _, Some(_)) => Disconnected::Done,
+        (Some(_), Some(holder), None) => Disconnected::Held(text(holder, "id")?.to_owned()),
+        // Nobody else writes within the batch, so there was no row.
+        (None, ..) | (Some(_), None, None) => Disconnected::Unknown,
     })
 }
 

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use super::budget::accounts;
 use super::deliveries::{OWE, OWED, Owed, TELL, owed};
-use super::row::{StoreError, json, json_often, number, text};
+use super::row::{StoreError, json, number, text};
 use crate::cloudflare::Accounts;
+use crate::pipeline::kept::KeptRow;
 use crate::pipeline::message::MessageKind;
 use crate::pipeline::ports::{Param, Row, Sql, SqlError, Statement};
 use crate::release::{
@@ -51,7 +52,7 @@ const EVENTS: &str = "INSERT INTO events (release, sequence, body)
         AND d.decision_id = j.value->>'decision_id'
     WHERE 1 ON CONFLICT (release, sequence) DO NOTHING";
 const WON: &str =
-    "SELECT d.release FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id'
+    "SELECT json_group_array(d.release) AS won FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id'
     AND d.seq = j.value->>'seq' AND d.decision_id = j.value->>'decision_id'";
 
 const CREATE: &str = "INSERT INTO releases (id, account_id, script_name, plan, origin, progress, state, version, seq, created_at, act_due_at)
@@ -71,10 +72,7 @@ const REMEMBER: &str = "INSERT INTO idempotency_keys (key, body, answer, release
 const REMEMBERED: &str = "SELECT body, answer, status FROM idempotency_keys WHERE key = ?1";
 const FORGET: &str = "DELETE FROM idempotency_keys WHERE at < ?1";
 const FORGET_SECRETS: &str = "DELETE FROM hook_secrets WHERE expires_at <= ?1";
-const EXISTS: &str =
-    "SELECT r.id AS release FROM json_each(?1) j JOIN releases r ON r.id = j.value->>'id'";
-// In the place of who is to be told, where nothing happens that anybody is told of.
-const NOBODY: &str = "SELECT NULL AS message FROM json_each(?1) WHERE 0";
+const EXISTS: &str = "SELECT json_group_array(r.id) AS won FROM json_each(?1) j JOIN releases r ON r.id = j.value->>'id'";
 const DELETE: &str = "DELETE FROM releases WHERE id = ?1 AND seq = ?2 AND state = 'staged'";
 const CONTENDERS: &str = "SELECT id, origin, progress FROM releases WHERE account_id = ?1 AND script_name = ?2 AND id <> ?3
     AND state IN ('queued', 'rolling_out', 'paused', 'awaiting_approval', 'reverting')";
@@ -90,6 +88,12 @@ const LOAD: &str =
 const LOAD_TO_ACT: &str = "SELECT r.id, r.origin, r.progress, w.token FROM releases r
     LEFT JOIN connected_workers w ON w.account_id = r.account_id AND w.script_name = r.script_name
     WHERE r.id IN (SELECT value FROM json_each(?1))";
+// The same for somebody who remembers what decisions wrote: of a release whose newest decision is such a one, not its row.
+const LOAD_NEWER: &str = "SELECT r.id, CASE WHEN d.release IS NULL THEN r.origin END AS origin,
+        CASE WHEN d.release IS NULL THEN r.progress END AS progress, w.token
+    FROM json_each(?1) j JOIN releases r ON r.id = j.value->>'id'
+    LEFT JOIN decisions d ON d.release = r.id AND d.seq = r.seq AND d.decision_id = j.value->>'decision_id'
+    LEFT JOIN connected_workers w ON w.account_id = r.account_id AND w.script_name = r.script_name";
 const ACTIVE: &str = "SELECT id FROM releases WHERE account_id = ?1 AND script_name = ?2
     AND state IN ('rolling_out', 'paused', 'awaiting_approval', 'reverting')";
 const LIST: &str = "SELECT id, created_at, origin, progress FROM releases
@@ -158,6 +162,13 @@ struct ReleaseEntry<'a> {
     progress: String,
 }
 
+/// A release, and the decision whose row of it is known.
+#[derive(Serialize)]
+struct KnownEntry<'a> {
+    id: &'a str,
+    decision_id: Option<&'a str>,
+}
+
 #[derive(Serialize)]
 struct WindowEntry<'a> {
     id: &'a str,
@@ -218,10 +229,18 @@ impl Params {
         Statement::new(text, vec![Param::Text(format!("{open}]"))])
     }
 
-    /// The two that say who is to be told, and who won.
-    fn look(&self) -> [Statement; 2] {
+    /// Those of some statements that have something to do.
+    fn statements(&self, of: &[(&'static str, CommitPart)]) -> Vec<Statement> {
+        of.iter()
+            .filter(|(_, part)| !self.0[*part as usize].is_empty())
+            .map(|(text, part)| self.statement(text, *part))
+            .collect()
+    }
+
+    /// Those that say who is to be told, if anybody may be, and who won.
+    fn look(&self) -> Vec<Statement> {
         let [.., owed, won] = commit_statements();
-        [owed, won].map(|(text, part)| self.statement(text, part))
+        self.statements(&[owed, won])
     }
 }
 
@@ -296,8 +315,8 @@ impl Write<'_> {
     }
 }
 
-/// The statements of a commit, and what each takes: a constant number, whatever the number of decisions. The last one says who
-/// won, the one before it who is to be told.
+/// The statements of a commit, and what each takes: a constant number, whatever the number of decisions, less those that
+/// would have nothing to do. The last one says who won, the one before it who is to be told.
 #[must_use]
 pub fn commit_statements() -> [(&'static str, CommitPart); 8] {
     [
@@ -344,7 +363,7 @@ pub async fn commit(
     for params in batches {
         let first = first.take();
         let statements = || {
-            let ours = commit_statements().map(|(text, part)| params.statement(text, part));
+            let ours = params.statements(&commit_statements());
             first.clone().into_iter().chain(ours).collect()
         };
         match write_and_look(sql, statements, || params.look()).await {
@@ -394,13 +413,13 @@ pub async fn create(
     let with = |text| Statement::new(text, vec![Param::Text(row.clone())]);
     let look = || match &start {
         Some(start) => start.look(),
-        None => [NOBODY, EXISTS].map(with),
+        None => vec![with(EXISTS)],
     };
     let statements = || {
         let mut statements = vec![with(CREATE)];
         if let Some(start) = &start {
             let [parts @ .., _, _] = commit_statements();
-            statements.extend(parts.map(|(text, part)| start.statement(text, part)));
+            statements.extend(start.statements(&parts));
         }
         statements.push(with(REMEMBER));
         statements.extend(look());
@@ -452,24 +471,26 @@ pub async fn delete_staged(sql: &impl Sql, release: &Release) -> Result<(), Stor
     Ok(())
 }
 
-/// Sends a batch whose last two statements say who is to be told and who won. After an unknown commit it looks for the decision ids; if they are
+/// Sends a batch whose last statement says who won and the one before it, if it answers anything, who is to be told. After an unknown commit it looks for the decision ids; if they are
 /// absent it sends the same batch again, which is safe since the ids are the same.
 async fn write_and_look(
     sql: &impl Sql,
     statements: impl Fn() -> Vec<Statement>,
-    look: impl Fn() -> [Statement; 2],
+    look: impl Fn() -> Vec<Statement>,
 ) -> Result<Committed, StoreError> {
     let read = |rows: &[Vec<Row>]| {
-        let [.., told, won] = rows else {
+        let [before @ .., won] = rows else {
             return Ok(Committed::default());
         };
-        let won = won
-            .iter()
-            .map(|row| text(row, "release").map(str::to_owned));
-        Ok::<_, StoreError>(Committed {
-            won: won.collect::<Result<_, _>>()?,
-            owed: told.iter().map(owed).collect::<Result<_, _>>()?,
-        })
+        let told = before.last().into_iter().flatten();
+        let mut committed = Committed {
+            won: BTreeSet::new(),
+            owed: told.map(owed).collect::<Result<_, _>>()?,
+        };
+        for row in won {
+            committed.won.extend(json::<Vec<String>>(row, "won")?);
+        }
+        Ok::<_, StoreError>(committed)
     };
     let mut error = SqlError("it was not tried".to_owned());
     for _ in 0..COMMIT_TRIES {
@@ -477,7 +498,7 @@ async fn write_and_look(
             Ok(rows) => return read(&rows),
             Err(failed) => error = failed,
         }
-        if let Ok(rows) = sql.batch(look().to_vec()).await {
+        if let Ok(rows) = sql.batch(look()).await {
             let committed = read(&rows)?;
             if !committed.won.is_empty() {
                 return Ok(committed);
@@ -519,10 +540,18 @@ pub struct Loaded {
     pub accounts: Option<Accounts>,
 }
 
+impl Loaded {
+    fn add(&mut self, release: Release, token: Option<&str>) {
+        let worker = release.origin.plan.worker.clone();
+        self.tokens.insert(worker, token.map(str::to_owned));
+        self.releases.insert(release.id().to_owned(), release);
+    }
+}
+
 pub(super) fn release(row: &Row) -> Result<Release, StoreError> {
     let release = Release {
-        origin: json_often(row, "origin")?,
-        progress: json_often(row, "progress")?,
+        origin: json(row, "origin")?,
+        progress: json(row, "progress")?,
     };
     if release.progress.schema > NEWEST_SCHEMA {
         let schema = release.progress.schema;
@@ -535,15 +564,19 @@ pub(super) fn release(row: &Row) -> Result<Release, StoreError> {
     Ok(release)
 }
 
-fn loaded<'a>(rows: impl Iterator<Item = &'a Row>) -> Loaded {
+fn loaded<'a>(rows: impl Iterator<Item = &'a Row>, mut known: BTreeMap<String, KeptRow>) -> Loaded {
     let mut loaded = Loaded::default();
     for row in rows {
+        let token = row.get("token").and_then(Value::as_str);
+        // What need not be read is not sent.
+        let unchanged = row.get("progress").is_some_and(Value::is_null);
+        if unchanged && let Some(row) = text(row, "id").ok().and_then(|id| known.remove(id)) {
+            loaded.add(row.release, token);
+            continue;
+        }
         match release(row) {
             Ok(release) => {
-                let token = row.get("token").and_then(Value::as_str);
-                let worker = release.origin.plan.worker.clone();
-                loaded.tokens.insert(worker, token.map(str::to_owned));
-                loaded.releases.insert(release.id().to_owned(), release);
+                loaded.add(release, token);
             }
             Err(error) => {
                 let id = text(row, "id").unwrap_or("without id").to_owned();
@@ -559,25 +592,38 @@ pub(super) fn load_one(id: &str) -> Statement {
     Statement::new(LOAD, vec![json!([id]).to_string().into()])
 }
 
-/// Loads releases by id; unknown ones are left out. A claim on the call budget (its statement) goes with it in the same
-/// round trip; what it answers is in [`Loaded::accounts`].
+/// Loads releases by id; those that do not exist are left out. What is `known` of them is used where it is still the newest.
+/// A claim on the call budget (its statement) goes with it in the same round trip; what it answers is in
+/// [`Loaded::accounts`].
 ///
 /// # Errors
 /// [`StoreError`]
 pub async fn load(
     sql: &impl Sql,
     ids: &BTreeSet<String>,
+    known: BTreeMap<String, KeptRow>,
     claim: Option<Statement>,
 ) -> Result<Loaded, StoreError> {
     if ids.is_empty() {
         return Ok(Loaded::default());
     }
-    let ids = json!(ids).to_string();
-    let mut statements = vec![Statement::new(LOAD_TO_ACT, vec![ids.into()])];
+    let load = if known.is_empty() {
+        Statement::new(LOAD_TO_ACT, vec![json!(ids).to_string().into()])
+    } else {
+        let wanted: Vec<KnownEntry<'_>> = ids
+            .iter()
+            .map(|id| KnownEntry {
+                id,
+                decision_id: known.get(id).map(|row| row.decision_id.as_str()),
+            })
+            .collect();
+        Statement::new(LOAD_NEWER, vec![written(&wanted)?.into()])
+    };
+    let mut statements = vec![load];
     let claims = claim.is_some();
     statements.extend(claim);
     let rows = sql.batch(statements).await?;
-    let mut loaded = loaded(rows.iter().take(1).flatten());
+    let mut loaded = loaded(rows.iter().take(1).flatten(), known);
     if claims {
         let answer = rows.get(1).and_then(|rows| rows.first());
         loaded.accounts = Some(accounts(answer)?);

@@ -44,11 +44,6 @@ pub fn json<T: DeserializeOwned>(row: &Row, column: &str) -> Result<T, StoreErro
     crate::json::read_text(text(row, column)?).map_err(|error| misread(column, &error))
 }
 
-/// The same of what is read often: straight from the text.
-pub fn json_often<T: DeserializeOwned>(row: &Row, column: &str) -> Result<T, StoreError> {
-    serde_json::from_str(text(row, column)?).map_err(|error| misread(column, &error))
-}
-
 fn misread(column: &str, error: &serde_json::Error) -> StoreError {
     StoreError::Row(format!("column {column}: {error}"))
 }

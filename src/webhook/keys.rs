@@ -33,6 +33,8 @@ pub enum Purpose {
     HookSecret,
     /// Sealing the Cloudflare tokens of single Workers.
     WorkerToken,
+    /// Making the secrets that requests to judges are signed with.
+    Judge,
     /// Signing who is signed in to the dashboard.
     Session,
     /// Signing what a form of the dashboard carries, so that nobody else can send it.
@@ -49,6 +51,7 @@ impl Purpose {
             Self::SubscriberSecret => "hmd/subscriber-secret/v1",
             Self::HookSecret => "hmd/hook-secret/v1",
             Self::WorkerToken => "hmd/worker-token/v1",
+            Self::Judge => "hmd/judge/v1",
             Self::Session => "hmd/session/v1",
             Self::Form => "hmd/form/v1",
             Self::SignIn => "hmd/sign-in/v1",
@@ -152,6 +155,16 @@ impl Keyring {
     #[must_use]
     pub fn mac(&self, purpose: Purpose, bytes: &[u8]) -> [u8; KEY_BYTES] {
         hmac_sha256(&self.current.derive(purpose), &[bytes])
+    }
+
+    /// The same with each key, the current one first.
+    #[must_use]
+    pub fn macs(&self, purpose: Purpose, bytes: &[u8]) -> Vec<[u8; KEY_BYTES]> {
+        let roots = [Some(&self.current), self.previous.as_ref()];
+        let roots = roots.into_iter().flatten();
+        roots
+            .map(|root| hmac_sha256(&root.derive(purpose), &[bytes]))
+            .collect()
     }
 
     /// Whether the key of this id made this signature of these bytes for this purpose. In constant time.

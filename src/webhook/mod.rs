@@ -3,6 +3,7 @@
 
 mod address;
 mod chat;
+mod judge;
 mod keys;
 mod message;
 mod schedule;
@@ -14,6 +15,7 @@ mod token;
 #[cfg(not(target_arch = "wasm32"))]
 pub use address::parse_url;
 pub use address::{AddressError, AddressRules, ParseUrl, WebUrl, check_address};
+pub use judge::judge_secrets;
 pub use keys::{KEY_BYTES, KeyError, Keyring, NONCE_BYTES, Purpose, SealError};
 pub use message::{Asked, Envelope, Links, MAX_BODY_BYTES, Message, Stored};
 pub use schedule::{GIVE_UP_AFTER_MS, next_attempt};

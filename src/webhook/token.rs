@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::keys::{Keyring, Purpose};
+use crate::json;
 use crate::time::{UnixMs, rfc3339};
 
 /// Longest token that is looked at.
@@ -92,7 +93,8 @@ impl ApprovalToken {
                 TokenError::UnknownKey
             });
         }
-        let token: Self = serde_json::from_slice(&payload).map_err(|_| TokenError::WrongPurpose)?;
+        let payload = json::parse_bytes(&payload).map_err(|_| TokenError::WrongPurpose)?;
+        let token: Self = json::read(&payload).map_err(|_| TokenError::WrongPurpose)?;
         if now >= token.expires_at {
             return Err(TokenError::Expired(token.expires_at));
         }

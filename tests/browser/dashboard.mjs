@@ -1,12 +1,14 @@
 // The dashboard in a real Chromium: a newcomer's whole path, people's decisions, keys alone, a small screen, no JavaScript,
 // and axe-core on every page in both themes. Run by `cargo test --test browser`, which starts HMD and a simulated Cloudflare.
 import assert from 'node:assert/strict';
+import { createHmac, generateKeyPairSync, sign } from 'node:crypto';
 import { mkdirSync, readFileSync } from 'node:fs';
+import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import puppeteer from 'puppeteer-core';
 
-const { HMD_URL, HMD_TOKEN, CLOUDFLARE_TOKEN, SIGN_IN_LINK, SIM_URL, CHROMIUM, SHOTS } = process.env;
+const { HMD_URL, HMD_TOKEN, CLOUDFLARE_TOKEN, KEYS_PORT, AUDIENCE, SIGN_IN_LINK, SIM_URL, CHROMIUM, SHOTS } = process.env;
 const ACCOUNT = '0123456789abcdef0123456789abcdef';
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 mkdirSync(SHOTS, { recursive: true });
@@ -45,7 +47,7 @@ const plan = (script, manual) => ({
   stages: [{ percent: 25, soak: '4s', advance: manual ? 'manual' : 'auto', description: 'look at the funnel' }, { percent: 100, soak: '3s' }],
   slos: [
     { name: 'errors', sli: { kind: 'error_rate' }, objective: { max: 0.05 }, min_requests: 40 },
-    { name: 'errors against old', sli: { kind: 'error_rate' }, objective: { no_worse_than_old: {} }, at_full: { margin: 50 } },
+    { name: 'errors against old', sli: { kind: 'error_rate' }, objective: { no_worse_than_old: {} } },
     { name: 'latency', sli: { kind: 'wall_time', percentile: 99 }, objective: { max_ms: 2000 }, rule: 'threshold', min_requests: 40 },
   ],
 });
@@ -183,9 +185,9 @@ await test('what a verdict rests on can be seen, read and followed', async () =>
     const page = await open({ width });
     await signIn(page);
     await page.goto(`${HMD_URL}/releases/${id}`);
-    // Two SLOs by evidence have three charts each, the third has one; none is without words, or wider than the page.
+    // SLOs by evidence have three charts (two as long as there is nothing to compare), others one; none is without words, or too wide.
     const charts = await page.$$eval('svg.chart', (all) => all.map((it) => [it.getAttribute('aria-label'), it.getBoundingClientRect().width]));
-    assert.equal(charts.length, 7);
+    assert.ok(charts.length >= 6 && charts.length <= 7, `${charts.length} charts`);
     for (const [label, wide] of charts) assert.ok(label && wide > 200 && wide < width, `${label}: ${wide} of ${width}`);
     // Text keeps its size, and marks of different verdicts have different shapes.
     const sizes = await page.$$eval('svg.chart text', (all) => all.map((it) => it.getBoundingClientRect().height));
@@ -420,6 +422,59 @@ await test('axe finds nothing on any page, in both themes, wide and narrow', asy
   }
   said.splice(0, said.length, ...said.filter((line) => !line.includes('rel_none')));
   assert.deepEqual(found, []);
+});
+
+await test('Cloudflare Access signs a person in, and nobody else, by the keys of its team', async () => {
+  const pair = () => generateKeyPairSync('rsa', { modulusLength: 2048 });
+  const [ours, foreign, next] = [pair(), pair(), pair()];
+  let published = [['a', ours]];
+  let reads = 0;
+  const server = createServer((_, response) => {
+    reads += 1;
+    const keys = published.map(([kid, key]) => ({ kid, ...key.publicKey.export({ format: 'jwk' }), alg: 'RS256', use: 'sig' }));
+    response.end(JSON.stringify({ keys }));
+  });
+  await new Promise((done) => { server.listen(Number(KEYS_PORT), '127.0.0.1', done); });
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const assertion = (key, { kid = 'a', alg = 'RS256', ...changed } = {}) => {
+    const now = Math.floor(Date.now() / 1000);
+    const claims = { iss: 'https://hmd-test.cloudflareaccess.com', aud: [AUDIENCE], email: 'ada@example.com', iat: now, nbf: now, exp: now + 600, ...changed };
+    const signed = `${part({ alg, kid })}.${part(claims)}`;
+    if (alg === 'none') return `${signed}.`;
+    const secret = () => createHmac('sha256', ours.publicKey.export({ type: 'spki', format: 'pem' })).update(signed).digest();
+    const signature = alg === 'HS256' ? secret() : sign('RSA-SHA256', Buffer.from(signed), key.privateKey);
+    return `${signed}.${signature.toString('base64url')}`;
+  };
+  const ask = async (token) => {
+    const response = await fetch(`${HMD_URL}/`, { headers: { 'cf-access-jwt-assertion': token }, redirect: 'manual' });
+    return [response.status, await response.text()];
+  };
+  const [status, text] = await ask(assertion(ours));
+  assert.equal(status, 200, text);
+  assert.match(text, /ada@example\.com/);
+  const now = Math.floor(Date.now() / 1000);
+  for (const [what, token] of Object.entries({
+    'alg none': assertion(ours, { alg: 'none' }), HS256: assertion(ours, { alg: 'HS256' }), 'a foreign key': assertion(foreign),
+    'another audience': assertion(ours, { aud: ['0'.repeat(32)] }), 'another issuer': assertion(ours, { iss: 'https://evil.cloudflareaccess.com' }),
+    expired: assertion(ours, { exp: now }), 'not yet valid': assertion(ours, { nbf: now + 600 }), garbage: 'garbage',
+  })) assert.equal((await ask(token))[0], 403, what);
+  // A new key is looked for, but not for each stranger.
+  published = [['a', ours], ['b', next]];
+  assert.equal((await ask(assertion(next, { kid: 'b' })))[0], 403);
+  assert.equal(reads, 1);
+  // In the browser: forms work, and the person is the actor.
+  await worker('gate', 0.001);
+  await api('PUT', '/v1/plans/gate', plan('gate', true));
+  const page = await open();
+  await page.setExtraHTTPHeaders({ 'cf-access-jwt-assertion': assertion(ours) });
+  await page.goto(`${HMD_URL}/new?plan=gate`);
+  await submit(page, 'button[value=start]');
+  assert.match(page.url(), /\/releases\/rel_.*done=created/);
+  const id = page.url().match(/rel_[0-9a-f]+/)[0];
+  await command(page, 'stop');
+  const { items } = await api('GET', `/v1/releases/${id}/events`);
+  assert.ok(items.some((it) => it.actor === 'access:ada@example.com'), JSON.stringify(items));
+  server.close();
 });
 
 await test('nothing was said on any console', async () => assert.deepEqual(said, []));

@@ -22,6 +22,7 @@ use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, Signal, System};
 
 const TOKEN: &str = "browser-api-token-0123456789abcdef-6b2e8d05";
 const CLOUDFLARE_TOKEN: &str = "browser-cloudflare-token";
+const AUDIENCE: &str = "32eafc7626e737969ad374e3b123abc0";
 const START_LIMIT: Duration = Duration::from_mins(4);
 const END_LIMIT: Duration = Duration::from_secs(15);
 
@@ -141,12 +142,20 @@ fn the_dashboard_in_a_real_chromium() {
     let state =
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("browser-{}", std::process::id()));
     std::fs::create_dir_all(&state).unwrap();
+    // Where the test itself serves a team's keys.
+    let keys = {
+        let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        free.local_addr().unwrap().port()
+    };
     let (out, err) = (state.join("hmd.stdout"), state.join("hmd.stderr"));
     let child = Command::new(hmd)
         .args(["dev", "--port", "0", "--telemetry-lag", "1s", "--state-dir"])
         .arg(&state)
         .env("HMD_API_TOKEN", TOKEN)
         .env("CLOUDFLARE_API_TOKEN", CLOUDFLARE_TOKEN)
+        .env("ACCESS_TEAM_DOMAIN", "hmd-test.cloudflareaccess.com")
+        .env("ACCESS_AUD", AUDIENCE)
+        .env("ACCESS_CERTS_URL", format!("http://127.0.0.1:{keys}/certs"))
         .env_remove("PUBLIC_URL")
         .stdin(Stdio::null())
         .stdout(File::create(&out).unwrap())
@@ -177,6 +186,8 @@ fn the_dashboard_in_a_real_chromium() {
         .env("HMD_URL", &url)
         .env("HMD_TOKEN", TOKEN)
         .env("CLOUDFLARE_TOKEN", CLOUDFLARE_TOKEN)
+        .env("KEYS_PORT", keys.to_string())
+        .env("AUDIENCE", AUDIENCE)
         .env("SIGN_IN_LINK", link)
         .env("SIM_URL", controls.trim_end_matches("/sim"))
         .env("CHROMIUM", &chromium)

@@ -167,26 +167,26 @@ fn nobody_gets_in_by_an_assertion_that_is_not_the_teams() {
     let world = world();
     let (signer, other) = (Signer::new("a", "1a2b3c"), Signer::new("b", "1a2b3c"));
     publish(&world, &[&signer]);
-    let header = json!({"alg": "RS256", "kid": "1a2b3c", "typ": "JWT"});
+    let rs256 = json!({"alg": "RS256", "kid": "1a2b3c", "typ": "JWT"});
     let good = claims("eve@example.com", START);
     let changed = |name: &str, value: Value| {
         let mut claims = good.clone();
         claims[name] = value;
-        signer.sign(&header, &claims)
+        signer.sign(&rs256, &claims)
     };
     let hs256 = json!({"alg": "HS256", "kid": "1a2b3c", "typ": "JWT"});
     // The public key is known to everybody: whoever takes it for a secret believes everybody.
     let by_mac = |secret: &[u8]| {
-        let signed = unsigned(&hs256, &good);
+        let parts = unsigned(&hs256, &good);
         let mut mac = Hmac::<Sha256>::new_from_slice(secret).unwrap();
-        mac.update(signed.as_bytes());
+        mac.update(parts.as_bytes());
         format!(
-            "{signed}.{}",
+            "{parts}.{}",
             URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
         )
     };
     let none = unsigned(&json!({"alg": "none", "kid": "1a2b3c"}), &good);
-    let honest = signer.sign(&header, &good);
+    let honest = signer.sign(&rs256, &good);
     let (head, rest) = honest.split_once('.').unwrap();
     let (_, signature) = rest.split_once('.').unwrap();
     let now = START / 1_000;
@@ -204,7 +204,7 @@ fn nobody_gets_in_by_an_assertion_that_is_not_the_teams() {
         ),
         (
             "RS256 by a foreign key of the same id",
-            other.sign(&header, &good),
+            other.sign(&rs256, &good),
         ),
         ("of no key", signer.sign(&json!({"alg": "RS256"}), &good)),
         (

@@ -3,9 +3,10 @@
 use serde_json::Value;
 
 use hmd::pipeline::ports::Statement;
+use hmd::simulator::{VersionSpec, WorkerSpec};
 
-use crate::support::{Tape, World, healthy};
-use crate::{after, full, scene, text};
+use crate::support::{ACCOUNT, Tape, World, healthy};
+use crate::{EVIL, after, full, scene, text};
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "one page after the other")]
@@ -128,6 +129,47 @@ fn every_page_shows_what_there_is_and_runs_nobodys_text() {
     }
 }
 
+#[test]
+fn texts_of_versions_and_of_those_who_decide_run_nowhere() {
+    let (world, browser, ids) = full();
+    let version = |tag: &str| VersionSpec {
+        tag: tag.to_owned(),
+        message: Some(EVIL.to_owned()),
+        ..VersionSpec::default()
+    };
+    let spec = WorkerSpec {
+        requests_per_second: 40.0,
+        versions: vec![version("v1"), version(EVIL)],
+    };
+    let made = world
+        .cloudflare
+        .lock()
+        .unwrap()
+        .put_worker(world.now.get(), ACCOUNT, "evil", spec);
+    made.unwrap();
+    world.plan("evil", |_| ());
+    let page = browser.page("/new?plan=evil");
+    assert!(page.contains("&lt;script&gt;alert(1)"), "{page}");
+    let path = format!("/releases/{}", ids[2]);
+    let fields = [("stage", "1"), ("by", EVIL), ("comment", EVIL)];
+    browser.done(&path, &format!("{path}/approve"), &fields);
+    let page = browser.page(&path);
+    assert!(page.contains("dashboard:&lt;script&gt;alert(1)"), "{page}");
+    // In an address, too.
+    for path in [
+        "/?search=",
+        "/releases?worker=",
+        "/releases?state=",
+        "/connect?script_name=",
+        "/new?plan=",
+        "/plans?name=",
+        "/?done=",
+    ] {
+        let page = text(&browser.get(&format!("{path}%3Cscript%3Ealert(1)%3C/script%3E%22%3E")));
+        assert!(!page.contains("<script>"), "{path}: {page}");
+    }
+}
+
 /// How SQLite goes about a statement, step by step.
 fn plan_of(world: &World, statement: &Statement) -> Vec<String> {
     let sql = statement.sql.replace("?1", "'x'");
@@ -229,6 +271,9 @@ fn a_thousand_releases_and_two_hundred_running_fit_a_page() {
          INSERT INTO releases SELECT 'rel_old' || i, account_id, 'shop' || (i % 200), plan, json_set(origin, '$.id', 'rel_old' || i), progress, state, version, seq,
             act_due_at, check_due_at, created_at - i, ended_at - i FROM releases, n WHERE ended_at IS NOT NULL;
          WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
+         INSERT INTO plans SELECT 'shop' || i, json_set(body, '$.worker.script_name', 'shop' || i), revision, created_at, updated_at
+            FROM plans, n WHERE name = 'shop';
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
          INSERT INTO releases SELECT 'rel_run' || i, account_id, 'shop' || i, plan, json_set(origin, '$.id', 'rel_run' || i), progress, state, version, seq,
             act_due_at, check_due_at, created_at - i, ended_at FROM releases, n WHERE state = 'rolling_out';",
     );
@@ -238,10 +283,17 @@ fn a_thousand_releases_and_two_hundred_running_fit_a_page() {
         "/?search=shop19",
         "/releases",
         "/releases?state=succeeded",
+        "/plans",
+        "/plans?page=4",
+        "/plans?page=99999999999999999999",
+        "/new",
+        "/new?page=2",
     ] {
         browser.page(path);
     }
     assert!(browser.page("/").contains("Next"));
+    let plans = browser.page("/plans?page=4");
+    assert!(plans.contains("Previous") && !plans.contains("Next"));
     let older = browser.page("/releases");
     let next = after(&older, "aria-label=\"Pages\"><a href=\"").replace("&amp;", "&");
     assert!(browser.page(&next).contains("Older releases"));

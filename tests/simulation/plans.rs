@@ -1,5 +1,6 @@
 //! Random plans: of any kind, but short.
 
+use hmd::simulator::AiScript;
 use serde_json::{Value, json};
 
 use crate::people::{choose, one_in};
@@ -62,8 +63,34 @@ pub fn plan(world: &World, script: &str) -> Value {
     if slos.is_empty() {
         slos.push(json!({"name": "errors", "sli": {"kind": "error_rate"}, "objective": {"max": 0.2}, "min_requests": 5}));
     }
+    if one_in(world, 3) {
+        slos.push(judge(world));
+    }
     json!({
         "worker": {"account_id": ACCOUNT, "script_name": script}, "check_interval": format!("{interval}s"),
         "stages": stages, "slos": slos,
+    })
+}
+
+/// A judge that says this and that for a while, and then nothing that makes sense.
+fn judge(world: &World) -> Value {
+    let mut scripts = Vec::new();
+    for _ in 0..world.pick(0..4) {
+        let said = choose(world, &["pass", "pass", "hold", "revert", "nonsense"]);
+        scripts.push(AiScript {
+            text: Some(format!(
+                "{{\"verdict\": \"{said}\", \"reason\": \"so it is\"}}"
+            )),
+            times: u32::try_from(world.pick(1..6)).ok(),
+            ..AiScript::default()
+        });
+    }
+    world.cloudflare.borrow_mut().set_ai(scripts).unwrap();
+    json!({
+        "name": "judge", "sli": {"kind": "judge", "model": "@cf/meta/llama-3.3-70b-instruct-fp8-fast"}, "objective": "pass",
+        "min_requests": choose(world, &[1, 10]),
+        "severity": choose(world, &["revert", "revert", "pause", "observe"]),
+        "on_no_data": choose(world, &["ask", "revert", "continue"]),
+        "on_undecided": choose(world, &["pass", "pass", "hold"]),
     })
 }

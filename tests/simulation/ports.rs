@@ -5,9 +5,10 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use hmd::access::{KnownKeys, RsaKey};
+use hmd::pipeline::kept::Kept;
 use hmd::pipeline::ports::{
     AccessKeys, Clock, FileError, Files, HttpError, HttpOut, HttpRequest, HttpResponse, Log,
-    Outgoing, QueueError, QueueName, Queues, Random, Row, Sql, SqlError, Statement, Urls,
+    Memory, Outgoing, QueueError, QueueName, Queues, Random, Row, Sql, SqlError, Statement, Urls,
     WebhookAnswer, WebhookRequest,
 };
 use serde_json::{Value, json};
@@ -251,6 +252,12 @@ impl Random for Port {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&self.world.fresh_id().to_le_bytes());
         bytes
+    }
+}
+
+impl Memory for Port {
+    fn kept<T>(&self, work: impl FnOnce(&mut Kept) -> T) -> T {
+        work(&mut self.world.kept.borrow_mut())
     }
 }
 

@@ -112,6 +112,7 @@ impl Scheduler {
                 return;
             }
             if self.world.crashed.take() {
+                self.world.kept.take();
                 self.kill(id);
                 return;
             }
@@ -260,6 +261,8 @@ impl Scheduler {
                         retry(&port.world, message, i64::from(delay_s));
                     }
                 }
+                // The batch is done with before judges are asked, as in the Worker.
+                pipeline.ask_judges().await;
             })
         });
     }

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use hmd::pipeline::config::Config;
+use hmd::pipeline::kept::Kept;
 use hmd::pipeline::ports::{Param, QueueName, Row, Statement};
 use hmd::simulator::{Cloudflare, VersionShare};
 use rand::{Rng, SeedableRng};
@@ -68,6 +69,8 @@ pub struct World {
     pub model: RefCell<Model>,
     /// Set by a port call in whose middle the running task dies.
     pub crashed: Cell<bool>,
+    /// What the one instance remembers until it crashes.
+    pub kept: RefCell<Kept>,
     db: rusqlite::Connection,
     ids: Cell<u64>,
 }
@@ -103,6 +106,7 @@ impl World {
             history: RefCell::new(history),
             model: RefCell::default(),
             crashed: Cell::new(false),
+            kept: RefCell::default(),
             db,
             ids: Cell::new(0),
         }

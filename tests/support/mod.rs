@@ -21,10 +21,11 @@ use std::task::{Context, Poll, Waker};
 use hmd::access::{KnownKeys, RsaKey};
 use hmd::http as api;
 use hmd::pipeline::config::Config;
+use hmd::pipeline::kept::Kept;
 use hmd::pipeline::ports::{
     AccessKeys, Clock, FileError, Files, HttpError, HttpOut, HttpRequest, HttpResponse, Log,
-    Outgoing, Param, QueueError, QueueName, Queues, Random, Row, Sql, SqlError, Statement, Urls,
-    WebhookAnswer, WebhookRequest,
+    Memory, Outgoing, Param, QueueError, QueueName, Queues, Random, Row, Sql, SqlError, Statement,
+    Urls, WebhookAnswer, WebhookRequest,
 };
 use hmd::pipeline::{Fate, Incoming, Lane, Pipeline};
 use hmd::simulator::{Behavior, BehaviorPatch, Cloudflare, VersionSpec, WorkerPatch, WorkerSpec};
@@ -98,6 +99,8 @@ pub struct World {
     pub queue: RefCell<Vec<Queued>>,
     pub cloudflare: Arc<Mutex<Cloudflare>>,
     pub lines: RefCell<Vec<Value>>,
+    /// What the instance remembers, if it remembers anything.
+    pub kept: RefCell<Option<Kept>>,
     pub rule: RefCell<Option<Rule>>,
     /// Receivers of webhooks, by address; the others take everything.
     pub receivers: RefCell<BTreeMap<String, Receiver>>,
@@ -160,6 +163,7 @@ impl World {
             queue: RefCell::default(),
             cloudflare: Arc::new(Mutex::new(Cloudflare::new(7))),
             lines: RefCell::default(),
+            kept: RefCell::default(),
             rule: RefCell::default(),
             receivers: RefCell::default(),
             got: RefCell::default(),
@@ -415,7 +419,11 @@ impl World {
         let fates = self.invoke(async {
             match queue {
                 QueueName::Transitions => pipeline.consume("hmd-transitions", &batch).await,
-                QueueName::Checks => pipeline.consume("hmd-checks", &batch).await,
+                QueueName::Checks => {
+                    let fates = pipeline.consume("hmd-checks", &batch).await;
+                    pipeline.ask_judges().await;
+                    fates
+                }
                 QueueName::Deliveries => deliver("hmd-deliveries", Lane::Fast).await,
                 QueueName::SlowDeliveries => deliver("hmd-deliveries-slow", Lane::Slow).await,
             }
@@ -696,14 +704,15 @@ impl HttpOut for World {
         self.bearers.borrow_mut().push(bearer.clone());
         let body = request.body.clone().unwrap_or_default();
         cloudflare::check_request(request.method, path, body.as_bytes());
-        let mut cloudflare = self.cloudflare.lock().unwrap();
-        let (now, method) = (self.now.get(), request.method);
-        let answer = if self.by_token.get() {
-            cloudflare.handle_as(now, Some(&bearer), method, path, body.as_bytes())
-        } else {
-            cloudflare.handle(now, method, path, body.as_bytes())
+        let answer = {
+            let mut cloudflare = self.cloudflare.lock().unwrap();
+            let (now, method) = (self.now.get(), request.method);
+            if self.by_token.get() {
+                cloudflare.handle_as(now, Some(&bearer), method, path, body.as_bytes())
+            } else {
+                cloudflare.handle(now, method, path, body.as_bytes())
+            }
         };
-        drop(cloudflare);
         cloudflare::check_answer(request.method, path, answer.status, &answer.body);
         match fault {
             Some(Fault::CrashAfter) => match self.die().await {},
@@ -775,6 +784,15 @@ impl Random for World {
                 .to_le_bytes(),
         );
         bytes
+    }
+}
+
+impl Memory for World {
+    fn kept<T>(&self, work: impl FnOnce(&mut Kept) -> T) -> T {
+        match &mut *self.kept.borrow_mut() {
+            Some(kept) => work(kept),
+            None => work(&mut Kept::default()),
+        }
     }
 }
 

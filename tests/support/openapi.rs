@@ -35,9 +35,9 @@ pub fn check(method: &str, path: &str, status: u16, content_type: &str, body: &[
 ///
 /// # Panics
 /// With all that differs.
-pub fn check_webhook(content_type: &str, body: &str) {
+pub fn check_webhook(operation: &str, content_type: &str, body: &str) {
     let said = CONTRACT.with(|contract| {
-        let content = &contract.document["webhooks"]["event"]["post"]["requestBody"]["content"];
+        let content = &contract.document["webhooks"][operation]["post"]["requestBody"]["content"];
         let schema = content
             .get(content_type)
             .ok_or("the content type is not documented")?;

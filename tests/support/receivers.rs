@@ -45,7 +45,11 @@ impl World {
             .headers
             .iter()
             .find(|(name, _)| *name == "content-type");
-        openapi::check_webhook(content_type.map_or("", |(_, value)| value), &request.body);
+        let id = request.headers.iter().find(|it| it.0 == "webhook-id");
+        let to_judge = id.is_some_and(|(_, id)| id.starts_with("judge_"));
+        let operation = if to_judge { "judge" } else { "event" };
+        let content_type = content_type.map_or("", |(_, value)| value);
+        openapi::check_webhook(operation, content_type, &request.body);
         let nth = self
             .got
             .borrow()

@@ -9,6 +9,7 @@ use super::MAX_ROWS;
 use crate::cloudflare::client::{ApiError, Cloudflare, Urgency};
 use crate::cloudflare::credential::Account;
 use crate::cloudflare::lenient::null_as_default;
+use crate::gather::Gather as _;
 use crate::pipeline::ports::Ports;
 use crate::time::UnixMs;
 
@@ -218,7 +219,7 @@ fn read(
             read.sampled |= interval > 1.0;
             aggregate.cell(interval)
         });
-        let cells: BTreeMap<Group, Cell> = cells.collect();
+        let cells = cells.into_map();
         if wanted == "n" && cells.values().any(|cell| cell.stored.is_none()) {
             return Err(ApiError::unreadable(WHAT, "a row has no count"));
         }

@@ -1,10 +1,9 @@
 //! The old version before a release: what "no worse than old" and the evidence rule need to know of it.
 
-use futures_util::future::join_all;
-
 use super::questions;
 use super::{Target, measure};
 use crate::cloudflare::client::{ApiError, Cloudflare, Urgency};
+use crate::gather::join_all;
 use crate::pipeline::ports::Ports;
 use crate::release::WorkerRef;
 use crate::slo::evidence::{Before, FEWEST_BAD, overdispersion};

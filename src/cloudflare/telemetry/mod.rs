@@ -4,22 +4,25 @@
 
 mod answer;
 mod before;
+mod errors;
 mod questions;
 mod recent;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use futures_util::future::{FutureExt as _, LocalBoxFuture, try_join_all};
+use futures_util::future::{FutureExt as _, LocalBoxFuture};
 
 use super::client::{ApiError, Cloudflare, Urgency};
 use super::credential::Account;
+use crate::gather::{Gather as _, try_join_all};
 use crate::pipeline::ports::Ports;
 use crate::release::{Release, WorkerRef};
 use crate::slo::{Objective, Slo, VersionCounts, Window};
 use crate::time::UnixMs;
 use answer::ask;
 pub use before::{OldVersion, old_version};
+pub use errors::error_templates;
 use questions::Questions;
 pub use questions::parameters_of;
 pub use recent::{Recent, recent};
@@ -125,7 +128,7 @@ pub async fn measure<P: Ports>(
     let parts = targets
         .chunks(MAX_SCRIPTS)
         .map(|targets| part(cloudflare, account, (from, to), targets, urgency));
-    Ok(try_join_all(parts).await?.into_iter().flatten().collect())
+    Ok(try_join_all(parts).await?.into_iter().flatten().into_map())
 }
 
 /// One question's targets; when the answer would not fit, they are asked in two halves.

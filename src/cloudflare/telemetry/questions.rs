@@ -1,11 +1,12 @@
 //! What is asked: a constant number of questions for any number of Workers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
 use super::answer::{Answer, Group};
 use super::{ScriptCounts, Target};
+use crate::gather::Gather as _;
 use crate::slo::{Filter, Objective, Part, SliKind, Slo, SloCounts, VersionCounts};
 
 /// The questions for some targets: totals first, then errors (if any SLO wants them), then slot by slot what else the
@@ -164,7 +165,7 @@ pub fn parameters_of(script: &str, slo: &Slo, part: Part) -> Option<Value> {
 
 impl Questions {
     pub(super) fn of(targets: &[Target]) -> Self {
-        let scripts: BTreeSet<&str> = targets.iter().map(|t| t.script.as_str()).collect();
+        let scripts = targets.iter().map(|t| t.script.as_str()).into_set();
         let scripts: Vec<&str> = scripts.into_iter().collect();
         // Never by version: a third one must be seen.
         let of_scripts = leaf(
@@ -249,10 +250,10 @@ impl Questions {
             let slots = slots(target);
             // A version shows up by its invocations, or by what a query of its own counts.
             let mine = self.slots_from..self.slots_from + slots.len();
-            let seen: BTreeSet<&Group> = std::iter::once(&answers[0])
+            let seen = std::iter::once(&answers[0])
                 .chain(&answers[mine])
                 .flat_map(|answer| answer.groups(&target.script))
-                .collect();
+                .into_set();
             for at in seen {
                 let of = VersionCounts {
                     requests: answers[0].count(at),

@@ -1,9 +1,8 @@
 //! The last day of a Worker: what a forecast is made of.
 
-use futures_util::future::join_all;
-
 use super::{ScriptCounts, Target, measure};
 use crate::cloudflare::client::{ApiError, Cloudflare, ErrorKind, Urgency};
+use crate::gather::join_all;
 use crate::pipeline::ports::Ports;
 use crate::release::WorkerRef;
 use crate::slo::{Objective, Slo, SloCounts};

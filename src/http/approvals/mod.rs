@@ -5,8 +5,6 @@
 
 mod page;
 
-use std::collections::BTreeMap;
-
 use ::http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -15,6 +13,7 @@ use super::body::json_body;
 use super::problem::Problem;
 use super::releases::{load, short_texts};
 use super::{Answer, json_answer};
+use crate::gather::map_of;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
 use crate::release::{
@@ -262,11 +261,9 @@ async fn settle<P: Ports>(
         },
     };
     let id = release.id().to_owned();
-    let rows = BTreeMap::from([(id.clone(), release)]);
+    let rows = map_of(id.clone(), release);
     // A crash around this commit leaves it undecided or decided; the link then says which.
-    let (settled, error) = pipeline
-        .settle(rows, BTreeMap::from([(id.clone(), vec![input])]))
-        .await;
+    let (settled, error) = pipeline.settle(rows, map_of(id.clone(), vec![input])).await;
     if let Some(error) = error {
         return Err(error.into());
     }

@@ -20,8 +20,8 @@ fn field_of(problem: &Problem) -> Option<&'static str> {
     if problem.errors.iter().any(|it| it.pointer == "/token") {
         return Some("token");
     }
-    let names = [("account id", "account_id"), ("no Worker", "script_name")];
-    let named = names
+    let fields = [("account id", "account_id"), ("no Worker", "script_name")];
+    let named = fields
         .iter()
         .find(|(words, _)| problem.status == 404 && problem.detail.contains(words));
     named.map(|(_, field)| *field)

@@ -15,6 +15,8 @@ use crate::store;
 
 /// Versions to choose from; any other can be named.
 const VERSIONS: usize = 10;
+/// Plans to choose from on a page.
+const PLANS: usize = 100;
 
 /// `GET /new`.
 pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>) -> Answer {
@@ -27,6 +29,8 @@ pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>) -> Answer {
 
 async fn choose_plan<P: Ports>(desk: &Desk<'_, P>) -> Answer {
     let plans = store::list_plans(desk.pipeline.ports).await?;
+    let query = desk.query();
+    let (shown, pages) = layout::paged(&plans, ("/new", query.get("page")), PLANS);
     let body = html! {
         h1 { "New release" }
         @if plans.is_empty() {
@@ -37,10 +41,11 @@ async fn choose_plan<P: Ports>(desk: &Desk<'_, P>) -> Answer {
             }
         } @else {
             p { "By which plan?" }
-            ul.list { @for stored in &plans { li.card {
+            ul.list { @for stored in shown { li.card {
                 div { h2 { a href=(format!("/new?plan={}", stored.name)) { (stored.name) } }
                     p.quiet { "Worker " (stored.plan.worker.script_name) ", " (stored.plan.stages.len()) " stages, " (stored.plan.slos.len()) " objectives" } }
             } } }
+            (pages)
         }
     };
     desk.page(Some(Nav::New), "New release", &body)

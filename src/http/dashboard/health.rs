@@ -1,5 +1,7 @@
 //! The health of a release: what each SLO says, in words and as charts.
 
+use std::fmt::Write as _;
+
 use maud::{Markup, html};
 
 use super::chart::{Room, Scene, charts, e_text, shapes, weight};
@@ -32,7 +34,9 @@ fn charted(story: &Story, wanted: Option<usize>) -> Vec<usize> {
         return vec![wanted];
     }
     let mut all: Vec<usize> = (0..count).collect();
-    all.sort_by_key(|i| std::cmp::Reverse(reading(story, *i).map_or(0, |it| weight(it.verdict))));
+    crate::gather::sort_short(&mut all, |i| {
+        std::cmp::Reverse(reading(story, *i).map_or(0, |it| weight(it.verdict)))
+    });
     if count > CHARTS + 2 {
         all.truncate(CHARTS);
     }
@@ -128,24 +132,26 @@ fn evidence_words(slo: &Slo, verdict: Verdict, grounds: &Grounds) -> String {
         e_text(grounds.ln_e)
     );
     if grounds.ln_e_peak > grounds.ln_e + 0.1 && grounds.ln_e_peak > 0.0 {
-        words.push_str(&format!(" (it has been {})", e_text(grounds.ln_e_peak)));
+        let _ = write!(words, " (it has been {})", e_text(grounds.ln_e_peak));
     }
     if verdict != Verdict::Harm {
         words.push_str("; ");
         words.push_str(consequence(slo.severity));
     }
-    words.push_str(&format!(
+    let _ = write!(
+        words,
         ". Evidence of safety: {} of {} needed",
         e_text(grounds.ln_e_safe),
         e_text(grounds.ln_e_safe_needed)
-    ));
+    );
     let (seen, wanted) = (grounds.stage_requests, slo.needed_requests());
     if seen < wanted {
-        words.push_str(&format!(
+        let _ = write!(
+            words,
             ", and {} of {} requests",
             grouped(seen),
             grouped(wanted)
-        ));
+        );
     }
     words.push('.');
     words
@@ -267,7 +273,7 @@ mod tests {
         .unwrap();
         let ln = |e: f64| e.ln();
         assert_eq!(
-            evidence_words(&slo, Verdict::Undecided, &grounds(ln(3.14), ln(3.14))),
+            evidence_words(&slo, Verdict::Undecided, &grounds(ln(3.13), ln(3.13))),
             "Evidence of harm: 3.1 of 100 needed; then it goes back. Evidence of safety: 7.4 of 20 needed, and 12,000 of 20,000 requests."
         );
         let words = evidence_words(&slo, Verdict::Harm, &grounds(ln(81_234.0), ln(81_234.0)));

@@ -1,7 +1,5 @@
 //! `/releases`: what was released, and comparing two of them.
 
-use std::collections::BTreeSet;
-
 use maud::{Markup, html};
 
 use super::super::Answer;
@@ -9,6 +7,7 @@ use super::super::problem::Problem;
 use super::super::releases::{cursor_of, read_cursor};
 use super::layout::{self, duration, sentence, state, time, words};
 use super::{Desk, Form, Nav};
+use crate::gather::Gather as _;
 use crate::pipeline::ports::Ports;
 use crate::release::Release;
 use crate::slo::{Reading, Verdict};
@@ -127,7 +126,7 @@ fn entry(release: &Release) -> Markup {
 /// `GET /compare?id=…&id=…`.
 pub(super) async fn compare<P: Ports>(desk: &Desk<'_, P>) -> Answer {
     let query = desk.query();
-    let ids: BTreeSet<String> = query.all("id").map(str::to_owned).collect();
+    let ids = query.all("id").map(str::to_owned).into_set();
     if ids.len() != 2 {
         let detail = "mark exactly two releases in the history, then compare them";
         return Err(Problem::new(400, "Two releases are compared", detail));

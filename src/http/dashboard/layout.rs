@@ -253,6 +253,27 @@ pub(in crate::http) fn short(id: &str) -> Markup {
     html! { code title=(id) { (shown) } }
 }
 
+/// The part of a list that a page shows, with links to the pages around it.
+pub(in crate::http) fn paged<'l, T>(
+    all: &'l [T],
+    (path, page): (&str, &str),
+    length: usize,
+) -> (&'l [T], Markup) {
+    let page: usize = page.parse().unwrap_or(1).max(1);
+    let from = (page - 1).saturating_mul(length).min(all.len());
+    let to = from.saturating_add(length).min(all.len());
+    let link = |page: usize| format!("{path}?page={page}");
+    let around = html! {
+        @if page > 1 || to < all.len() {
+            nav.pages aria-label="Pages" {
+                @if page > 1 { a href=(link(page - 1)) { "Previous" } }
+                @if to < all.len() { a href=(link(page + 1)) { "Next" } }
+            }
+        }
+    };
+    (&all[from..to], around)
+}
+
 /// A choice of a form.
 pub(in crate::http) fn select(
     (id, name, label): (&str, &str, &str),

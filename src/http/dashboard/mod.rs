@@ -278,7 +278,7 @@ impl<P: Ports> Desk<'_, P> {
             return Ok(Value::Null);
         }
         let answer: Value =
-            serde_json::from_slice(response.body()).map_err(|error| Problem::internal(&error))?;
+            crate::json::parse_bytes(response.body()).map_err(|error| Problem::internal(&error))?;
         if response.status().as_u16() >= 400 {
             let detail = answer["detail"].as_str().unwrap_or_default().to_owned();
             let title = answer["title"].as_str().unwrap_or("Refused").to_owned();

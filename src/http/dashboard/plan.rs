@@ -23,19 +23,21 @@ pub(super) async fn list<P: Ports>(desk: &Desk<'_, P>) -> Answer {
         return see_other(&format!("/plans/{}", checked_name(query.get("name"))?));
     }
     let plans = store::list_plans(desk.pipeline.ports).await?;
+    let (shown, pages) = super::layout::paged(&plans, ("/plans", query.get("page")), PLANS);
     let body = html! {
         (done(Some(query.get("done"))))
         h1 { "Plans" }
         @if plans.is_empty() {
             section.card.empty { h2 { "No plan yet" } p { "A plan says which stages a new version of a Worker goes through, and what health means." } }
         }
-        ul.list { @for stored in &plans { li.card { div {
+        ul.list { @for stored in shown { li.card { div {
             h2 { a href=(format!("/plans/{}", stored.name)) { (stored.name) } }
             p.quiet { "Worker " (stored.plan.worker.script_name) " · "
                 @for (i, stage) in stored.plan.stages.iter().enumerate() { @if i > 0 { ", " } (stage.percent) }
                 " · last saved " (time(stored.updated_at)) }
             p { a href=(format!("/new?plan={}", stored.name)) aria-label=(format!("New release by {}", stored.name)) { "New release" } }
         } } } }
+        (pages)
         section.card {
             h2 { "Make a plan" }
             form.filter method="get" action="/plans" {
@@ -47,6 +49,9 @@ pub(super) async fn list<P: Ports>(desk: &Desk<'_, P>) -> Answer {
     };
     desk.page(Some(Nav::Plans), "Plans", &body)
 }
+
+/// Plans on a page.
+const PLANS: usize = 60;
 
 /// What a page of a plan shows.
 pub(super) struct Draft<'a> {
@@ -109,7 +114,7 @@ pub(super) async fn submit<P: Ports>(desk: &Desk<'_, P>, name: &str) -> Answer {
     if act == "json" {
         let text = form.get("json");
         draft.text = Some(text.to_owned());
-        match serde_json::from_str(text) {
+        match crate::json::parse(text) {
             Ok(plan) => draft.plan = plan,
             Err(error) => {
                 draft.refused = Some(Problem::new(400, "Not JSON", error.to_string()));
@@ -293,18 +298,20 @@ fn stages(draft: &Draft<'_>) -> Markup {
     }
 }
 
-const KINDS: [(&str, &str); 5] = [
+const KINDS: [(&str, &str); 6] = [
     ("error_rate", "error rate"),
     ("wall_time", "wall time"),
     ("cpu_time", "CPU time"),
     ("request_count", "request count"),
     ("query", "query"),
+    ("judge", "judge"),
 ];
-const OBJECTIVES: [(&str, &str); 4] = [
+const OBJECTIVES: [(&str, &str); 5] = [
     ("max", "share at most (0.01: 1 %)"),
     ("max_ms", "milliseconds at most"),
     ("min", "requests at least"),
     ("no_worse_than_old", "times the old version’s, at most"),
+    ("pass", "approved by the judge"),
 ];
 
 /// The settings that a name does not explain.
@@ -370,6 +377,7 @@ fn slo_fields(draft: &Draft<'_>, slo: &Value, i: usize) -> Markup {
             inner.get("tolerance").cloned().unwrap_or(json!(1.25)),
         ),
         Some((kind, limit)) => (kind.as_str(), limit.clone()),
+        None if slo["objective"] == "pass" => ("pass", Value::Null),
         None => ("max", Value::Null),
     };
     let id = |name: &str| format!("slos-{i}-{name}");
@@ -413,12 +421,15 @@ fn slo_fields(draft: &Draft<'_>, slo: &Value, i: usize) -> Markup {
         @for (name, label) in [("bad", "Bad events (filters as JSON)"), ("total", "Events that count (filters as JSON)")] {
             div data-for="query" { (one(name, label, &slo["sli"][name])) }
         }
+        @for (name, label) in [("url", "Address of the judge"), ("model", "or model of Workers AI")] {
+            div data-for="judge" { (one(name, label, &slo["sli"][name])) }
+        }
     }
 }
 
 /// What a release by this plan will be like.
 fn forecast<P: Ports>(desk: &Desk<'_, P>, draft: &Draft<'_>) -> Markup {
-    let Ok(plan) = serde_json::from_value::<Plan>(draft.plan.clone()) else {
+    let Ok(plan) = crate::json::read::<Plan>(&draft.plan) else {
         return Markup::default();
     };
     let config = desk.pipeline.config;

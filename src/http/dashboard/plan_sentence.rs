@@ -1,5 +1,7 @@
 //! What an SLO of a plan means, in sentences.
 
+use std::fmt::Write as _;
+
 use serde_json::Value;
 
 use super::chart::e_text;
@@ -28,10 +30,13 @@ pub(super) fn preview(plan: Option<&Plan>, slo: &Value, index: usize) -> String 
     words.push(' ');
     words.push_str(act);
     match slo.rule {
-        Rule::Threshold => words.push_str(&format!(
-            " when the newest windows with {} requests are over that.",
-            slo.min_requests
-        )),
+        Rule::Threshold => {
+            let _ = write!(
+                words,
+                " when the newest windows with {} requests are over that.",
+                slo.min_requests
+            );
+        }
         Rule::Evidence => words.push_str(&evidence(plan, &slo, index)),
     }
     words
@@ -51,16 +56,18 @@ fn evidence(plan: Option<&Plan>, slo: &Slo, index: usize) -> String {
         None => " once the evidence of harm suffices.".to_owned(),
     };
     if let Some(factor) = slo.overdispersion.filter(|factor| *factor > 1.0) {
-        words.push_str(&format!(" {factor} bad requests count for one."));
+        let _ = write!(words, " {factor} bad requests count for one.");
     }
     if slo.objective.is_relative() {
-        words.push_str(&match slo.at_full {
-            Some(at_full) => format!(
-                " At 100 %, where there is no old version to compare with, it is held to {} times the rate before the release.",
+        words.push_str(" At 100 %, where there is no old version to compare with, it is ");
+        let _ = match slo.at_full {
+            Some(at_full) => write!(
+                words,
+                "held to {} times the rate before the release.",
                 at_full.margin
             ),
-            None => " At 100 %, where there is no old version to compare with, it is not held to anything.".to_owned(),
-        });
+            None => write!(words, "not held to anything."),
+        };
     }
     words.push_str(match slo.on_undecided {
         OnUndecided::Pass => " A stage passes if no harm was shown.",

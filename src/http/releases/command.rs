@@ -1,7 +1,5 @@
 //! `POST /v1/releases/{id}/…` and `DELETE /v1/releases/{id}`.
 
-use std::collections::BTreeMap;
-
 use ::http::{Request, StatusCode};
 use serde::Deserialize;
 
@@ -10,6 +8,7 @@ use super::super::problem::Problem;
 use super::super::route::Verb;
 use super::super::{Answer, json_answer, no_content};
 use super::{actor, held, load, not_ready, short_texts};
+use crate::gather::map_of;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
 use crate::release::{Command, Input, Mode, Refusal, Release, ReleaseView, Status};
@@ -139,8 +138,8 @@ pub async fn delete<P: Ports>(pipeline: &Pipeline<'_, P>, id: &str) -> Answer {
 async fn carry_out<P: Ports>(pipeline: &Pipeline<'_, P>, release: Release, input: Input) -> Answer {
     let id = release.id().to_owned();
     let worker = release.origin.plan.worker.clone();
-    let rows = BTreeMap::from([(id.clone(), release)]);
-    let inputs = BTreeMap::from([(id.clone(), vec![input])]);
+    let rows = map_of(id.clone(), release);
+    let inputs = map_of(id.clone(), vec![input]);
     let (settled, error) = pipeline.settle(rows, inputs).await;
     if let Some(error) = error {
         return Err(error.into());

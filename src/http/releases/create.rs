@@ -438,7 +438,7 @@ async fn repeated<P: Ports>(
         return Ok(Some(response));
     }
     let answer: serde_json::Value =
-        serde_json::from_str(&first.answer).map_err(|error| Problem::internal(&error))?;
+        crate::json::parse(&first.answer).map_err(|error| Problem::internal(&error))?;
     let mut response = json_answer(StatusCode::CREATED, &answer)?;
     locate(&mut response, answer["id"].as_str().unwrap_or_default());
     // Byte for byte, in the order of its fields.

@@ -5,12 +5,11 @@ mod create;
 mod preflight;
 mod read;
 
-use std::collections::BTreeSet;
-
 use ::http::Request;
 
 use super::problem::Problem;
 use crate::cloudflare::ErrorKind;
+use crate::gather::Gather as _;
 use crate::pipeline::ports::Ports;
 use crate::pipeline::{NotReady, Pipeline};
 use crate::release::{MAX_TEXT, Release, WorkerRef};
@@ -45,7 +44,9 @@ pub(super) async fn load<P: Ports>(
     pipeline: &Pipeline<'_, P>,
     id: &str,
 ) -> Result<Release, Problem> {
-    let rows = pipeline.load(&BTreeSet::from([id.to_owned()])).await?;
+    let rows = pipeline
+        .load(&std::iter::once(id.to_owned()).into_set())
+        .await?;
     rows.into_values()
         .next()
         .ok_or_else(|| Problem::not_found(format!("there is no release {id:?}")))

@@ -15,7 +15,7 @@ use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
 use crate::release::{Judged, NewEvent, Plan, ReleaseView, Split, State};
 use crate::slo::evidence::Before;
-use crate::slo::{Reading, SloCounts};
+use crate::slo::{Opinion, Reading, SloCounts};
 use crate::store::{self, ReleaseFilter};
 use crate::time::{Rfc3339, UnixMs, parse_rfc3339_us};
 
@@ -115,6 +115,8 @@ pub struct WindowView<'a> {
     forgot: &'a [String],
     /// Each SLO of the plan.
     slos: Vec<SloView<'a>>,
+    /// Judges that were asked after it: all that they were told, and what they said.
+    opinions: &'a [Opinion],
 }
 
 /// Why a release was judged as it was: a page of its windows, and all that their verdicts rest on. Whoever puts the windows
@@ -195,6 +197,7 @@ fn window_view(judged: &Judged, interval_ms: i64) -> WindowView<'_> {
         sampled: window.sampled,
         warming_up: judged.warming_up,
         forgot: &judged.forgot,
+        opinions: &judged.opinions,
         slos: judged
             .readings
             .iter()

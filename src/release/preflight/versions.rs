@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 
 use super::super::head::Deployment;
 use super::{Check, CheckName, Facts, Learned, ListedVersion};
+use crate::gather::sort_short;
 
 /// So many of the newest versions can be deployed.
 const DEPLOYABLE: usize = 100;
@@ -138,7 +139,7 @@ pub(super) fn old_version(facts: &Facts<'_>) -> Check {
         return not_known_yet(name);
     };
     let mut newest_first: Vec<&ListedVersion> = versions.iter().collect();
-    newest_first.sort_by_key(|version| Reverse(version.number));
+    sort_short(&mut newest_first, |version| Reverse(version.number));
     let Some(place) = newest_first.iter().position(|version| version.id == old) else {
         let detail = format!(
             "version {old} serves now, but is no longer among the newest {DEPLOYABLE}: the release could not go back to it"

@@ -299,7 +299,9 @@ fn bad_ones(slo: &Slo) -> String {
         (SliKind::WallTime | SliKind::CpuTime, _) => {
             format!("requests over the old version's {}", slo.indicator())
         }
-        (SliKind::Query | SliKind::RequestCount, _) => format!("bad events of {}", slo.name),
+        (SliKind::Query | SliKind::RequestCount | SliKind::Judge, _) => {
+            format!("bad events of {}", slo.name)
+        }
     }
 }
 

@@ -276,7 +276,7 @@ pub(super) fn starts_in(soak_ms: i64) -> u32 {
 
 fn test(slo: &Slo, terms: Terms, before: Before) -> Test {
     match slo.objective {
-        Objective::Min(_) => Test::Count,
+        Objective::Min(_) | Objective::Pass => Test::Count,
         Objective::Max(limit) => Test::Absolute { limit },
         // "p99 <= T" is "at most 1 % slower than T".
         Objective::MaxMs(_) => {

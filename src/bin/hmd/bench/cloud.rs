@@ -52,8 +52,6 @@ struct Seen {
     calls: Calls,
     /// Looks at one Worker's telemetry: the Workers of each question for totals.
     checks: usize,
-    /// When it was at an answer to telemetry: from the whole question to the whole answer.
-    answering: Vec<(Instant, Instant)>,
     /// What was answered before, by question without its time.
     answers: BTreeMap<String, Prepared>,
 }
@@ -160,28 +158,10 @@ impl Cloud {
         )
     }
 
-    /// How long since somebody asked for this it was at some answer to telemetry or another.
-    pub fn take_answering(&self) -> Duration {
-        covered(std::mem::take(&mut lock(&self.seen).answering))
-    }
-
     /// The checks since somebody took the counts.
     pub fn checks(&self) -> usize {
         lock(&self.seen).checks
     }
-}
-
-/// How much time intervals cover together, however they overlap.
-fn covered(mut intervals: Vec<(Instant, Instant)>) -> Duration {
-    intervals.sort_unstable();
-    let mut sum = Duration::ZERO;
-    let mut covered_to: Option<Instant> = None;
-    for (from, to) in intervals {
-        let from = covered_to.map_or(from, |end| end.max(from));
-        sum += to.saturating_duration_since(from);
-        covered_to = Some(covered_to.map_or(to, |end| end.max(to)));
-    }
-    sum
 }
 
 async fn answer(seen: Arc<Mutex<Seen>>, request: Request, next: Next) -> Response {
@@ -190,7 +170,6 @@ async fn answer(seen: Arc<Mutex<Seen>>, request: Request, next: Next) -> Respons
     let Ok(body) = to_bytes(body, MAX_BODY_BYTES).await else {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
-    let asked = Instant::now();
     let path = parts.uri.path();
     let writes = parts.method == Method::POST;
     {
@@ -198,7 +177,6 @@ async fn answer(seen: Arc<Mutex<Seen>>, request: Request, next: Next) -> Respons
         if path.ends_with("/telemetry/query") {
             seen.calls.telemetry += 1;
             if let Some(answer) = seen.telemetry(&body) {
-                seen.answering.push((asked, Instant::now()));
                 return ([(CONTENT_TYPE, "application/json")], answer).into_response();
             }
         } else if path.ends_with("/deployments") {
@@ -328,24 +306,5 @@ impl Seen {
             let after = arrived.saturating_duration_since(*harm);
             self.reverts.entry(script.to_owned()).or_insert(after);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn intervals_that_overlap_count_once() {
-        let start = Instant::now();
-        let at = |ms| start + Duration::from_millis(ms);
-        let intervals = vec![
-            (at(30), at(40)),
-            (at(0), at(10)),
-            (at(5), at(12)),
-            (at(6), at(8)),
-        ];
-        assert_eq!(covered(intervals), Duration::from_millis(22));
-        assert_eq!(covered(Vec::new()), Duration::ZERO);
     }
 }

@@ -24,8 +24,41 @@ pub struct Batch {
     pub d1: usize,
     /// Sends to queues.
     pub sends: usize,
+    /// When each of those began and ended.
+    d1_spans: Vec<(f64, f64)>,
+    send_spans: Vec<(f64, f64)>,
+    /// And each wait for telemetry, from the request to the end of its answer.
+    wait_spans: Vec<(f64, f64)>,
     start_ms: f64,
     end_ms: f64,
+}
+
+impl Batch {
+    /// How long each part took, in milliseconds: until the rows are loaded, until telemetry has answered, what of that was a
+    /// wait for it, until the decisions are committed, until messages are sent. `None` of a batch that is not made of these.
+    pub fn parts_ms(&self) -> Option<[f64; 5]> {
+        let ([load, commit], [send]) = (&self.d1_spans[..], &self.send_spans[..]) else {
+            return None;
+        };
+        Some([
+            load.1 - self.start_ms,
+            commit.0 - load.1,
+            covered(self.wait_spans.clone()),
+            commit.1 - commit.0,
+            send.1 - commit.1,
+        ])
+    }
+}
+
+/// How much time spans cover together, however they overlap.
+fn covered(mut spans: Vec<(f64, f64)>) -> f64 {
+    spans.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+    let (mut sum, mut covered_to) = (0.0, f64::NEG_INFINITY);
+    for (from, to) in spans {
+        sum += (to - from.max(covered_to)).max(0.0);
+        covered_to = covered_to.max(to);
+    }
+    sum
 }
 
 /// Messages that were fed at once, and what they cost.
@@ -35,19 +68,21 @@ pub struct Round {
     pub batches: Vec<Batch>,
     /// CPU time of the runtime, from before the messages were sent.
     pub cpu: Duration,
-    /// Time that others took meanwhile, and that is not the consumer's.
-    pub not_counted: Duration,
 }
 
 impl Round {
-    /// From the beginning of the first batch to the end of the last, without what others took.
+    /// How long it waited for others meanwhile.
+    pub fn waited_ms(&self) -> f64 {
+        let waits = self.batches.iter().flat_map(|batch| &batch.wait_spans);
+        covered(waits.copied().collect())
+    }
+
+    /// From the beginning of the first batch to the end of the last, without those waits.
     pub fn took(&self) -> Duration {
         let first = self.batches.iter().map(|batch| batch.start_ms);
         let last = self.batches.iter().map(|batch| batch.end_ms);
         let ms = last.fold(0.0, f64::max) - first.fold(f64::INFINITY, f64::min);
-        let took = Duration::from_secs_f64(ms.max(1.0) / 1_000.0);
-        took.saturating_sub(self.not_counted)
-            .max(Duration::from_millis(1))
+        Duration::from_secs_f64((ms - self.waited_ms()).max(1.0) / 1_000.0)
     }
 }
 
@@ -101,7 +136,6 @@ impl Consumer {
         Ok(Round {
             batches: batches?,
             cpu: self.runtime.cpu_time().saturating_sub(cpu),
-            not_counted: Duration::ZERO,
         })
     }
 
@@ -123,5 +157,17 @@ impl Consumer {
             batches.extend(new.into_iter().filter(|batch| batch.queue == self.queue));
         }
         Ok(batches)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::covered;
+
+    #[test]
+    fn spans_that_overlap_count_once() {
+        let spans = vec![(30.0, 40.0), (0.0, 10.0), (5.0, 12.0), (6.0, 8.0)];
+        assert!((covered(spans) - 22.0).abs() < 1e-9);
+        assert!(covered(Vec::new()).abs() < 1e-9);
     }
 }

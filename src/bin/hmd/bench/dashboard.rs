@@ -161,6 +161,7 @@ pub async fn measure(project: &Project, verbose: bool) -> Result<Vec<Figure>> {
         "/releases?state=rolling_out".to_owned(),
         "/compare?id=rel_past1&id=rel_past2".to_owned(),
         "/plans".to_owned(),
+        "/plans?page=2".to_owned(),
         "/plans/over".to_owned(),
         "/new".to_owned(),
         "/connect".to_owned(),
@@ -172,13 +173,18 @@ pub async fn measure(project: &Project, verbose: bool) -> Result<Vec<Figure>> {
         "{} pages with {PAST} past releases and {RUNNING} running",
         paths.len()
     );
-    let mut pages = Vec::new();
+    let (mut pages, mut cpus) = (Vec::new(), Vec::new());
     for path in &paths {
+        let before = hmd.runtime.cpu_time();
         let page = visitor.measure(path, (&[], StatusCode::OK)).await?;
+        let cpu = hmd.runtime.cpu_time().saturating_sub(before);
+        cpus.push(cpu.as_secs_f64() * 1_000.0 / per(WARM_UP + TIMES, 1.0));
         let (p50, p95) = (percentile(&page.ms, 50.0), percentile(&page.ms, 95.0));
         eprintln!(
-            "  {path}: p50 {p50:.1} ms, p95 {p95:.1} ms, {} bytes, {} D1 batches",
-            page.bytes, page.d1
+            "  {path}: p50 {p50:.1} ms, p95 {p95:.1} ms, CPU {:.1} ms, {} bytes, {} D1 batches",
+            cpus[cpus.len() - 1],
+            page.bytes,
+            page.d1
         );
         pages.push(page);
     }
@@ -196,10 +202,10 @@ pub async fn measure(project: &Project, verbose: bool) -> Result<Vec<Figure>> {
         polls.push(visitor.measure(&path, wanted).await?);
     }
     hmd.runtime.stop().await?;
-    Ok(figures(&pages, &polls))
+    Ok(figures(&pages, &polls, &cpus))
 }
 
-fn figures(pages: &[Page], polls: &[Page]) -> Vec<Figure> {
+fn figures(pages: &[Page], polls: &[Page], cpus: &[f64]) -> Vec<Figure> {
     let slowest = |pages: &[Page], percent| {
         let of = |page: &Page| percentile(&page.ms, percent);
         pages.iter().map(of).fold(f64::NAN, f64::max)
@@ -217,8 +223,12 @@ fn figures(pages: &[Page], polls: &[Page]) -> Vec<Figure> {
             p95,
             50.0,
         ),
+        Figure::shown(
+            "CPU of the local runtime for such a page, at most, ms",
+            format!("{:.1}", percentile(cpus, 100.0)),
+        ),
         Figure::at_most(
-            "its largest page, KB of HTML",
+            "the largest page, KB of HTML",
             format!("{:.1}", bytes / 1_000.0),
             bytes / 1_000.0,
             60.0,

@@ -76,6 +76,7 @@ fn value(slo: &Slo, counts: Option<&SloCounts>) -> Option<f64> {
     match slo.objective {
         Objective::Min(_) => Some(counts.requests as f64),
         Objective::MaxMs(_) => counts.shown,
+        Objective::Pass => None,
         // A share of slow or bad requests is what such an objective compares.
         Objective::Max(_) | Objective::NoWorseThanOld(_) => {
             (counts.requests > 0).then(|| counts.bad as f64 / counts.requests as f64)
@@ -267,7 +268,7 @@ fn each(slo: &Slo, points: &[&Point], backdrop: &Backdrop<'_>) -> Markup {
     // A minimum is counted over the whole stage, so no single window is held to it.
     let limit = |point: &Point| match slo.objective {
         Objective::Max(max) | Objective::MaxMs(max) => Some(max),
-        Objective::Min(_) => None,
+        Objective::Min(_) | Objective::Pass => None,
         Objective::NoWorseThanOld(Tolerance { tolerance }) => point.old.map(|old| old * tolerance),
     };
     let values = points.iter().flat_map(|it| [it.new, it.old, limit(it)]);
@@ -347,7 +348,7 @@ fn so_far(slo: &Slo, points: &[&Point], backdrop: &Backdrop<'_>) -> Markup {
         Objective::MaxMs(_) => slo.sli.percentile.map(|percentile| {
             f64::from(u16::try_from(percentile.allowed_slow_per_10_000()).unwrap_or(0)) / 10_000.0
         }),
-        Objective::Min(_) => None,
+        Objective::Min(_) | Objective::Pass => None,
         Objective::NoWorseThanOld(_) => relative,
     };
     let line_at = limit.unwrap_or(1.0);

@@ -101,19 +101,23 @@ impl Scale {
 /// A value of a point, if it has one.
 pub(super) type Of<'f> = &'f dyn Fn(&Point) -> Option<f64>;
 
-/// A line through values; a point without one is a gap, not a zero.
+/// A line through values; a point without one is a gap, not a zero, and one that stands alone is as wide as its window.
 pub(super) fn line(points: &[&Point], of: Of<'_>, (times, scale): (Times, Scale)) -> String {
     let mut path = String::new();
-    let mut pen_up = true;
-    for point in points {
-        let Some(value) = of(point) else {
-            pen_up = true;
-            continue;
+    for stretch in points.split(|point| of(point).is_none()) {
+        let mut corner = |step: char, at: UnixMs, value: Option<f64>| {
+            let (x, y) = (times.stretched(at), scale.y(value.unwrap_or(0.0)));
+            let _ = write!(path, "{step}{x:.0} {y:.1}");
         };
-        let step = if pen_up { 'M' } else { 'L' };
-        let x = times.stretched(i64::midpoint(point.times.0, point.times.1));
-        let _ = write!(path, "{step}{x:.0} {:.1}", scale.y(value));
-        pen_up = false;
+        if let [alone] = stretch {
+            corner('M', alone.times.0, of(alone));
+            corner('L', alone.times.1, of(alone));
+            continue;
+        }
+        for (i, point) in stretch.iter().enumerate() {
+            let middle = i64::midpoint(point.times.0, point.times.1);
+            corner(if i == 0 { 'M' } else { 'L' }, middle, of(point));
+        }
     }
     path
 }

@@ -16,8 +16,11 @@ pub(in crate::http::dashboard) fn weight(verdict: Verdict) -> u8 {
     }
 }
 
+/// What points are compared by.
+type Measure = fn(&Point) -> Option<f64>;
+
 /// The place of the first that is highest by a measure; what has none doesn't count.
-fn highest(points: &[Point], measure: &dyn Fn(&Point) -> Option<f64>) -> Option<usize> {
+fn highest(points: &[Point], measure: Measure) -> Option<usize> {
     let mut best: Option<(usize, f64)> = None;
     for (i, point) in points.iter().enumerate() {
         if let Some(value) = measure(point)
@@ -35,7 +38,8 @@ pub(super) fn thin(points: &[Point], most: usize) -> Vec<&Point> {
     if points.len() <= most {
         return points.iter().collect();
     }
-    let mut kept = BTreeSet::from([0, points.len() - 1]);
+    let mut kept = BTreeSet::new();
+    kept.extend([0, points.len() - 1]);
     let notable = |(_, point): &(usize, &Point)| point.verdict == Verdict::Harm || point.forgot;
     let notable = points.iter().enumerate().rev().filter(notable);
     kept.extend(notable.take(most / 2).map(|(i, _)| i));
@@ -43,13 +47,13 @@ pub(super) fn thin(points: &[Point], most: usize) -> Vec<&Point> {
     for k in 0..stretches {
         let from = points.len() * k / stretches;
         let stretch = &points[from..points.len() * (k + 1) / stretches];
-        let measures: [&dyn Fn(&Point) -> Option<f64>; 4] = [
-            &|point| Some(f64::from(weight(point.verdict))),
-            &|point| point.new,
-            &|point| point.new.map(|value| -value),
-            &|point| point.ln_e,
+        let measures: [Measure; 4] = [
+            |point| Some(f64::from(weight(point.verdict))),
+            |point| point.new,
+            |point| point.new.map(|value| -value),
+            |point| point.ln_e,
         ];
-        let found = measures.iter().filter_map(|it| highest(stretch, it));
+        let found = measures.iter().filter_map(|it| highest(stretch, *it));
         kept.extend(found.map(|i| from + i));
     }
     kept.into_iter().map(|i| &points[i]).collect()

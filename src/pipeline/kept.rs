@@ -1,0 +1,58 @@
+//! What an instance remembers from one invocation to the next: the rows that it has written itself.
+//!
+//! A row that is remembered is not read again as long as the database says that the decision which wrote it is still the
+//! release's newest: a check then loads one line instead of the plan and all that has been counted. Nothing rests on it: what
+//! is forgotten is read.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::release::Release;
+
+/// Most releases that are remembered, of some 10 KB each; an instance has 128 MB.
+const MOST: usize = 2_000;
+
+/// A release as a decision left it.
+#[derive(Clone, Debug)]
+pub struct KeptRow {
+    /// The decision.
+    pub decision_id: String,
+    /// The release after it.
+    pub release: Release,
+}
+
+/// Whether reading what is written of it gives the same again.
+fn survives(release: &Release) -> bool {
+    let origin = serde_json::to_string(&release.origin).map(|text| serde_json::from_str(&text));
+    let progress = serde_json::to_string(&release.progress).map(|text| serde_json::from_str(&text));
+    matches!((origin, progress), (Ok(Ok(origin)), Ok(Ok(progress)))
+        if release.origin == origin && release.progress == progress)
+}
+
+/// The rows that an instance remembers, by release.
+#[derive(Debug, Default)]
+pub struct Kept(BTreeMap<String, KeptRow>);
+
+impl Kept {
+    /// Takes out what is remembered of some releases: whoever decides on them puts the new row in, if it wins.
+    pub fn take(&mut self, ids: &BTreeSet<String>) -> BTreeMap<String, KeptRow> {
+        ids.iter()
+            .filter_map(|id| self.0.remove_entry(id))
+            .collect()
+    }
+
+    /// Remembers a row that has been written. Of too many the oldest release is forgotten: it will end first.
+    pub fn put(&mut self, decision_id: String, release: Release) {
+        let row = KeptRow {
+            decision_id,
+            release,
+        };
+        debug_assert!(
+            survives(&row.release),
+            "it would be read otherwise than it was written"
+        );
+        self.0.insert(row.release.id().to_owned(), row);
+        if self.0.len() > MOST {
+            self.0.pop_first();
+        }
+    }
+}
