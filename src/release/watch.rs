@@ -69,11 +69,9 @@ enum Followed {
 fn stage_at(plan: &Plan, percent: Percent) -> usize {
     let shares = plan.stages.iter().map(|stage| stage.percent).enumerate();
     let with_traffic = shares.filter(|(_, share)| *share > Percent::ZERO);
-    let reached = with_traffic
-        .clone()
-        .filter(|(_, share)| *share <= percent)
-        .last();
-    let first = with_traffic.clone().next();
+    let reached = with_traffic.clone().rfind(|(_, share)| *share <= percent);
+    let mut with_traffic = with_traffic;
+    let first = with_traffic.next();
     reached.or(first).map_or(0, |(i, _)| i)
 }
 
