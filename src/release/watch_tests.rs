@@ -630,7 +630,7 @@ fn any_number_of_splits_is_followed_and_replays_to_the_same_verdicts() {
 fn a_row_is_read_back_as_it_was_and_older_rows_are_driven() {
     let release = watching(&split(10.0));
     let text = serde_json::to_string(&(&release.origin, &release.progress)).unwrap();
-    let (origin, progress): (Origin, Progress) = serde_json::from_str(&text).unwrap();
+    let (origin, progress): (Origin, Progress) = crate::json::read_text(&text).unwrap();
     assert_eq!((&origin, &progress), (&release.origin, &release.progress));
     let driven = serde_json::to_value(fixture::release().origin).unwrap();
     assert!(driven.get("mode").is_none());

@@ -181,7 +181,7 @@ fn rows_of_before_there_were_judges_stay_readable() {
         !stored.contains("opinions"),
         "nothing is stored without need"
     );
-    let back: Progress = serde_json::from_str(&stored).unwrap();
+    let back: Progress = crate::json::read_text(&stored).unwrap();
     assert_eq!(back, decision.release.progress);
     let judged = serde_json::to_string(&decision.judged[0]).unwrap();
     assert!(!judged.contains("opinions"));
