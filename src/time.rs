@@ -97,8 +97,8 @@ impl<'de> Deserialize<'de> for Span {
 pub fn duration_text(ms: i64) -> String {
     let round = |unit_ms: i64| -(-ms.max(0)).div_euclid(unit_ms) * unit_ms / 1_000;
     let seconds = match ms {
-        ..=300_000 => round(1_000),
-        ..=172_800_000 => round(60_000),
+        ..300_001 => round(1_000),
+        300_001..172_800_001 => round(60_000),
         _ => round(3_600_000),
     };
     let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];

@@ -91,6 +91,10 @@ fn stage() -> Stage {
 }
 
 /// What the operation takes, and would carry out if the state allowed it.
+#[allow(
+    clippy::too_many_lines,
+    reason = "a table, with an entry for each operation"
+)]
 fn valid(operation: &Operation, stage: &Stage) -> Attempt {
     let path = operation
         .path
@@ -239,7 +243,7 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
             .header("content-type", "application/json")
             .body(&json!({"no_such_field": 1})),
         ("deletePlan", 400) => attempt.header("if-match", "yesterday's"),
-        ("listReleases" | "listEvidence" | "listDeliveries", 400) => {
+        ("listReleases" | "listEvidence" | "listDeliveries" | "replayRelease", 400) => {
             let path = format!("{}?limit=0", attempt.path);
             attempt.path(&path)
         }
@@ -293,8 +297,8 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
         // unconfigured by its caller.
         ("revokeHookSecret" | "getWorker" | "disconnectWorker", 404)
         | (
-            "pauseRelease" | "resumeRelease" | "promoteRelease" | "abandonRelease" | "approveStage"
-            | "denyStage",
+            "replayRelease" | "pauseRelease" | "resumeRelease" | "promoteRelease"
+            | "abandonRelease" | "approveStage" | "denyStage",
             409,
         )
         | ("health" | "openapi" | "docs", 503) => attempt,

@@ -444,6 +444,68 @@ fn a_release_of_weeks_fits_the_page_and_hides_nothing() {
     }
 }
 
+#[test]
+fn the_page_of_a_plan_leads_to_its_forecast() {
+    let world = World::new();
+    world.worker("shop", &[failing(0.005)]);
+    world.plan("shop", |plan| {
+        plan["slos"][0]["name"] = json!(EVIL);
+        plan["slos"][0]["objective"] = json!({"no_worse_than_old": {}});
+    });
+    let browser = Browser::new(&world);
+    let plan = browser.page("/plans/shop");
+    assert!(plan.contains("action=\"/plans/shop/forecast\""), "{plan}");
+    // Before it is asked.
+    let empty = browser.page("/plans/shop/forecast");
+    assert!(empty.contains("Not asked yet"), "{empty}");
+    let form = between(&empty, "name=\"form\" value=\"", "\"").to_owned();
+    // Nothing to go by: what is missing is said, and what was filled in stays.
+    let fields = [("form", form.as_str()), ("bad_share.0", "0.005")];
+    let refused = browser.send("/plans/shop/forecast", &fields);
+    assert_eq!(refused.status(), 422);
+    let page = text(&refused);
+    assert!(
+        page.contains("role=\"alert\"") && page.contains("last 24 hours"),
+        "{page}"
+    );
+    assert!(page.contains("value=\"0.005\""), "{page}");
+    let fields = [("form", form.as_str()), ("requests_per_s", "many")];
+    let refused = text(&browser.send("/plans/shop/forecast", &fields));
+    assert!(refused.contains("/requests_per_s"), "{refused}");
+    // From telemetry.
+    world.run_for(600_000);
+    let told = browser.send("/plans/shop/forecast", &[("form", &form)]);
+    assert_eq!(told.status(), 200);
+    let page = text(&told);
+    for expected in [
+        "Stage 1: 10 % for 60s",
+        "Smallest harm seen",
+        "as measured",
+        "in the quietest part",
+    ] {
+        assert!(page.contains(expected), "{expected}: {page}");
+    }
+    assert!(
+        page.contains(&escaped(&format!("{EVIL} at 10 % for 60s"))) && !page.contains("<script>"),
+        "{page}"
+    );
+    // As given.
+    let fields = [
+        ("form", form.as_str()),
+        ("requests_per_s", "500"),
+        ("bad_share.0", "0.01"),
+        ("bad_share.1", "0.001"),
+    ];
+    let page = text(&browser.send("/plans/shop/forecast", &fields));
+    assert!(
+        page.contains("500 requests a second") && page.contains("1.00 % bad, as given"),
+        "{page}"
+    );
+    assert_eq!(browser.get("/plans/none/forecast").status(), 404);
+    // Without the form's token nothing is asked.
+    assert_eq!(browser.send("/plans/shop/forecast", &[]).status(), 403);
+}
+
 /// The fields of a plan's form as a browser would send them.
 fn fields_of(page: &str) -> Vec<(String, String)> {
     let plain = |text: &str| {

@@ -435,3 +435,29 @@ fn a_query_of_hmds_own_counts_the_same_as_the_slo_that_it_was_made_of() {
         assert_eq!(of("errors")["old"], of("copy")["old"], "{window}");
     }
 }
+
+#[test]
+fn a_forecast_counts_what_the_saved_query_counts() {
+    let world = World::new();
+    world.worker("shop", &[failing(0.2), healthy()]);
+    world.run_for(600_000);
+    let total = save(&world, "all", &json!({"filters": invocations()}));
+    let bad = save(&world, "bad", &json!({"filters": [failed()]}));
+    let sli = json!({"kind": "query", "saved": {"bad": bad, "total": total}});
+    assert_eq!(put(&world, &sli).0, 201);
+    let (status, forecast) = world.api("POST", "/v1/plans/shop/forecast", &Value::Null);
+    assert_eq!(status, 200, "{forecast}");
+    let share = forecast["traffic"]["slos"][0]["bad_share"]
+        .as_f64()
+        .unwrap();
+    assert!((0.15..0.25).contains(&share), "{share}");
+    cloudflare(&world, "DELETE", &format!("queries/{bad}"), &Value::Null);
+    let (status, answer) = world.api("POST", "/v1/plans/shop/forecast", &Value::Null);
+    assert_eq!(status, 422, "{answer}");
+    assert!(
+        answer["detail"]
+            .as_str()
+            .unwrap()
+            .contains("does not exist")
+    );
+}

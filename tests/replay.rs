@@ -208,3 +208,212 @@ fn what_was_only_watched_replays_split_by_split() {
     let would = &world.get(&id)["watch"]["would"];
     assert_eq!(would[0]["action"], "revert", "{would}");
 }
+
+/// A release by two stages with SLOs of three kinds, run to its end.
+fn past(rate: f64) -> (std::rc::Rc<World>, String, Value) {
+    let world = World::new();
+    world.worker("shop", &[failing(0.004), failing(rate)]);
+    world.plan("shop", |plan| {
+        plan["stages"] = json!([{"percent": 50, "soak": "5m"}, {"percent": 100, "soak": "60s"}]);
+        plan["slos"] = json!([
+            {"name": "errors", "sli": {"kind": "error_rate"}, "objective": {"max": 0.2}},
+            {"name": "slow", "sli": {"kind": "wall_time", "percentile": 99}, "objective": {"max_ms": 2000}},
+            {"name": "old", "sli": {"kind": "error_rate"}, "objective": {"no_worse_than_old": {"tolerance": 50}}},
+        ]);
+    });
+    world.run_for(700_000);
+    let id = world.release("shop");
+    let release = world.finish(&id);
+    (world, id, release)
+}
+
+fn backtest(world: &World, id: &str, body: &Value) -> Value {
+    let (status, answer) = world.api("POST", &format!("/v1/releases/{id}/replay"), body);
+    assert_eq!(status, 200, "{answer}");
+    answer
+}
+
+#[test]
+fn a_release_by_its_own_plan_comes_to_what_it_came_to() {
+    for (rate, end) in [(0.004, "passed"), (0.5, "reverted")] {
+        let (world, id, release) = past(rate);
+        let (_, saved) = world.api("GET", "/v1/plans/shop", &Value::Null);
+        for body in [
+            Value::Null,
+            json!({}),
+            json!({"plan": "shop"}),
+            json!({"plan": saved}),
+        ] {
+            let answer = backtest(&world, &id, &body);
+            assert_eq!(
+                (&answer["outcome"], &answer["own_plan"]),
+                (&json!(end), &json!(true))
+            );
+            assert_eq!(answer["happened"]["state"], release["state"]);
+            let items = answer["items"].as_array().unwrap();
+            assert!(!items.is_empty());
+            for slo in items
+                .iter()
+                .flat_map(|item| item["slos"].as_array().unwrap())
+            {
+                assert_eq!(slo["verdict"], slo["was"], "{answer}");
+            }
+            let first = &answer["stages"][0];
+            assert_eq!(first["outcome"], end, "{first}");
+            assert_eq!(first["happened"]["state"], release["stages"][0]["state"]);
+        }
+    }
+}
+
+#[test]
+fn another_plan_would_have_done_something_else() {
+    // 5 % errors: far from the old version's 0.4 %, and within all that the plan asked for.
+    let (world, id, release) = past(0.05);
+    assert_eq!(release["state"], "succeeded", "{release}");
+    let (_, own) = world.api("GET", "/v1/plans/shop", &Value::Null);
+    let plan = |change: &dyn Fn(&mut Value)| {
+        let mut plan = own.clone();
+        change(&mut plan);
+        json!({"plan": plan})
+    };
+    let strict = plan(&|plan| {
+        plan["slos"][2]["objective"] = json!({"no_worse_than_old": {"tolerance": 1.25}});
+    });
+    let answer = backtest(&world, &id, &strict);
+    assert_eq!(answer["outcome"], "reverted");
+    let (stage, at) = (&answer["stages"][0], answer["at"].as_str().unwrap());
+    assert_eq!(
+        (&stage["at"], &stage["slos"][2]["verdict"]),
+        (&json!(at), &json!("harm"))
+    );
+    assert_eq!(stage["slos"][2]["first_harm_at"], json!(at));
+    assert!(
+        at < stage["happened"]["left_at"].as_str().unwrap(),
+        "{stage}"
+    );
+    assert!(
+        answer["sentence"]
+            .as_str()
+            .unwrap()
+            .starts_with("would have gone back in stage 1 at"),
+        "{answer}"
+    );
+    // What it was, beside what it would have been.
+    let differs = |slo: &Value| slo["was"] != slo["verdict"];
+    let items = answer["items"].as_array().unwrap();
+    assert!(
+        items
+            .iter()
+            .flat_map(|item| item["slos"].as_array().unwrap())
+            .any(differs)
+    );
+    // Only observed, it would have passed; and early, since everything else is soon safe.
+    let observed = plan(&|plan| {
+        plan["slos"][2]["objective"] = json!({"no_worse_than_old": {"tolerance": 1.25}});
+        plan["slos"][2]["severity"] = json!("observe");
+        plan["stages"][0]["early"] = json!(true);
+    });
+    let answer = backtest(&world, &id, &observed);
+    assert_eq!(answer["outcome"], "passed", "{answer}");
+    let stage = &answer["stages"][0];
+    assert_eq!(stage["outcome"], "passed_early", "{stage}");
+    assert!(
+        stage["at"].as_str() < stage["happened"]["left_at"].as_str(),
+        "{stage}"
+    );
+    // More requests than there were: it holds, and the windows end before anybody is asked.
+    let hungry = plan(&|plan| plan["slos"][0]["min_requests"] = json!(1_000_000));
+    let answer = backtest(&world, &id, &hungry);
+    assert_eq!(
+        (&answer["outcome"], &answer["at"]),
+        (&json!("open"), &Value::Null)
+    );
+    let impatient = plan(&|plan| {
+        plan["slos"][0]["min_requests"] = json!(1_000_000);
+        plan["stages"][0]["max_soak"] = json!("2m");
+        plan["stages"][0]["soak"] = json!("60s");
+    });
+    let answer = backtest(&world, &id, &impatient);
+    assert_eq!(answer["outcome"], "asked", "{answer}");
+    // Another rule, and an SLO that only counts.
+    let other = plan(&|plan| {
+        plan["slos"] = json!([
+            {"name": "limit", "sli": {"kind": "error_rate"}, "objective": {"max": 0.01}, "rule": "threshold"},
+            {"name": "traffic", "sli": {"kind": "request_count"}, "objective": {"min": 10}},
+        ]);
+    });
+    let answer = backtest(&world, &id, &other);
+    assert_eq!(answer["outcome"], "reverted");
+    assert_eq!(answer["stages"][0]["slos"][1]["verdict"], "safe");
+    assert_eq!(answer["items"][0]["slos"][0]["was"], Value::Null);
+}
+
+#[test]
+fn pages_of_a_backtest_are_one_history() {
+    let (world, id, _) = past(0.004);
+    let whole = backtest(&world, &id, &Value::Null);
+    let (mut items, mut query) = (Vec::new(), "?limit=7".to_owned());
+    loop {
+        let path = format!("/v1/releases/{id}/replay{query}");
+        let (status, page) = world.api("POST", &path, &Value::Null);
+        assert_eq!((status, &page["stages"]), (200, &whole["stages"]));
+        items.extend(page["items"].as_array().unwrap().clone());
+        let Some(next) = page["next_cursor"].as_str() else {
+            break;
+        };
+        query = format!("?limit=7&cursor={next}");
+    }
+    assert!(items.len() > 7);
+    assert_eq!(json!(items), whole["items"]);
+    assert_eq!(whole["windows_left_out"], false);
+}
+
+type Change = fn(&mut Value);
+
+#[test]
+fn what_was_not_counted_is_pointed_at() {
+    let (world, id, _) = past(0.004);
+    let (_, own) = world.api("GET", "/v1/plans/shop", &Value::Null);
+    let refused = |change: &dyn Fn(&mut Value)| {
+        let mut plan = own.clone();
+        change(&mut plan);
+        let path = format!("/v1/releases/{id}/replay");
+        let (status, problem) = world.api("POST", &path, &json!({"plan": plan}));
+        assert_eq!(status, 422, "{problem}");
+        problem["errors"][0]["pointer"].as_str().unwrap().to_owned()
+    };
+    let cases: [(&str, Change); 8] = [
+        ("/plan/slos/1/objective/max_ms", |plan| {
+            plan["slos"][1]["objective"] = json!({"max_ms": 300});
+        }),
+        ("/plan/slos/1/sli", |plan| {
+            plan["slos"][1]["objective"] = json!({"no_worse_than_old": {}});
+        }),
+        ("/plan/slos/0/sli", |plan| {
+            plan["slos"][0]["sli"] = json!({"kind": "query", "total": [], "bad": [{"key": "$workers.outcome", "operation": "eq", "type": "string", "value": "exception"}]});
+        }),
+        ("/plan/stages/0/percent", |plan| {
+            plan["stages"][0]["percent"] = json!(40);
+        }),
+        ("/plan/check_interval", |plan| {
+            plan["check_interval"] = json!("20s");
+        }),
+        ("/plan/worker", |plan| {
+            plan["worker"]["script_name"] = json!("other");
+        }),
+        ("/plan/alpha", |plan| plan["alpha"] = json!(2)),
+        ("/plan/slos/0/objectives", |plan| {
+            plan["slos"][0]["objectives"] = json!(2);
+        }),
+    ];
+    for (pointer, change) in cases {
+        assert_eq!(refused(&change), pointer);
+    }
+    let path = format!("/v1/releases/{id}/replay");
+    let (status, problem) = world.api("POST", &path, &json!({"plan": "none"}));
+    assert_eq!(
+        (status, &problem["errors"][0]["pointer"]),
+        (422, &json!("/plan")),
+        "{problem}"
+    );
+}

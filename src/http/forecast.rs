@@ -12,8 +12,8 @@ use super::workers::unreadable;
 use super::{Answer, json_answer};
 use crate::cloudflare::{ApiError, Recent, Urgency, recent};
 use crate::json::step;
-use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
+use crate::pipeline::{Pipeline, Resolved};
 use crate::release::{
     Delays, FieldError, Load, Plan, StageForecast, WorkerRef, forecast, newest_deployment,
 };
@@ -146,15 +146,25 @@ pub async fn of_plan<P: Ports>(
     let stored = store::get_plan(pipeline.ports, name)
         .await?
         .ok_or_else(|| Problem::not_found(format!("there is no plan {name:?}")))?;
-    let plan = &stored.plan;
-    let errors = errors(&given, plan);
+    let mut plan = stored.plan;
+    let errors = errors(&given, &plan);
     if !errors.is_empty() {
         return Err(Problem::invalid(errors));
     }
     let known = |slo: &Slo| by_definition(slo).is_some() || given.slos.contains_key(&slo.name);
     let needs_telemetry = given.requests_per_s.is_none() || !plan.slos.iter().all(known);
     let (version, day) = if needs_telemetry {
-        let (version, day) = read(pipeline, plan)
+        match pipeline.resolve_queries(&mut plan).await {
+            Ok(Resolved::Whole) => (),
+            Ok(Resolved::Unread(error)) => return Err(unreadable(&error)),
+            Err(errors) => {
+                let said = errors
+                    .iter()
+                    .map(|it| format!("{} {}", it.pointer, it.detail));
+                return Err(Problem::field("", said.collect::<Vec<_>>().join("; ")));
+            }
+        }
+        let (version, day) = read(pipeline, &plan)
             .await
             .map_err(|error| unreadable(&error))?;
         (version, Some(day))
@@ -165,6 +175,7 @@ pub async fn of_plan<P: Ports>(
         given: &given,
         day: day.as_ref(),
     };
+    let plan = &plan;
     let worker = &plan.worker;
     let Some(requests_per_s) = read.requests_per_s() else {
         let detail = format!(
@@ -270,12 +281,12 @@ fn errors(given: &ForecastBody, plan: &Plan) -> Vec<FieldError> {
 /// The share of bad requests that nobody has to tell.
 fn by_definition(slo: &Slo) -> Option<(f64, Source)> {
     match (slo.sli.kind, slo.objective) {
-        (SliKind::RequestCount, _) => Some((0.0, Source::Count)),
+        (SliKind::RequestCount | SliKind::Judge, _) => Some((0.0, Source::Count)),
         (SliKind::WallTime | SliKind::CpuTime, Objective::NoWorseThanOld(_)) => {
             let slow = slo
                 .sli
                 .percentile
-                .map_or(0, |p| p.allowed_slow_per_10_000());
+                .map_or(0, crate::slo::Percentile::allowed_slow_per_10_000);
             let slow = u32::try_from(slow).unwrap_or(0);
             Some((f64::from(slow) / 10_000.0, Source::Definition))
         }

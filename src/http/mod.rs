@@ -145,6 +145,7 @@ async fn answer<P: Ports>(
         Route::Release(id) => releases::get(pipeline, id, request).await,
         Route::Events(id) => releases::events(pipeline, id).await,
         Route::Evidence(id) => releases::evidence(pipeline, id, request).await,
+        Route::Backtest(id) => releases::replay(pipeline, id, request).await,
         Route::Command(id, verb) => releases::command(pipeline, id, verb, request).await,
         Route::Decide(id, stage, approve) => {
             releases::decide(pipeline, id, (stage, approve), request).await

@@ -44,6 +44,8 @@ pub enum Route<'a> {
     Release(&'a str),
     Events(&'a str),
     Evidence(&'a str),
+    /// A plan on the windows of a release.
+    Backtest(&'a str),
     Command(&'a str, Verb),
     /// Approve or deny a stage, counted from 1.
     Decide(&'a str, usize, bool),
@@ -87,6 +89,7 @@ impl<'a> Route<'a> {
             ["v1", "releases", id] => Self::Release(id),
             ["v1", "releases", id, "events"] => Self::Events(id),
             ["v1", "releases", id, "evidence"] => Self::Evidence(id),
+            ["v1", "releases", id, "replay"] => Self::Backtest(id),
             ["v1", "workers"] => Self::Workers,
             ["v1", "workers", account, script] => Self::Worker(account, script),
             ["v1", "workers", account, script, "versions"] => Self::Versions(account, script),
@@ -157,6 +160,7 @@ impl<'a> Route<'a> {
             Self::HookSecret(_) => &[Method::POST, Method::DELETE],
             Self::Preflight
             | Self::Forecast(_)
+            | Self::Backtest(_)
             | Self::Command(..)
             | Self::Decide(..)
             | Self::Hook(_)

@@ -87,6 +87,32 @@ pub fn forecast() -> Value {
     })
 }
 
+pub fn replay_body() -> Value {
+    json!({"plan": "shop-strict"})
+}
+
+pub fn replay() -> Value {
+    json!({
+        "release": ID, "own_plan": false, "outcome": "reverted", "at": "2026-10-01T09:07:30.000Z",
+        "sentence": "would have gone back in stage 1 at 2026-10-01T09:07:30.000Z: errors are 12x the old version's (5x to 30x), 48 of 400 against 36 of 3,600",
+        "happened": {"state": "succeeded", "reason": null, "ended_at": "2026-10-01T09:32:00.000Z"},
+        "stages": [{
+            "stage": 1, "percent": 10, "soak": "10m", "outcome": "reverted", "at": "2026-10-01T09:07:30.000Z", "reverts_at": "2026-10-01T09:07:30.000Z", "windows": 18,
+            "slos": [{
+                "slo": "errors-vs-old", "verdict": "harm", "first_harm_at": "2026-10-01T09:07:30.000Z",
+                "sentence": "errors are 12x the old version's (5x to 30x), 48 of 400 against 36 of 3,600",
+            }],
+            "happened": {"state": "passed", "entered_at": "2026-10-01T09:00:00.000Z", "soak_ends_at": "2026-10-01T09:10:05.000Z", "left_at": "2026-10-01T09:10:05.000Z"},
+        }],
+        "windows_left_out": false,
+        "items": [{
+            "stage": 1, "from": "2026-10-01T09:01:00.000Z", "to": "2026-10-01T09:01:30.000Z",
+            "slos": [{"slo": "errors-vs-old", "verdict": "undecided", "was": "undecided"}],
+        }],
+        "next_cursor": null,
+    })
+}
+
 pub fn new_release() -> Value {
     json!({"plan": "shop", "new_version": "latest", "on_conflict": "queue", "note": "new cart", "url": "https://ci.example/runs/7"})
 }

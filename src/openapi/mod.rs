@@ -114,6 +114,7 @@ mod tests {
             Route::Preflight => "/v1/releases/preflight",
             Route::Release(_) => "/v1/releases/{id}",
             Route::Events(_) => "/v1/releases/{id}/events",
+            Route::Backtest(_) => "/v1/releases/{id}/replay",
             Route::Evidence(_) => "/v1/releases/{id}/evidence",
             Route::Command(_, Verb::Start) => "/v1/releases/{id}/start",
             Route::Command(_, Verb::Stop) => "/v1/releases/{id}/stop",
@@ -153,7 +154,7 @@ mod tests {
     }
 
     /// One of each, in the order of the match above.
-    const ROUTES: [Route<'_>; 38] = [
+    const ROUTES: [Route<'_>; 39] = [
         Route::Health,
         Route::OpenApi,
         Route::Docs,
@@ -168,6 +169,7 @@ mod tests {
         Route::Release("x"),
         Route::Events("x"),
         Route::Evidence("x"),
+        Route::Backtest("x"),
         Route::Command("x", Verb::Start),
         Route::Command("x", Verb::Stop),
         Route::Command("x", Verb::Pause),

@@ -16,7 +16,8 @@ use crate::http::judges::JudgeSecret;
 use crate::http::plans::PlanView;
 use crate::http::queries::{NewQuery, SavedQueryView};
 use crate::http::releases::{
-    EventView, EvidenceView, HookRelease, NewRelease, Nothing, PreflightView, StageDecisionBody,
+    EventView, EvidenceView, HookRelease, NewRelease, Nothing, PreflightView, ReplayBody,
+    ReplayView, StageDecisionBody,
 };
 use crate::http::subscribers::{NewSubscriber, SubscriberPatch, SubscriberView, WithSecret};
 use crate::http::workers::{DeploymentView, VersionView};
@@ -164,6 +165,14 @@ fn releases() -> Vec<Operation> {
             .ok::<EvidenceView<'static>>("A page of windows, and what their verdicts rest on.", examples::evidence)
             .problem(400, "A parameter is unknown or wrong.", &[])
             .problem(404, NO_RELEASE, &[]),
+        Operation::new((Method::POST, "/v1/releases/{id}/replay"), ("replayRelease", "Releases"), ("Backtest a plan on a release", "Puts the release's judged windows through the rules of a plan: what each stage would have come to and when, beside what happened, and the verdicts after each window. Without a plan it is the release's own, and the verdicts are those that it came to. The windows are of the release's own stages and splits and hold what its SLOs counted: a plan may differ in objectives, tolerances, rules, `alpha`, weights, `min_requests`, soaks and all that is done about them. Nothing is changed. At most 20,000 divided by the number of the release's SLOs windows are replayed."))
+            .parameters(&[WINDOWS, CURSOR])
+            .body::<ReplayBody>(false, examples::replay_body)
+            .ok::<ReplayView<'static>>("What would have happened, and a page of windows.", examples::replay)
+            .problem(400, "A parameter is unknown or wrong, or the body is not JSON.", &[])
+            .problem(404, NO_RELEASE, &[])
+            .problem(409, "No window of it has been judged.", &[])
+            .problem(422, "The plan is not one, there is none of its name, or it asks what the release did not count: `errors` points at it.", &[]),
     ]
 }
 

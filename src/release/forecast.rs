@@ -336,7 +336,7 @@ fn times(ratio: f64, sight: &Sight, unit: &str) -> String {
     } else {
         "the limit"
     };
-    let digits = if ratio < 10.0 { 1 } else { 0 };
+    let digits = usize::from(ratio < 10.0);
     let share = rounded(ratio * sight.unit) * 100.0;
     format!("{ratio:.digits$}x {of} ({} % bad)", rounded(share))
 }
@@ -350,6 +350,9 @@ fn sentence((_, stage, slo): (&Plan, &Stage, &Slo), outlook: &Outlook, unit: &st
     match &outlook.test {
         Some(sight) => parts.extend(of_test(sight, slo, stage, unit)),
         None if slo.sli.kind == SliKind::RequestCount => (),
+        None if slo.has_judge() => {
+            parts.push("a judge decides, whom no figures foresee".to_owned());
+        }
         None if slo.rule == Rule::Threshold => {
             parts.push("the threshold rule makes no promise about what it sees".to_owned());
         }

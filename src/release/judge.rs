@@ -134,37 +134,69 @@ pub struct Basis<'a> {
     pub slow_above_ms: &'a [Option<f64>],
 }
 
+/// Stored windows on their way through the rules once more.
+#[derive(Debug)]
+pub(super) struct Replay<'a> {
+    basis: Basis<'a>,
+    protocol: Protocol,
+    evidence: Evidence,
+    /// The stage (or split), and what it has counted.
+    tally: (usize, Tally),
+    /// What judges have said of it.
+    standing: BTreeMap<String, Standing>,
+}
+
+impl<'a> Replay<'a> {
+    pub(super) fn new(basis: Basis<'a>) -> Self {
+        Self {
+            protocol: protocol(basis.plan, basis.before),
+            basis,
+            evidence: Evidence::default(),
+            tally: (0, Tally::default()),
+            standing: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in the next window: the verdicts after it.
+    pub(super) fn step(&mut self, judged: &Judged) -> Vec<Reading> {
+        let plan = self.basis.plan;
+        let place = place_of(plan, judged);
+        if self.tally.0 != place.stage {
+            self.tally = (place.stage, Tally::default());
+            self.standing.clear();
+        }
+        let mut evidence = std::mem::take(&mut self.evidence);
+        for (i, slo) in plan.slos.iter().enumerate() {
+            if judged.forgot.contains(&slo.name) {
+                evidence = evidence.forget(i);
+            }
+        }
+        self.evidence = evidence.step(&self.protocol, place, &judged.window);
+        self.tally.1.add(&judged.window, &plan.slos);
+        let of = (&self.protocol, &self.evidence);
+        let mut readings = readings(plan, of, place, &self.tally.1, self.basis.slow_above_ms);
+        witness::take(&mut self.standing, &judged.opinions);
+        witness::hear(plan, &mut readings, &self.standing);
+        readings
+    }
+
+    /// What the present stage has counted.
+    pub(super) fn tally(&self) -> &Tally {
+        &self.tally.1
+    }
+
+    /// What judges have said of the present stage, by SLO.
+    pub(super) fn opinions(&self) -> &BTreeMap<String, Standing> {
+        &self.standing
+    }
+}
+
 /// Judges stored windows once more, in order: the verdicts after each. With the basis of the release that they are of, these are
 /// the verdicts that it came to.
 #[must_use]
 pub fn replay(basis: Basis<'_>, judged: &[Judged]) -> Vec<Vec<Reading>> {
-    let Basis {
-        plan,
-        before,
-        slow_above_ms,
-    } = basis;
-    let protocol = protocol(plan, before);
-    let (mut evidence, mut tally) = (Evidence::default(), (0, Tally::default()));
-    let mut standing: BTreeMap<String, Standing> = BTreeMap::new();
-    let judge = |judged: &Judged| {
-        let place = place_of(plan, judged);
-        if tally.0 != place.stage {
-            tally = (place.stage, Tally::default());
-            standing.clear();
-        }
-        for (i, slo) in plan.slos.iter().enumerate() {
-            if judged.forgot.contains(&slo.name) {
-                evidence = std::mem::take(&mut evidence).forget(i);
-            }
-        }
-        evidence = std::mem::take(&mut evidence).step(&protocol, place, &judged.window);
-        tally.1.add(&judged.window, &plan.slos);
-        let mut readings = readings(plan, (&protocol, &evidence), place, &tally.1, slow_above_ms);
-        witness::take(&mut standing, &judged.opinions);
-        witness::hear(plan, &mut readings, &standing);
-        readings
-    };
-    judged.iter().map(judge).collect()
+    let mut replay = Replay::new(basis);
+    judged.iter().map(|judged| replay.step(judged)).collect()
 }
 
 /// What was known of the old version before the release, for people: by name of the SLO.

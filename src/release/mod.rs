@@ -4,6 +4,7 @@
 mod act_tests;
 mod apply;
 mod approve;
+mod backtest;
 mod decide;
 #[cfg(test)]
 mod decide_tests;
@@ -34,6 +35,7 @@ mod witness;
 mod witness_tests;
 
 pub use apply::{ActPlan, Outcome, act_plan};
+pub use backtest::{Backtest, Ground, Outcome as Replayed, StageRun};
 pub use decide::{LEASE_MS, SYSTEM, decide, decide_all};
 pub use forecast::{Delays, Load, StageForecast, forecast};
 pub use head::{Deployment, Head, read_head};

@@ -1,13 +1,15 @@
 //! The end of a soak: whether the stage may pass, and what happens if an SLO lacks data or stays undecided.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::json;
 
 use super::decide::Draft;
 use super::input::Moment;
-use super::plan::slo_applies;
+use super::plan::{Percent, Plan, slo_applies};
 use super::soak::windows_due;
 use super::state::{Reason, SoakClock, Status, Step};
-use crate::slo::{OnNoData, OnUndecided, Severity, Slo, Verdict};
+use crate::slo::{self, OnNoData, OnUndecided, Reading, Severity, Slo, Tally, Verdict};
 use crate::time::UnixMs;
 
 /// What is due of a soak.
@@ -46,45 +48,50 @@ pub(super) fn without_data(lacking: &[String]) -> String {
     format!("no verdict without data: {}", lacking.join(", "))
 }
 
-impl Draft {
+/// What stands between a stage and its end, as far as the windows so far tell.
+#[derive(Clone, Copy)]
+pub(super) struct Standing<'a> {
+    /// The plan.
+    pub(super) plan: &'a Plan,
+    /// The new version's share.
+    pub(super) percent: Percent,
+    /// The newest verdicts.
+    pub(super) readings: &'a [Reading],
+    /// What the stage has counted.
+    pub(super) tally: &'a Tally,
+    /// SLOs that a person has waived.
+    pub(super) waived: &'a BTreeSet<String>,
+    /// What judges have said, by SLO.
+    pub(super) opinions: &'a BTreeMap<String, slo::Standing>,
+}
+
+impl Standing<'_> {
     /// SLOs that keep the stage from passing for want of data.
-    pub(super) fn lacking(&self) -> Vec<String> {
-        let Some(soak) = self.next.progress.status.soak() else {
-            return Vec::new();
-        };
+    pub(super) fn lacking(self) -> Vec<String> {
         let lacks = |(i, slo): (usize, &Slo)| {
             // Undecided with enough requests is no lack of data; see `undecided`.
-            let data = soak
+            let data = self
                 .readings
                 .get(i)
                 .is_some_and(|reading| reading.verdict != Verdict::NoData);
             let blocks = slo.severity != Severity::Observe
-                && !soak.waived.contains(&slo.name)
-                && slo_applies(slo, soak.percent);
-            (blocks && !(data && soak.tally.requests(i) >= slo.needed_requests()))
+                && !self.waived.contains(&slo.name)
+                && slo_applies(slo, self.percent);
+            (blocks && !(data && self.tally.requests(i) >= slo.needed_requests()))
                 .then(|| slo.name.clone())
         };
-        self.next
-            .origin
-            .plan
-            .slos
-            .iter()
-            .enumerate()
-            .filter_map(lacks)
-            .collect()
+        let slos = self.plan.slos.iter().enumerate();
+        slos.filter_map(lacks).collect()
     }
 
     /// SLOs without a verdict that must have one before the stage passes.
-    fn undecided(&self) -> Vec<String> {
-        let Some(soak) = self.next.progress.status.soak() else {
-            return Vec::new();
-        };
-        let slos = self.next.origin.plan.slos.iter().zip(&soak.readings);
+    pub(super) fn undecided(self) -> Vec<String> {
+        let slos = self.plan.slos.iter().zip(self.readings);
         slos.filter(|(slo, reading)| {
-            let holds = soak.opinions.get(&slo.name).is_some_and(|it| it.holds);
+            let holds = self.opinions.get(&slo.name).is_some_and(|it| it.holds);
             (holds || slo.on_undecided == OnUndecided::Hold)
                 && slo.severity != Severity::Observe
-                && !soak.waived.contains(&slo.name)
+                && !self.waived.contains(&slo.name)
                 && reading.verdict == Verdict::Undecided
         })
         .map(|(slo, _)| slo.name.clone())
@@ -92,17 +99,43 @@ impl Draft {
     }
 
     /// Whether every SLO that can block the stage is shown to be safe, and there is one.
-    fn all_safe(&self) -> bool {
-        let Some(soak) = self.next.progress.status.soak() else {
-            return false;
-        };
-        let slos = self.next.origin.plan.slos.iter().zip(&soak.readings);
+    pub(super) fn all_safe(self) -> bool {
+        let slos = self.plan.slos.iter().zip(self.readings);
         let mut blocking = slos
             .filter(|(slo, _)| slo.severity != Severity::Observe)
             .map(|(_, reading)| reading.verdict)
             .filter(|verdict| *verdict != Verdict::NotApplicable)
             .peekable();
         blocking.peek().is_some() && blocking.all(|verdict| verdict == Verdict::Safe)
+    }
+}
+
+impl Draft {
+    fn standing(&self) -> Option<Standing<'_>> {
+        let soak = self.next.progress.status.soak()?;
+        Some(Standing {
+            plan: &self.next.origin.plan,
+            percent: soak.percent,
+            readings: &soak.readings,
+            tally: &soak.tally,
+            waived: &soak.waived,
+            opinions: &soak.opinions,
+        })
+    }
+
+    /// SLOs that keep the stage from passing for want of data.
+    pub(super) fn lacking(&self) -> Vec<String> {
+        self.standing().map_or_else(Vec::new, Standing::lacking)
+    }
+
+    /// SLOs without a verdict that must have one before the stage passes.
+    fn undecided(&self) -> Vec<String> {
+        self.standing().map_or_else(Vec::new, Standing::undecided)
+    }
+
+    /// Whether every SLO that can block the stage is shown to be safe, and there is one.
+    fn all_safe(&self) -> bool {
+        self.standing().is_some_and(Standing::all_safe)
     }
 
     /// What is due of the soak whose clock runs.

@@ -74,7 +74,10 @@ pub fn hearing(before: &Release, would: &Decision) -> Option<Hearing> {
         return None;
     }
     let stage = soak.stage + 1;
-    let judged = || would.judged.iter().filter(|judged| judged.stage == stage);
+    let of_soak = |judged: &&Judged| {
+        judged.stage == stage && judged.split.map(|split| split.number) == soak.split
+    };
+    let judged = || would.judged.iter().filter(of_soak);
     let (first, last) = (judged().next()?, judged().next_back()?);
     let ask = |(i, slo): (usize, &Slo)| {
         let reading = last.readings.get(i)?;

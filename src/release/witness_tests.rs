@@ -185,6 +185,6 @@ fn rows_of_before_there_were_judges_stay_readable() {
     assert_eq!(back, decision.release.progress);
     let judged = serde_json::to_string(&decision.judged[0]).unwrap();
     assert!(!judged.contains("opinions"));
-    let back: Judged = serde_json::from_str(&judged).unwrap();
+    let back: Judged = crate::json::read_text(&judged).unwrap();
     assert_eq!(back, decision.judged[0]);
 }

@@ -5,6 +5,7 @@ mod access;
 mod chart;
 mod connect;
 mod create;
+mod forecast;
 mod health;
 mod history;
 pub(super) mod layout;
@@ -67,6 +68,8 @@ pub(crate) enum Page<'a> {
     Plans,
     Plan(&'a str),
     DeletePlan(&'a str),
+    /// What a plan will see.
+    Forecast(&'a str),
     Webhooks,
     Webhook(&'a str),
     WebhookAct(&'a str, &'a str),
@@ -115,6 +118,7 @@ impl<'a> Page<'a> {
             ["new"] => Self::NewRelease,
             ["plans"] => Self::Plans,
             ["plans", name] => Self::Plan(name),
+            ["plans", name, "forecast"] => Self::Forecast(name),
             ["plans", name, "delete"] => Self::DeletePlan(name),
             ["webhooks"] => Self::Webhooks,
             ["webhooks", id] => Self::Webhook(id),
@@ -139,6 +143,7 @@ impl<'a> Page<'a> {
             | Self::Connect
             | Self::NewRelease
             | Self::Plan(_)
+            | Self::Forecast(_)
             | Self::Webhooks
             | Self::Webhook(_) => &[Method::GET, Method::POST],
             Self::SignOut
@@ -543,6 +548,8 @@ async fn answer<P: Ports>(
         Page::Plans => plan::list(&desk).await,
         Page::Plan(name) if posted => plan::submit(&desk, name).await,
         Page::Plan(name) => plan::show(&desk, name).await,
+        Page::Forecast(name) if posted => forecast::ask(&desk, name).await,
+        Page::Forecast(name) => forecast::show(&desk, name).await,
         Page::DeletePlan(name) => plan::delete(&desk, name).await,
         Page::Webhooks if posted => webhooks::create(&desk).await,
         Page::Webhooks => webhooks::list(&desk).await,

@@ -182,6 +182,13 @@ fn page<P: Ports>(desk: &Desk<'_, P>, draft: &Draft<'_>) -> Answer {
             (forecast(desk, draft))
             div.commands { button.primary type="submit" name="do" value="save" { "Save" } }
         }
+        @if draft.saved_at.is_some() {
+            section.card {
+                h2 { "Forecast" }
+                p { "How small a harm each stage will see with the Worker's traffic of the last 24 hours, how soon, and how likely a healthy version stays undecided." }
+                form method="post" action=(format!("/plans/{name}/forecast")) { (hidden("form", &desk.form_token)) button type="submit" { "Forecast" } }
+            }
+        }
         section.card {
             details open[draft.text.is_some()] {
                 summary { "JSON" }

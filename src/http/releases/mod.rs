@@ -4,6 +4,7 @@ mod command;
 mod create;
 mod preflight;
 mod read;
+mod replay;
 
 use ::http::Request;
 
@@ -19,12 +20,14 @@ pub use create::{create, create_by_hook};
 pub use preflight::preflight;
 pub(crate) use read::{Query, bad, cursor_of, read_cursor};
 pub use read::{events, evidence, get, list};
+pub use replay::replay;
 #[cfg(not(target_arch = "wasm32"))]
 pub use {
     command::StageDecisionBody,
     create::{HookRelease, NewRelease},
     preflight::PreflightView,
     read::{EventView, EvidenceView},
+    replay::{ReplayBody, ReplayView},
 };
 
 /// The actor of whoever shows the API token.

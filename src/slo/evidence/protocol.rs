@@ -225,7 +225,7 @@ impl Protocol {
         check_interval_ms: i64,
         alpha: f64,
     ) -> Self {
-        let tested = |slo: &Slo| slo.sli.kind != SliKind::RequestCount;
+        let tested = |slo: &Slo| !matches!(slo.sli.kind, SliKind::RequestCount | SliKind::Judge);
         let total_of = |severity| {
             let same = slos
                 .iter()

@@ -317,6 +317,7 @@ fn each(slo: &Slo, points: &[&Point], backdrop: &Backdrop<'_>) -> Markup {
     );
     let what = match slo.objective {
         Objective::MaxMs(_) | Objective::Min(_) => slo.indicator(),
+        Objective::Pass => "what the judge says".to_owned(),
         Objective::NoWorseThanOld(_) if slo.time_key().is_some() => {
             "requests slower than the old version's percentile".to_owned()
         }

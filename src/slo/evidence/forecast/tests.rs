@@ -1,5 +1,13 @@
 //! The forecast against the engine itself, on telemetry that is drawn request by request.
 
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::float_cmp,
+    reason = "drawn counts, and ratios as they are written"
+)]
+
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Binomial, Distribution, Poisson};
