@@ -197,7 +197,7 @@ fn of_worker(operation: &Operation, status: u16, stage: &Stage) -> Option<Attemp
             let path = attempt.path.replace("/shop/", "/none/");
             attempt.path(&path)
         }
-        (_, 503) => {
+        ("listVersions" | "listDeployments" | "listQueries" | "createQuery", 503) => {
             world.set_rule(|call| matches!(call, Call::Http(_)).then_some(Fault::Refused));
             attempt
         }
