@@ -199,6 +199,7 @@ enum ReadStatus {
     Paused { step: Step },
     AwaitingApproval { soak: Soak, wait: Wait },
     Reverting(Revert),
+    Watching { soak: Soak },
     Succeeded,
     Reverted(Ending),
     Superseded(Ending),
