@@ -1,42 +1,45 @@
 //! Small stand-ins for generic parts of libraries that would be in the Worker once for each type that they are used with.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use crate::sorted::{SortedMap, SortedSet};
 use futures_util::future::{self, LocalBoxFuture};
 
 /// Makes maps and sets by inserting. `collect` sorts first, with a sort for each type.
 pub(crate) trait Gather: Iterator + Sized {
     /// A map; of several values of a key the last stays.
-    fn into_map<K: Ord, V>(self) -> BTreeMap<K, V>
+    fn into_map<K: Ord, V>(self) -> SortedMap<K, V>
     where
         Self: Iterator<Item = (K, V)>,
     {
-        let mut map = BTreeMap::new();
-        for (key, value) in self {
-            map.insert(key, value);
-        }
-        map
+        self.collect()
     }
 
-    /// A set.
-    fn into_set(self) -> BTreeSet<Self::Item>
+    /// A set for what is kept.
+    fn into_tree(self) -> BTreeSet<Self::Item>
     where
         Self::Item: Ord,
     {
         let mut set = BTreeSet::new();
-        for item in self {
-            set.insert(item);
-        }
+        set.extend(self);
         set
+    }
+
+    /// A set.
+    fn into_set(self) -> SortedSet<Self::Item>
+    where
+        Self::Item: Ord,
+    {
+        self.collect()
     }
 }
 
 impl<I: Iterator> Gather for I {}
 
 /// A map with one entry.
-pub(crate) fn map_of<K: Ord, V>(key: K, value: V) -> BTreeMap<K, V> {
+pub(crate) fn map_of<K: Ord, V>(key: K, value: V) -> SortedMap<K, V> {
     std::iter::once((key, value)).into_map()
 }
 
@@ -90,6 +93,7 @@ fn taken<T>(places: Vec<Rc<Cell<Option<T>>>>) -> Vec<T> {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::collections::BTreeMap;
 
     use futures_executor::block_on;
     use futures_util::future::{pending, ready};
@@ -128,9 +132,10 @@ mod tests {
         #[test]
         fn they_are_what_they_stand_in_for(pairs in prop::collection::vec((0..8_u8, any::<u16>()), 0..20)) {
             let map: BTreeMap<u8, u16> = pairs.iter().copied().collect();
-            prop_assert_eq!(pairs.iter().copied().into_map(), map);
+            prop_assert!(pairs.iter().copied().into_map().into_iter().eq(map));
             let set: BTreeSet<(u8, u16)> = pairs.iter().copied().collect();
-            prop_assert_eq!(pairs.iter().copied().into_set(), set);
+            prop_assert!(pairs.iter().copied().into_set().into_iter().eq(set.clone()));
+            prop_assert_eq!(pairs.iter().copied().into_tree(), set);
             let (mut sorted, mut ours) = (pairs.clone(), pairs);
             sorted.sort_by_key(|pair| std::cmp::Reverse(pair.0));
             sort_short(&mut ours, |pair| std::cmp::Reverse(pair.0));

@@ -23,6 +23,7 @@ mod runtime;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod simulator;
 pub mod slo;
+pub mod sorted;
 pub mod store;
 pub mod time;
 pub mod webhook;

@@ -91,6 +91,10 @@ fn stage() -> Stage {
 }
 
 /// What the operation takes, and would carry out if the state allowed it.
+#[allow(
+    clippy::too_many_lines,
+    reason = "a table, with an entry for each operation"
+)]
 fn valid(operation: &Operation, stage: &Stage) -> Attempt {
     let path = operation
         .path

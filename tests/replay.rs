@@ -277,7 +277,7 @@ fn another_plan_would_have_done_something_else() {
         json!({"plan": plan})
     };
     let strict = plan(&|plan| {
-        plan["slos"][2]["objective"] = json!({"no_worse_than_old": {"tolerance": 1.25}})
+        plan["slos"][2]["objective"] = json!({"no_worse_than_old": {"tolerance": 1.25}});
     });
     let answer = backtest(&world, &id, &strict);
     assert_eq!(answer["outcome"], "reverted");
@@ -368,6 +368,8 @@ fn pages_of_a_backtest_are_one_history() {
     assert_eq!(whole["windows_left_out"], false);
 }
 
+type Change = fn(&mut Value);
+
 #[test]
 fn what_was_not_counted_is_pointed_at() {
     let (world, id, _) = past(0.004);
@@ -380,29 +382,28 @@ fn what_was_not_counted_is_pointed_at() {
         assert_eq!(status, 422, "{problem}");
         problem["errors"][0]["pointer"].as_str().unwrap().to_owned()
     };
-    type Change = fn(&mut Value);
     let cases: [(&str, Change); 8] = [
         ("/plan/slos/1/objective/max_ms", |plan| {
-            plan["slos"][1]["objective"] = json!({"max_ms": 300})
+            plan["slos"][1]["objective"] = json!({"max_ms": 300});
         }),
         ("/plan/slos/1/sli", |plan| {
-            plan["slos"][1]["objective"] = json!({"no_worse_than_old": {}})
+            plan["slos"][1]["objective"] = json!({"no_worse_than_old": {}});
         }),
         ("/plan/slos/0/sli", |plan| {
             plan["slos"][0]["sli"] = json!({"kind": "query", "total": [], "bad": [{"key": "$workers.outcome", "operation": "eq", "type": "string", "value": "exception"}]});
         }),
         ("/plan/stages/0/percent", |plan| {
-            plan["stages"][0]["percent"] = json!(40)
+            plan["stages"][0]["percent"] = json!(40);
         }),
         ("/plan/check_interval", |plan| {
-            plan["check_interval"] = json!("20s")
+            plan["check_interval"] = json!("20s");
         }),
         ("/plan/worker", |plan| {
-            plan["worker"]["script_name"] = json!("other")
+            plan["worker"]["script_name"] = json!("other");
         }),
         ("/plan/alpha", |plan| plan["alpha"] = json!(2)),
         ("/plan/slos/0/objectives", |plan| {
-            plan["slos"][0]["objectives"] = json!(2)
+            plan["slos"][0]["objectives"] = json!(2);
         }),
     ];
     for (pointer, change) in cases {

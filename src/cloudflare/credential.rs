@@ -1,7 +1,6 @@
 //! Which of Cloudflare's tokens a Worker's calls are made with. Each has a call budget of its own: Cloudflare counts by token.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 
@@ -12,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::budget::{Budget, Correction};
 use crate::pipeline::config::{Config, Secret};
 use crate::release::WorkerRef;
+use crate::sorted::SortedMap;
 use crate::webhook::{Keyring, NONCE_BYTES, Purpose, SealError};
 
 /// The name of the installation's own token, in budgets and for people.
@@ -93,9 +93,9 @@ pub(super) struct Credentials<'a> {
     limit: u32,
     installation: Credential,
     /// Tokens of single Workers, by id.
-    own: RefCell<BTreeMap<String, Credential>>,
+    own: RefCell<SortedMap<String, Credential>>,
     /// What each Worker that was met uses, or why its token can't be read.
-    of: RefCell<BTreeMap<WorkerRef, Result<Credential, SealError>>>,
+    of: RefCell<SortedMap<WorkerRef, Result<Credential, SealError>>>,
     resealed: RefCell<Vec<Resealed>>,
 }
 
@@ -186,7 +186,7 @@ impl<'a> Credentials<'a> {
         let id = format!("token_{}", URL_SAFE_NO_PAD.encode(&digest[..ID_BYTES]));
         let mut own = self.own.borrow_mut();
         let new = || Credential::new(id.clone(), token, self.limit);
-        own.entry(id.clone()).or_insert_with(new).clone()
+        own.or_insert_with(id.clone(), new).clone()
     }
 
     /// What is to be stored of seals; whoever takes it has to store it, or the next one who opens them will.

@@ -145,7 +145,7 @@ impl<P: Ports> Cloudflare<'_, P> {
         let mut take = |keys: Vec<WireKey>| {
             let cut_off = keys.len() >= MAX_KEYS;
             for key in keys {
-                seen.entry(key.key).or_default().insert(key.value_type);
+                seen.or_default(key.key).insert(key.value_type);
             }
             cut_off
         };
@@ -158,7 +158,7 @@ impl<P: Ports> Cloudflare<'_, P> {
             // `take` is gone, so that `seen` could be read.
             for key in missing {
                 for found in ask(Some(key)).await? {
-                    seen.entry(found.key).or_default().insert(found.value_type);
+                    seen.or_default(found.key).insert(found.value_type);
                 }
             }
         }

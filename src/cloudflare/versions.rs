@@ -50,7 +50,7 @@ impl From<WireVersion> for VersionParts {
             .into_iter()
             .filter(|binding| SECRETS.contains(&binding.kind.as_str()))
             .map(|binding| binding.name)
-            .into_set();
+            .into_tree();
         Self {
             secrets,
             durable_objects: wire.resources.script_runtime.map(DurableObjects::from),
@@ -73,7 +73,7 @@ impl From<WireRuntime> for DurableObjects {
                 let parts = [Some(class), of("type"), of("storage"), state];
                 parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
             })
-            .into_set();
+            .into_tree();
         Self {
             migration_tag: wire.migration_tag.filter(|tag| !tag.is_empty()),
             exports,

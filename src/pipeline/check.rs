@@ -1,6 +1,5 @@
 //! Checks: telemetry asked for a whole batch of releases, by account and window, and each answer settled as it arrives.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use futures_util::future::{FutureExt as _, LocalBoxFuture, Shared, join};
@@ -14,6 +13,7 @@ use crate::cloudflare::{
 use crate::gather::{Gather as _, join_all};
 use crate::release::{Failure, Head, Input, Moment, Release, read_head, wants_look, windows_due};
 use crate::slo::Window;
+use crate::sorted::SortedMap;
 use crate::store::StoreError;
 
 /// What checks do, for errors.
@@ -24,8 +24,8 @@ const WHAT: &str = "asking telemetry";
 /// different things of it are asked for one after the other: that is the last number, mostly 0.
 type Slice = (i64, i64, i64, usize);
 /// What telemetry holds of the Workers that asked for a slice.
-type Answer = Rc<Result<BTreeMap<String, ScriptCounts>, ApiError>>;
-type Asked<'a> = BTreeMap<Slice, Shared<LocalBoxFuture<'a, Answer>>>;
+type Answer = Rc<Result<SortedMap<String, ScriptCounts>, ApiError>>;
+type Asked<'a> = SortedMap<Slice, Shared<LocalBoxFuture<'a, Answer>>>;
 /// An account as a token sees it, or why nobody can say.
 type Seen = Result<Account, ApiError>;
 /// A release with the alarm that rang.
@@ -38,7 +38,7 @@ impl<P: Ports> Pipeline<'_, P> {
     /// The first [`StoreError`] of any account; the other accounts are settled all the same.
     pub(super) async fn check(&self, due: Vec<Due>) -> Result<(), StoreError> {
         // Who has another token may see other things of the same account.
-        let mut accounts: BTreeMap<(String, String), (Seen, Vec<Due>)> = BTreeMap::new();
+        let mut accounts: SortedMap<(String, String), (Seen, Vec<Due>)> = SortedMap::new();
         for due in due {
             let worker = &due.0.origin.plan.worker;
             // Known since the release was loaded.
@@ -48,8 +48,8 @@ impl<P: Ports> Pipeline<'_, P> {
                 Err(_) => format!("none of {}", worker.script_name),
             };
             let key = (worker.account_id.clone(), credential);
-            let group = accounts.entry(key);
-            group.or_insert_with(|| (account, Vec::new())).1.push(due);
+            let group = accounts.or_insert_with(key, || (account, Vec::new()));
+            group.1.push(due);
         }
         let checks = accounts
             .into_values()
@@ -59,9 +59,9 @@ impl<P: Ports> Pipeline<'_, P> {
 
     async fn check_account(&self, account: &Seen, due: Vec<Due>) -> Result<(), StoreError> {
         let moment = self.moment();
-        let mut targets: BTreeMap<Slice, Vec<Target>> = BTreeMap::new();
+        let mut targets: SortedMap<Slice, Vec<Target>> = SortedMap::new();
         // Releases that wait for the same slices are settled together, and never with a slower neighbour's.
-        let mut groups: BTreeMap<Vec<Slice>, Vec<Due>> = BTreeMap::new();
+        let mut groups: SortedMap<Vec<Slice>, Vec<Due>> = SortedMap::new();
         let looks = due
             .iter()
             .filter(|(release, _)| wants_look(release, &[], &moment))
@@ -72,7 +72,7 @@ impl<P: Ports> Pipeline<'_, P> {
                 .into_iter()
                 .map(|run| ask_for(&mut targets, &each.0, (interval, run.start, run.end)))
                 .collect();
-            groups.entry(slices).or_default().push(each);
+            groups.or_default(slices).push(each);
         }
         // All questions of the account are admitted together: half of a backlog tells nothing of how things stand now. What
         // will be looked at is claimed with them, in the same round trip.
@@ -171,7 +171,7 @@ impl<P: Ports> Pipeline<'_, P> {
         &self,
         checks: Vec<(Release, Input)>,
     ) -> Result<(), StoreError> {
-        let (mut rows, mut inputs) = (BTreeMap::new(), BTreeMap::new());
+        let (mut rows, mut inputs) = (SortedMap::new(), SortedMap::new());
         for (release, input) in checks {
             inputs.insert(release.id().to_owned(), vec![input]);
             rows.insert(release.id().to_owned(), release);
@@ -194,14 +194,14 @@ impl<P: Ports> Pipeline<'_, P> {
 
 /// Adds what a release asks of some windows to the questions, and answers where.
 fn ask_for(
-    targets: &mut BTreeMap<Slice, Vec<Target>>,
+    targets: &mut SortedMap<Slice, Vec<Target>>,
     release: &Release,
     (interval, start, end): (i64, i64, i64),
 ) -> Slice {
     let target = Target::of(release);
     let mut slice = (interval, start, end, 0);
     loop {
-        let asked = targets.entry(slice).or_default();
+        let asked = targets.or_default(slice);
         match asked.iter().find(|other| other.script == target.script) {
             None => {
                 asked.push(target);
@@ -225,7 +225,7 @@ fn failure(error: &ApiError) -> Failure {
 fn windows_of(
     release: &Release,
     slices: &[Slice],
-    answers: &BTreeMap<Slice, Answer>,
+    answers: &SortedMap<Slice, Answer>,
 ) -> (Vec<Window>, Option<Failure>) {
     let script = &release.origin.plan.worker.script_name;
     let mut windows = Vec::new();

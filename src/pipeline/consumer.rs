@@ -1,7 +1,5 @@
 //! What queues and the cron bring: wake-up calls in batches, dead letters, and the sweep.
 
-use std::collections::BTreeMap;
-
 use serde_json::json;
 
 use super::Pipeline;
@@ -12,6 +10,7 @@ use super::ports::Ports;
 use crate::cloudflare::Urgency;
 use crate::gather::{Gather as _, join_all};
 use crate::release::{Input, Release, Status};
+use crate::sorted::SortedMap;
 use crate::store::{self, DeadLetter, StoreError};
 
 /// How long a message waits whose batch met a failing database.
@@ -45,7 +44,7 @@ pub enum Fate {
 impl<P: Ports> Pipeline<'_, P> {
     /// Handles a batch of wake-up calls of any queue. Never fails: each message gets a fate of its own.
     pub async fn consume(&self, queue: &str, batch: &[Incoming]) -> Vec<Fate> {
-        let mut messages: BTreeMap<usize, Message> = BTreeMap::new();
+        let mut messages: SortedMap<usize, Message> = SortedMap::new();
         let mut letters = Vec::new();
         for (i, incoming) in batch.iter().enumerate() {
             match Message::parse(&incoming.body) {
@@ -136,8 +135,8 @@ impl<P: Ports> Pipeline<'_, P> {
             .await?;
         let now = self.ports.now();
         let mut early = Vec::new();
-        let mut acts: BTreeMap<String, Vec<Input>> = BTreeMap::new();
-        let mut actors: BTreeMap<String, Release> = BTreeMap::new();
+        let mut acts: SortedMap<String, Vec<Input>> = SortedMap::new();
+        let mut actors: SortedMap<String, Release> = SortedMap::new();
         let mut checks = Vec::new();
         let mut queued: Vec<Release> = Vec::new();
         for (kind, id, due_at) in messages {

@@ -2,8 +2,6 @@
 //! moves its alarm to the end of a lease makes the attempt, and what came of it is committed with the next alarm before a
 //! message for that is sent. So a crash at any point costs at most a repeated attempt, never an event.
 
-use std::collections::BTreeMap;
-
 use futures_channel::mpsc;
 use futures_util::StreamExt as _;
 use futures_util::future::join;
@@ -16,6 +14,7 @@ use super::consumer::{Fate, Incoming, RETRY_DELAY_S};
 use super::message::delay_s;
 use super::ports::{HttpError, Outgoing, Ports, QueueName, WebhookRequest};
 use crate::gather::Gather as _;
+use crate::sorted::SortedMap;
 use crate::store::{self, Call, Leased, Outcome, Owed, StoreError};
 use crate::time::UnixMs;
 use crate::webhook::{
@@ -127,7 +126,7 @@ impl<P: Ports> Pipeline<'_, P> {
         batch: &[Incoming],
     ) -> (Vec<Fate>, Vec<Leased>) {
         let now = self.ports.now();
-        let (mut due, mut early, mut letters) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let (mut due, mut early, mut letters) = (SortedMap::new(), Vec::new(), Vec::new());
         for (i, incoming) in batch.iter().enumerate() {
             match DeliveryCall::parse(&incoming.body) {
                 Ok(call) if call.due_at <= now => {
@@ -173,9 +172,9 @@ impl<P: Ports> Pipeline<'_, P> {
     /// Makes the attempts: those of one subscriber one after the other, subscribers side by side, and what came of each is
     /// recorded as it arrives, never with the slowest.
     pub async fn deliver(&self, lane: Lane, leased: Vec<Leased>) {
-        let mut groups: BTreeMap<String, Vec<Leased>> = BTreeMap::new();
+        let mut groups: SortedMap<String, Vec<Leased>> = SortedMap::new();
         for one in leased {
-            let group = groups.entry(one.subscriber.id.clone()).or_default();
+            let group = groups.or_default(one.subscriber.id.clone());
             group.push(one);
         }
         let (results, arriving) = mpsc::unbounded();

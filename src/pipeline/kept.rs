@@ -4,10 +4,8 @@
 //! release's newest: a check then loads one line instead of the plan and all that has been counted. Nothing rests on it: what
 //! is forgotten is read.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use crate::json::read_text;
 use crate::release::Release;
+use crate::sorted::{SortedMap, SortedSet};
 
 /// Most releases that are remembered, of some 10 KB each; an instance has 128 MB.
 const MOST: usize = 2_000;
@@ -23,19 +21,20 @@ pub struct KeptRow {
 
 /// Whether reading what is written of it gives the same again.
 fn survives(release: &Release) -> bool {
-    let origin = serde_json::to_string(&release.origin).map(|text| read_text(&text));
-    let progress = serde_json::to_string(&release.progress).map(|text| read_text(&text));
+    let origin = serde_json::to_string(&release.origin).map(|text| crate::json::read_text(&text));
+    let progress =
+        serde_json::to_string(&release.progress).map(|text| crate::json::read_text(&text));
     matches!((origin, progress), (Ok(Ok(origin)), Ok(Ok(progress)))
         if release.origin == origin && release.progress == progress)
 }
 
 /// The rows that an instance remembers, by release.
 #[derive(Debug, Default)]
-pub struct Kept(BTreeMap<String, KeptRow>);
+pub struct Kept(SortedMap<String, KeptRow>);
 
 impl Kept {
     /// Takes out what is remembered of some releases: whoever decides on them puts the new row in, if it wins.
-    pub fn take(&mut self, ids: &BTreeSet<String>) -> BTreeMap<String, KeptRow> {
+    pub fn take(&mut self, ids: &SortedSet<String>) -> SortedMap<String, KeptRow> {
         ids.iter()
             .filter_map(|id| self.0.remove_entry(id))
             .collect()

@@ -15,8 +15,6 @@ mod start;
 mod watch;
 mod witness;
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use futures_util::future::{FutureExt as _, LocalBoxFuture, join, join3};
 use serde_json::{Value, json};
 
@@ -25,6 +23,7 @@ use crate::gather::{Gather as _, join_all, map_of, sort_short};
 use crate::release::{
     Decision, Input, Moment, Refusal, Release, SYSTEM, Status, WorkerRef, decide_all,
 };
+use crate::sorted::{SortedMap, SortedSet};
 use crate::store::{self, Owed, StoreError, Write};
 use config::Config;
 use kept::KeptRow;
@@ -98,7 +97,7 @@ struct Aftermath {
     lines: Vec<Value>,
     messages: Vec<Message>,
     /// Workers that nobody holds any more.
-    freed: BTreeSet<WorkerRef>,
+    freed: SortedSet<WorkerRef>,
     owed: Vec<Owed>,
 }
 
@@ -141,8 +140,8 @@ impl<'a, P: Ports> Pipeline<'a, P> {
     /// winners have work to do; what was not committed may be given again.
     pub async fn settle(
         &self,
-        rows: BTreeMap<String, Release>,
-        inputs: BTreeMap<String, Vec<Input>>,
+        rows: SortedMap<String, Release>,
+        inputs: SortedMap<String, Vec<Input>>,
     ) -> (Vec<Settled>, Option<StoreError>) {
         let decided = self.decide(&rows, &inputs);
         let outcome = self.settle_decided(rows, inputs, decided).await;
@@ -152,8 +151,8 @@ impl<'a, P: Ports> Pipeline<'a, P> {
 
     fn decide(
         &self,
-        rows: &BTreeMap<String, Release>,
-        inputs: &BTreeMap<String, Vec<Input>>,
+        rows: &SortedMap<String, Release>,
+        inputs: &SortedMap<String, Vec<Input>>,
     ) -> Vec<Decided> {
         let moment = self.moment();
         let rows = inputs
@@ -177,8 +176,8 @@ impl<'a, P: Ports> Pipeline<'a, P> {
     /// who may have something more urgent to do.
     async fn settle_decided(
         &self,
-        mut rows: BTreeMap<String, Release>,
-        mut inputs: BTreeMap<String, Vec<Input>>,
+        mut rows: SortedMap<String, Release>,
+        mut inputs: SortedMap<String, Vec<Input>>,
         mut decided: Vec<Decided>,
     ) -> Outcome {
         let mut outcome = Outcome::default();
@@ -200,7 +199,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
             }
             // A crash at this commit leaves either nothing or whole decisions with their alarms, which the sweep finds.
             let (committed, error) = self.commit(&decisions).await;
-            let mut lost = BTreeMap::new();
+            let mut lost = SortedMap::new();
             for (decision, fates) in decisions {
                 let id = decision.release.id().to_owned();
                 if committed.won.contains(&id) {
@@ -287,9 +286,9 @@ impl<'a, P: Ports> Pipeline<'a, P> {
     /// Loads releases, and tells of rows that can't be read.
     pub(crate) async fn load(
         &self,
-        ids: &BTreeSet<String>,
-    ) -> Result<BTreeMap<String, Release>, StoreError> {
-        self.load_and_claim(ids, BTreeMap::new(), None).await
+        ids: &SortedSet<String>,
+    ) -> Result<SortedMap<String, Release>, StoreError> {
+        self.load_and_claim(ids, SortedMap::new(), None).await
     }
 
     /// The same, using what is known of them where that is still the newest, and claiming some of the call budget in the same
@@ -297,10 +296,10 @@ impl<'a, P: Ports> Pipeline<'a, P> {
     /// the end of the invocation.
     pub(crate) async fn load_and_claim(
         &self,
-        ids: &BTreeSet<String>,
-        known: BTreeMap<String, KeptRow>,
+        ids: &SortedSet<String>,
+        known: SortedMap<String, KeptRow>,
         claim: Option<(Accounts, u32)>,
-    ) -> Result<BTreeMap<String, Release>, StoreError> {
+    ) -> Result<SortedMap<String, Release>, StoreError> {
         let statement = claim.map(|(claim, _)| store::claim_statement(self.ports.now(), claim));
         let loaded = store::load(self.ports, ids, known, statement).await?;
         if let (Some((claim, acts)), Some(accounts)) = (claim, loaded.accounts) {
@@ -355,7 +354,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
 
     /// Calls for the queued releases of Workers that have just become free; whose turn it is they find out themselves. A
     /// call that is lost here comes with the next sweep, for their alarms stand.
-    async fn next_in_line(&self, freed: &BTreeSet<WorkerRef>) -> Vec<Message> {
+    async fn next_in_line(&self, freed: &SortedSet<WorkerRef>) -> Vec<Message> {
         if freed.is_empty() {
             return Vec::new();
         }
@@ -375,9 +374,9 @@ impl<'a, P: Ports> Pipeline<'a, P> {
     /// Sends wake-up calls, delayed until they are due.
     pub(crate) async fn send(&self, messages: &[Message]) {
         let now = self.ports.now();
-        let mut by_queue: BTreeMap<QueueName, Vec<Outgoing>> = BTreeMap::new();
+        let mut by_queue: SortedMap<QueueName, Vec<Outgoing>> = SortedMap::new();
         for message in messages {
-            let outgoing = by_queue.entry(message.kind.queue()).or_default();
+            let outgoing = by_queue.or_default(message.kind.queue());
             outgoing.push(message.outgoing(now));
         }
         // Safe to lose: the row is the outbox, and the sweep sends again what is overdue.
@@ -396,8 +395,8 @@ impl<'a, P: Ports> Pipeline<'a, P> {
     /// [`StoreError`] of the settlement; of those of the reports only a log line tells, since the alarms stand.
     pub async fn settle_and_act(
         &self,
-        mut rows: BTreeMap<String, Release>,
-        mut inputs: BTreeMap<String, Vec<Input>>,
+        mut rows: SortedMap<String, Release>,
+        mut inputs: SortedMap<String, Vec<Input>>,
     ) -> Result<(), StoreError> {
         let decided = self.decide(&rows, &inputs);
         let (mut urgent, others): (Vec<_>, Vec<_>) =
@@ -407,7 +406,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
             let outcome = self.settle_decided(rows, inputs, urgent).await;
             return self.act_and_follow_up(outcome).await;
         }
-        let (mut urgent_rows, mut urgent_inputs) = (BTreeMap::new(), BTreeMap::new());
+        let (mut urgent_rows, mut urgent_inputs) = (SortedMap::new(), SortedMap::new());
         for Decided { id, .. } in &urgent {
             urgent_rows.extend(rows.remove_entry(id));
             urgent_inputs.extend(inputs.remove_entry(id));

@@ -1,13 +1,12 @@
 //! What a plan counts by filters of its own, against what Workers Observability has: saved queries and keys.
 
-use std::collections::BTreeMap;
-
 use super::Pipeline;
 use super::ports::Ports;
 use super::start::NotReady;
 use crate::cloudflare::{ApiError, ErrorKind, Urgency};
 use crate::gather::join_all;
 use crate::release::{FieldError, Plan};
+use crate::sorted::SortedMap;
 
 /// Keys are looked for in what telemetry keeps at most.
 const KEYS_MS: i64 = 7 * 86_400_000;
@@ -45,7 +44,7 @@ impl<P: Ports> Pipeline<'_, P> {
             let read = self.cloudflare.saved_query(&worker, &id).await;
             (id, read)
         });
-        let (mut parameters, mut unread) = (BTreeMap::new(), None);
+        let (mut parameters, mut unread) = (SortedMap::new(), None);
         for (id, read) in join_all(reads).await {
             match read {
                 Ok(query) => {

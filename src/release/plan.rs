@@ -3,11 +3,10 @@
 mod judges;
 mod queries;
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::slo::{Objective, OnUndecided, Rule, SliKind, Slo, Tolerance};
+use crate::sorted::SortedSet;
 use crate::time::Span;
 
 pub use queries::KeysSeen;
@@ -347,7 +346,7 @@ impl Plan {
             "/slos",
             format!("a plan has 1 to {MAX_ITEMS} SLOs: without one, nothing would ever stop a bad version"),
         );
-        let mut names = BTreeSet::new();
+        let mut names = SortedSet::new();
         for (i, slo) in self.slos.iter().enumerate() {
             errors.when(
                 !(1..=MAX_TEXT).contains(&slo.name.chars().count()),

@@ -39,7 +39,6 @@ pub enum Mode {
 impl Mode {
     /// Whether it is the default.
     #[must_use]
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
     pub fn is_deploy(&self) -> bool {
         *self == Self::Deploy
     }

@@ -13,6 +13,7 @@ use super::plan::{Advance, Percent, Plan};
 use super::soak::{Look, ROUTINE_LOOK_MS, SUSPICIOUS_LOOK_MS};
 use super::state::{Action, Reason, Release, Soak, SoakClock, StageState, Status, Would};
 use super::view::WouldView;
+use crate::gather::Gather as _;
 use crate::slo::{OnNoData, Opinion, Reading, Severity, Tally, Window};
 use crate::time::UnixMs;
 
@@ -68,11 +69,9 @@ enum Followed {
 fn stage_at(plan: &Plan, percent: Percent) -> usize {
     let shares = plan.stages.iter().map(|stage| stage.percent).enumerate();
     let with_traffic = shares.filter(|(_, share)| *share > Percent::ZERO);
-    let reached = with_traffic
-        .clone()
-        .filter(|(_, share)| *share <= percent)
-        .last();
-    let first = with_traffic.clone().next();
+    let reached = with_traffic.clone().rfind(|(_, share)| *share <= percent);
+    let mut with_traffic = with_traffic;
+    let first = with_traffic.next();
     reached.or(first).map_or(0, |(i, _)| i)
 }
 
@@ -173,7 +172,7 @@ impl Draft {
                 .told
                 .iter()
                 .filter(|told_of| told_of.starts_with(&told));
-            soak.told = harm.cloned().collect();
+            soak.told = harm.cloned().into_tree();
             let until = since.div_euclid(interval);
             left.until_window = Some(until);
             left.before = None;

@@ -307,7 +307,7 @@ impl Log for WorkerPorts {
 
     fn log_all(&self, lines: &[&Value]) {
         // In one call: the runtime takes as long for each as for a check.
-        let lines: Vec<String> = lines.iter().map(|line| line.to_string()).collect();
+        let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
         worker::console_log!("{}", lines.join("\n"));
     }
 }

@@ -138,7 +138,7 @@ impl Saying {
         }
         let wrong =
             "its answer is not {\"verdict\": \"pass\", \"hold\" or \"revert\", \"reason\": \"…\"}";
-        match serde_json::from_str::<Wire>(text) {
+        match crate::json::read_text::<Wire>(text) {
             Ok(wire) if wire.verdict != Say::Undecided => {
                 let reason = clean(&wire.reason.unwrap_or_default());
                 Self {

@@ -1,7 +1,5 @@
 //! Releases, and the one way to write to them: a decision row whose primary key is the guard.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -15,6 +13,7 @@ use crate::pipeline::ports::{Param, Row, Sql, SqlError, Statement};
 use crate::release::{
     Decision, Judged, NEWEST_SCHEMA, NewEvent, Release, ReleaseView, Seen, WorkerRef,
 };
+use crate::sorted::{SortedMap, SortedSet};
 use crate::time::UnixMs;
 use crate::webhook::Asked;
 
@@ -33,14 +32,21 @@ const GUARD: &str = "INSERT INTO decisions (release, seq, decision_id, version, 
         WHERE o.account_id = r.account_id AND o.script_name = r.script_name AND o.id <> r.id
         AND o.state IN ('rolling_out', 'paused', 'awaiting_approval', 'reverting'))
     ON CONFLICT (release, seq) DO NOTHING";
-const RELEASE: &str = "UPDATE releases SET progress = x.progress, state = x.state, version = x.version, seq = x.seq,
-        act_due_at = x.act_due_at, check_due_at = x.check_due_at, ended_at = x.ended_at
-    FROM (SELECT j.value->>'id' AS id, j.value->>'progress' AS progress, j.value->>'state' AS state,
-            j.value->>'version' AS version, j.value->>'seq' AS seq, j.value->>'act_due_at' AS act_due_at,
-            j.value->>'check_due_at' AS check_due_at, j.value->>'ended_at' AS ended_at
+// In two statements, since a column that is set is written to all its indexes even if it stays as it is: most checks change
+// none of those that the second one sets, and then it writes nothing.
+const RELEASE: &str = "UPDATE releases SET progress = x.progress, version = x.version, seq = x.seq, check_due_at = x.check_due_at
+    FROM (SELECT j.value->>'id' AS id, j.value->>'progress' AS progress, j.value->>'version' AS version,
+            j.value->>'seq' AS seq, j.value->>'check_due_at' AS check_due_at
         FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id' AND d.seq = j.value->>'seq'
             AND d.decision_id = j.value->>'decision_id') x
     WHERE releases.id = x.id AND releases.seq = x.seq - 1";
+const STATE: &str = "UPDATE releases SET state = x.state, act_due_at = x.act_due_at, ended_at = x.ended_at
+    FROM (SELECT j.value->>'id' AS id, j.value->>'seq' AS seq, j.value->>'state' AS state,
+            j.value->>'act_due_at' AS act_due_at, j.value->>'ended_at' AS ended_at
+        FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id' AND d.seq = j.value->>'seq'
+            AND d.decision_id = j.value->>'decision_id') x
+    WHERE releases.id = x.id AND releases.seq = x.seq AND (releases.state IS NOT x.state
+        OR releases.act_due_at IS NOT x.act_due_at OR releases.ended_at IS NOT x.ended_at)";
 const WINDOWS: &str = "INSERT INTO windows (release, window_index, stage, body)
     SELECT d.release, j.value->>'index', j.value->>'stage', j.value->>'body'
     FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id' AND d.seq = j.value->>'seq'
@@ -129,9 +135,9 @@ pub struct Write<'a> {
 /// What a statement of a commit takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitPart {
-    /// One entry for each decision: what names it.
+    /// One entry for each decision: what names it, and the state that it leads to.
     Decisions,
-    /// One entry for each decision: the release afterwards.
+    /// One entry for each decision: the release afterwards as JSON, and its next check.
     Releases,
     /// One entry for each judged window.
     Windows,
@@ -147,6 +153,9 @@ struct DecisionEntry<'a> {
     version: u32,
     at: UnixMs,
     starts: bool,
+    state: &'static str,
+    act_due_at: Option<UnixMs>,
+    ended_at: Option<UnixMs>,
 }
 
 #[derive(Serialize)]
@@ -155,10 +164,7 @@ struct ReleaseEntry<'a> {
     seq: u64,
     decision_id: &'a str,
     version: u32,
-    state: &'static str,
-    act_due_at: Option<UnixMs>,
     check_due_at: Option<UnixMs>,
-    ended_at: Option<UnixMs>,
     progress: String,
 }
 
@@ -265,6 +271,9 @@ impl Write<'_> {
                 version: progress.version,
                 at: self.at,
                 starts: self.decision.starts,
+                state: progress.status.stored_name(),
+                act_due_at: progress.act_due_at,
+                ended_at: progress.ended_at,
             },
         )?;
         params.push(
@@ -274,10 +283,7 @@ impl Write<'_> {
                 seq,
                 decision_id,
                 version: progress.version,
-                state: progress.status.stored_name(),
-                act_due_at: progress.act_due_at,
                 check_due_at: progress.check_due_at,
-                ended_at: progress.ended_at,
                 progress: written(progress)?,
             },
         )?;
@@ -318,10 +324,11 @@ impl Write<'_> {
 /// The statements of a commit, and what each takes: a constant number, whatever the number of decisions, less those that
 /// would have nothing to do. The last one says who won, the one before it who is to be told.
 #[must_use]
-pub fn commit_statements() -> [(&'static str, CommitPart); 8] {
+pub fn commit_statements() -> [(&'static str, CommitPart); 9] {
     [
         (GUARD, CommitPart::Decisions),
         (RELEASE, CommitPart::Releases),
+        (STATE, CommitPart::Decisions),
         (WINDOWS, CommitPart::Windows),
         (EVENTS, CommitPart::Events),
         (OWE, CommitPart::Events),
@@ -335,7 +342,7 @@ pub fn commit_statements() -> [(&'static str, CommitPart); 8] {
 #[derive(Debug, Default)]
 pub struct Committed {
     /// The releases whose decision won.
-    pub won: BTreeSet<String>,
+    pub won: SortedSet<String>,
     /// The subscribers that are to be told.
     pub owed: Vec<Owed>,
 }
@@ -484,7 +491,7 @@ async fn write_and_look(
         };
         let told = before.last().into_iter().flatten();
         let mut committed = Committed {
-            won: BTreeSet::new(),
+            won: SortedSet::new(),
             owed: told.map(owed).collect::<Result<_, _>>()?,
         };
         for row in won {
@@ -531,9 +538,9 @@ pub(super) fn chunks(items: impl Iterator<Item = Value>) -> Vec<String> {
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// By id.
-    pub releases: BTreeMap<String, Release>,
+    pub releases: SortedMap<String, Release>,
     /// The sealed token of each release's Worker, if it has one of its own.
-    pub tokens: BTreeMap<WorkerRef, Option<String>>,
+    pub tokens: SortedMap<WorkerRef, Option<String>>,
     /// A sentence for each row that could not be read.
     pub unreadable: Vec<String>,
     /// How the call budget stands, if some of it was claimed with the load.
@@ -564,7 +571,10 @@ pub(super) fn release(row: &Row) -> Result<Release, StoreError> {
     Ok(release)
 }
 
-fn loaded<'a>(rows: impl Iterator<Item = &'a Row>, mut known: BTreeMap<String, KeptRow>) -> Loaded {
+fn loaded<'a>(
+    rows: impl Iterator<Item = &'a Row>,
+    mut known: SortedMap<String, KeptRow>,
+) -> Loaded {
     let mut loaded = Loaded::default();
     for row in rows {
         let token = row.get("token").and_then(Value::as_str);
@@ -600,8 +610,8 @@ pub(super) fn load_one(id: &str) -> Statement {
 /// [`StoreError`]
 pub async fn load(
     sql: &impl Sql,
-    ids: &BTreeSet<String>,
-    known: BTreeMap<String, KeptRow>,
+    ids: &SortedSet<String>,
+    known: SortedMap<String, KeptRow>,
     claim: Option<Statement>,
 ) -> Result<Loaded, StoreError> {
     if ids.is_empty() {
@@ -689,7 +699,7 @@ pub async fn last_seen(sql: &impl Sql, worker: &WorkerRef) -> Result<Option<Seen
 /// [`StoreError`]
 pub async fn queued_alarms(
     sql: &impl Sql,
-    workers: &BTreeSet<WorkerRef>,
+    workers: &SortedSet<WorkerRef>,
 ) -> Result<Vec<Alarm>, StoreError> {
     let workers = json!(workers).to_string();
     let rows = sql

@@ -1,7 +1,5 @@
 //! What is answered: read leniently, but an answer that is not whole, or not of the time that was asked for, is refused.
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -11,6 +9,7 @@ use crate::cloudflare::credential::Account;
 use crate::cloudflare::lenient::null_as_default;
 use crate::gather::Gather as _;
 use crate::pipeline::ports::Ports;
+use crate::sorted::SortedMap;
 use crate::time::UnixMs;
 
 const WHAT: &str = "asking telemetry";
@@ -24,7 +23,7 @@ pub(super) struct Group {
 
 /// An answer: for each alias, values by script and version.
 pub(super) struct Answer {
-    values: BTreeMap<String, BTreeMap<Group, Cell>>,
+    values: SortedMap<String, SortedMap<Group, Cell>>,
     /// It holds as many groups as can be, so some may be missing.
     pub(super) truncated: bool,
     /// Some of it comes from sampled data.
@@ -48,7 +47,7 @@ impl Answer {
         // Groups are in order: those of a script stand together, and the others need not be looked at.
         let counts = self.values.get("n").into_iter();
         counts
-            .flat_map(move |counts| counts.range(first.clone()..))
+            .flat_map(move |counts| counts.iter_from(&first))
             .map(|(at, _)| at)
             .take_while(move |at| at.script == script)
     }
@@ -201,7 +200,7 @@ fn read(
     }
     let down_sampled = answer.statistics.and_then(|s| s.abr_level).unwrap_or(1.0) > 1.0;
     let mut read = Answer {
-        values: BTreeMap::new(),
+        values: SortedMap::new(),
         truncated: false,
         sampled: down_sampled,
     };

@@ -1,14 +1,14 @@
 //! Which errors Workers log, by template: for a judge, never for a verdict.
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::cloudflare::client::{ApiError, Cloudflare, Urgency};
 use crate::cloudflare::lenient::null_as_default;
+use crate::gather::sort_short;
 use crate::pipeline::ports::Ports;
 use crate::release::{ErrorCount, MAX_ERRORS, WorkerRef};
+use crate::sorted::SortedMap;
 use crate::time::UnixMs;
 
 const TEMPLATE: &str = "$metadata.errorTemplate";
@@ -86,7 +86,7 @@ pub async fn error_templates<P: Ports>(
     reason = "a count: a cast from a float stops at the bounds"
 )]
 fn read(answer: Answer, (old, new): (&str, &str)) -> Vec<ErrorCount> {
-    let mut counts: BTreeMap<String, ErrorCount> = BTreeMap::new();
+    let mut counts: SortedMap<String, ErrorCount> = SortedMap::new();
     let rows = answer.calculations.into_iter().flat_map(|it| it.aggregates);
     for row in rows {
         let of = |key: &str| {
@@ -96,13 +96,11 @@ fn read(answer: Answer, (old, new): (&str, &str)) -> Vec<ErrorCount> {
         let (Some(template), Some(version)) = (of(TEMPLATE), of(VERSION)) else {
             continue;
         };
-        let count = counts
-            .entry(template.to_owned())
-            .or_insert_with(|| ErrorCount {
-                template: template.to_owned(),
-                new: 0,
-                old: 0,
-            });
+        let count = counts.or_insert_with(template.to_owned(), || ErrorCount {
+            template: template.to_owned(),
+            new: 0,
+            old: 0,
+        });
         if version == new {
             count.new += row.value as u64;
         } else if version == old {
@@ -110,7 +108,9 @@ fn read(answer: Answer, (old, new): (&str, &str)) -> Vec<ErrorCount> {
         }
     }
     let mut counts: Vec<ErrorCount> = counts.into_values().collect();
-    counts.sort_by_key(|count| std::cmp::Reverse((count.new, count.old)));
+    sort_short(&mut counts, |count| {
+        std::cmp::Reverse((count.new, count.old))
+    });
     counts.truncate(MAX_ERRORS);
     counts
 }

@@ -8,7 +8,6 @@ mod errors;
 mod questions;
 mod recent;
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use futures_util::future::{FutureExt as _, LocalBoxFuture};
@@ -19,6 +18,7 @@ use crate::gather::{Gather as _, try_join_all};
 use crate::pipeline::ports::Ports;
 use crate::release::{Release, WorkerRef};
 use crate::slo::{Objective, Slo, VersionCounts, Window};
+use crate::sorted::SortedMap;
 use crate::time::UnixMs;
 use answer::ask;
 pub use before::{OldVersion, old_version};
@@ -45,7 +45,7 @@ pub struct Target {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ScriptCounts {
     /// By version id.
-    pub versions: BTreeMap<String, VersionCounts>,
+    pub versions: SortedMap<String, VersionCounts>,
     /// Some of it was answered from sampled data.
     pub sampled: bool,
 }
@@ -124,7 +124,7 @@ pub async fn measure<P: Ports>(
     (from, to): (UnixMs, UnixMs),
     targets: &[Target],
     urgency: Urgency,
-) -> Result<BTreeMap<String, ScriptCounts>, ApiError> {
+) -> Result<SortedMap<String, ScriptCounts>, ApiError> {
     let parts = targets
         .chunks(MAX_SCRIPTS)
         .map(|targets| part(cloudflare, account, (from, to), targets, urgency));
@@ -138,7 +138,7 @@ fn part<'a, P: Ports>(
     (from, to): (UnixMs, UnixMs),
     targets: &'a [Target],
     urgency: Urgency,
-) -> LocalBoxFuture<'a, Result<BTreeMap<String, ScriptCounts>, ApiError>> {
+) -> LocalBoxFuture<'a, Result<SortedMap<String, ScriptCounts>, ApiError>> {
     async move {
         let asked = Questions::of(targets);
         let calls = u32::try_from(asked.bodies.len()).unwrap_or(u32::MAX);

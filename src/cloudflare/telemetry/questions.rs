@@ -1,13 +1,12 @@
 //! What is asked: a constant number of questions for any number of Workers.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 
 use super::answer::{Answer, Group};
 use super::{ScriptCounts, Target};
 use crate::gather::Gather as _;
 use crate::slo::{Filter, Objective, Part, SliKind, Slo, SloCounts, VersionCounts};
+use crate::sorted::SortedMap;
 
 /// The questions for some targets: totals first, then errors (if any SLO wants them), then slot by slot what else the
 /// SLOs count. A slot holds what one SLO of each Worker counts, as an OR of (scripts AND filters).
@@ -204,15 +203,15 @@ impl Questions {
         let wants_errors = wants_errors(targets);
         let errors_at = wants_errors.then(|| ask(&[base.as_slice(), &[failed()]].concat()));
         let slots_from = 1 + usize::from(wants_errors);
-        let slots: Vec<(&str, Vec<Counted<'_>>)> = targets
+        let counted_of: Vec<(&str, Vec<Counted<'_>>)> = targets
             .iter()
             .map(|target| (target.script.as_str(), slots(target)))
             .collect();
-        let most = slots.iter().map(|(_, slots)| slots.len()).max();
+        let most = counted_of.iter().map(|(_, slots)| slots.len()).max();
         for slot in 0..most.unwrap_or(0) {
             // Workers that count the same share a group: as a rule there are few kinds of them.
             let mut alike: Vec<(Counted<'_>, Vec<&str>)> = Vec::new();
-            for (script, slots) in &slots {
+            for (script, slots) in &counted_of {
                 let Some(counted) = slots.get(slot) else {
                     continue;
                 };
@@ -243,9 +242,9 @@ impl Questions {
         &self,
         targets: &[Target],
         answers: &[Answer],
-    ) -> BTreeMap<String, ScriptCounts> {
+    ) -> SortedMap<String, ScriptCounts> {
         let sampled = answers.iter().any(|answer| answer.sampled);
-        let mut counts: BTreeMap<String, ScriptCounts> = BTreeMap::new();
+        let mut counts: SortedMap<String, ScriptCounts> = SortedMap::new();
         for target in targets {
             let slots = slots(target);
             // A version shows up by its invocations, or by what a query of its own counts.
@@ -263,7 +262,7 @@ impl Questions {
                         .map(|(slo, above_ms)| self.counts_of(slo, *above_ms, &slots, answers, at))
                         .collect(),
                 };
-                let entry = counts.entry(target.script.clone()).or_default();
+                let entry = counts.or_default(target.script.clone());
                 entry.sampled = sampled;
                 entry.versions.insert(at.version.clone(), of);
             }

@@ -217,7 +217,7 @@ fn commands(release: &Release, (form_token, is_known): (&str, bool)) -> Markup {
     let allows = |kind| !matches!(rule(phase, kind), Rule::Refuse | Rule::Already);
     let path = |verb: &str| format!("/releases/{}/{verb}", release.id());
     let stage = release.progress.stage + 1;
-    let watches = watch::watches(release);
+    let [starts, stops] = watch::effects(release);
     let who = html! {
         (hidden("stage", &stage.to_string()))
         @if !is_known { label { "Your name (optional, for the record) " input name="by" maxlength="100" autocomplete="name"; } }
@@ -242,19 +242,7 @@ fn commands(release: &Release, (form_token, is_known): (&str, bool)) -> Markup {
                 "danger",
             ),
         ),
-        (
-            Kind::Start,
-            "start",
-            (
-                "Start",
-                if watches {
-                    "HMD begins to watch."
-                } else {
-                    "The first stage begins."
-                },
-                "go",
-            ),
-        ),
+        (Kind::Start, "start", ("Start", starts, "go")),
         (
             Kind::Pause,
             "pause",
@@ -278,19 +266,7 @@ fn commands(release: &Release, (form_token, is_known): (&str, bool)) -> Markup {
                 "",
             ),
         ),
-        (
-            Kind::Stop,
-            "stop",
-            (
-                "Stop",
-                if watches {
-                    "HMD stops watching. The traffic stays as it is."
-                } else {
-                    "The old version gets all traffic again; one that has not started is cancelled."
-                },
-                "danger",
-            ),
-        ),
+        (Kind::Stop, "stop", ("Stop", stops, "danger")),
         (
             Kind::Abandon,
             "abandon",

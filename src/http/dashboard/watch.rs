@@ -10,6 +10,18 @@ pub(super) fn watches(release: &Release) -> bool {
     release.origin.mode == Mode::Watch
 }
 
+/// What starting and stopping it do.
+pub(super) fn effects(release: &Release) -> [&'static str; 2] {
+    if watches(release) {
+        let stops = "HMD stops watching. The traffic stays as it is.";
+        ["HMD begins to watch.", stops]
+    } else {
+        let stops =
+            "The old version gets all traffic again; one that has not started is cancelled.";
+        ["The first stage begins.", stops]
+    }
+}
+
 /// The tag of a release that only watches.
 pub(super) fn tag(release: &Release) -> Markup {
     html! { @if watches(release) { " " span.tag { "watches only" } } }

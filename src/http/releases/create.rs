@@ -288,12 +288,8 @@ async fn make<P: Ports>(pipeline: &Pipeline<'_, P>, body: NewRelease, sender: &S
             pipeline.started(&decision, owed).await;
             return created(&decision.release);
         }
-        // Lost: to the same request sent twice, or to another release that has just started.
-        if release.origin.mode == Mode::Watch {
-            return Err(Problem::conflict(KEY_USED));
-        }
-        if on_conflict == OnConflict::Reject {
-            return Err(held(&worker, None));
+        if let Some(problem) = lost(&release, on_conflict) {
+            return Err(problem);
         }
     }
     if start {
@@ -320,6 +316,15 @@ async fn make<P: Ports>(pipeline: &Pipeline<'_, P>, body: NewRelease, sender: &S
             .log(&json!({"log": "alert", "release": id, "detail": detail}));
     }
     created(&release)
+}
+
+/// What is said to who lost: to the same request sent twice, or to another release that has just started. Nothing, if it waits.
+fn lost(release: &Release, on_conflict: OnConflict) -> Option<Problem> {
+    match (release.origin.mode, on_conflict) {
+        (Mode::Watch, _) => Some(Problem::conflict(KEY_USED)),
+        (Mode::Deploy, OnConflict::Reject) => Some(held(&release.origin.plan.worker, None)),
+        (Mode::Deploy, OnConflict::Queue | OnConflict::Supersede) => None,
+    }
 }
 
 /// The release as it is before anything happens to it, with what its preflight found.

@@ -1,15 +1,17 @@
 //! What a plan counts by filters of its own: their form, the saved queries that stand in their place, and the keys that they
 //! name.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
 use super::{Errors, FieldError, MAX_ITEMS, Plan};
+use crate::gather::Gather as _;
 use crate::slo::{Filter, Part, SliKind, Slo, is_query_id, usable_filters};
+use crate::sorted::{SortedMap, SortedSet};
 
 /// The keys that telemetry has, each with the types of its values.
-pub type KeysSeen = BTreeMap<String, BTreeSet<String>>;
+pub type KeysSeen = SortedMap<String, BTreeSet<String>>;
 
 /// A key that a plan names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,7 +90,7 @@ impl Plan {
     #[must_use]
     pub fn saved_queries(&self) -> BTreeSet<String> {
         let ids = |slo: &Slo| Part::ALL.map(|part| slo.sli.saved_id(part).map(str::to_owned));
-        self.slos.iter().flat_map(ids).flatten().collect()
+        self.slos.iter().flat_map(ids).flatten().into_tree()
     }
 
     /// Takes the filters of the saved queries that it names: `parameters` are those of each by its id, or half a sentence that
@@ -98,7 +100,7 @@ impl Plan {
     /// What can't be used, each at its field.
     pub fn take_saved(
         &mut self,
-        parameters: &BTreeMap<String, Result<Value, String>>,
+        parameters: &SortedMap<String, Result<Value, String>>,
     ) -> Result<(), Vec<FieldError>> {
         let mut errors = Errors(Vec::new());
         for (i, slo) in self.slos.iter_mut().enumerate() {
@@ -144,7 +146,7 @@ impl Plan {
         self.named_keys()
             .into_iter()
             .map(|it| it.key.to_owned())
-            .collect()
+            .into_tree()
     }
 
     /// Of those keys, the ones that telemetry has never had, or has with values of another type: Cloudflare answers both with
@@ -182,8 +184,8 @@ impl Plan {
     }
 
     /// Each key once for each field that it stands in.
-    fn named_keys(&self) -> BTreeSet<NamedKey<'_>> {
-        let mut named = BTreeSet::new();
+    fn named_keys(&self) -> SortedSet<NamedKey<'_>> {
+        let mut named = SortedSet::new();
         for (i, slo) in self.slos.iter().enumerate() {
             for part in Part::ALL {
                 let filters = slo.sli.filters(part).map_or(&[][..], Vec::as_slice);
@@ -202,7 +204,7 @@ impl Plan {
     }
 }
 
-fn add_keys<'a>(named: &mut BTreeSet<NamedKey<'a>>, filter: &'a Filter, at: &str, saved: bool) {
+fn add_keys<'a>(named: &mut SortedSet<NamedKey<'a>>, filter: &'a Filter, at: &str, saved: bool) {
     if let (Some(key), Some(value_type)) = (&filter.key, &filter.value_type) {
         let pointer = if saved {
             at.to_owned()
@@ -288,7 +290,7 @@ mod tests {
         let mut taken = plan(&sli);
         assert_eq!(taken.saved_queries().len(), 2);
         let read = |bad: Value| {
-            BTreeMap::from([
+            SortedMap::from([
                 ("q_1".to_owned(), Ok(bad)),
                 ("q_2".to_owned(), Ok(json!({}))),
             ])
@@ -308,7 +310,7 @@ mod tests {
         let errors = empty.take_saved(&read(json!({"filters": []}))).unwrap_err();
         assert_eq!(pointers(&errors), ["/slos/0/sli/saved/bad"]);
         assert!(errors[0].detail.contains("has 0 filters"), "{errors:?}");
-        let gone = BTreeMap::from([("q_2".to_owned(), Err("does not exist".to_owned()))]);
+        let gone = SortedMap::from([("q_2".to_owned(), Err("does not exist".to_owned()))]);
         let errors = plan(&sli).take_saved(&gone).unwrap_err();
         assert_eq!(pointers(&errors), ["/slos/0/sli/saved/total"]);
         assert_eq!(errors[0].detail, "the saved query \"q_2\" does not exist");
@@ -336,7 +338,7 @@ mod tests {
         let mut saved = plan(&json!({"kind": "query", "saved": {"bad": "q_1"}}));
         assert_eq!(saved.own_keys().len(), 0);
         let parameters = json!({"filters": [leaf("unseen", "string"), leaf("unseen", "string")]});
-        let read = BTreeMap::from([("q_1".to_owned(), Ok(parameters))]);
+        let read = SortedMap::from([("q_1".to_owned(), Ok(parameters))]);
         saved.take_saved(&read).unwrap();
         let warnings = saved.key_warnings(&seen);
         assert_eq!(pointers(&warnings), ["/slos/0/sli/saved/bad"], "once");

@@ -34,8 +34,8 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// How long each part took, in milliseconds: until the rows are loaded, until telemetry has answered, what of that was a
-    /// wait for it, until the decisions are committed, until messages are sent. `None` of a batch that is not made of these.
+    /// How long each part took, in milliseconds: until the rows are loaded, until the commit begins, what of that was a wait for
+    /// telemetry, until the commit ends, until messages are sent. `None` of a batch that is not made of these.
     pub fn parts_ms(&self) -> Option<[f64; 5]> {
         let ([load, commit], [send]) = (&self.d1_spans[..], &self.send_spans[..]) else {
             return None;

@@ -213,7 +213,7 @@ fn rate(rounds: &[Rounds]) -> Vec<Figure> {
             ms(&|round| cpu(&round.empty[1])),
         ),
         Figure::shown(
-            "of a batch of 100 checks, ms: load, ask telemetry (a wait of which is not counted), decide and commit, send",
+            "of a batch of 100 checks, ms: load, ask and decide (of which a wait for telemetry, not counted), commit, send",
             parts(rounds),
         ),
     ]

@@ -1,9 +1,8 @@
 //! Which windows of a long release are drawn.
 
-use std::collections::BTreeSet;
-
 use super::Point;
 use crate::slo::Verdict;
+use crate::sorted::SortedSet;
 
 /// The worse, the higher: of several dots that can't all be drawn, the worst one is.
 pub(in crate::http::dashboard) fn weight(verdict: Verdict) -> u8 {
@@ -38,7 +37,7 @@ pub(super) fn thin(points: &[Point], most: usize) -> Vec<&Point> {
     if points.len() <= most {
         return points.iter().collect();
     }
-    let mut kept = BTreeSet::new();
+    let mut kept = SortedSet::new();
     kept.extend([0, points.len() - 1]);
     let notable = |(_, point): &(usize, &Point)| point.verdict == Verdict::Harm || point.forgot;
     let notable = points.iter().enumerate().rev().filter(notable);

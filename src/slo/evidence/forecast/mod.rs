@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::protocol::{Protocol, SloProtocol, StagePlan, starts_in};
 use super::question::Question;
+use crate::gather::sort_short;
 use boundary::{Harm, PerWindow, Safe};
 use paths::{Paths, chance_of};
 
@@ -388,7 +389,8 @@ impl Watch {
         let possible = |ratio: f64| ratio * self.unit <= 1.0;
         let smallest = self.in_soak.checked_sub(1).and_then(|last| {
             let mut ratios: Vec<f64> = found.chunks(looks).map(|pair| pair[last]).collect();
-            ratios.sort_by(f64::total_cmp);
+            // None is negative, so their bits are in the same order.
+            sort_short(&mut ratios, |ratio| ratio.to_bits());
             let at = (pairs as f64 * POWER) as usize;
             let ratio = *ratios.get(at)?;
             let median_ms = time_of(0.5, ratio)?;
@@ -494,7 +496,7 @@ fn looks(in_soak: i64, in_max_soak: i64, most: i64) -> Vec<f64> {
         at = next;
     }
     looks.retain(|windows| *windows > 0);
-    looks.sort_unstable();
+    sort_short(&mut looks, |windows| *windows);
     looks.dedup();
     looks.into_iter().map(float).collect()
 }
