@@ -72,6 +72,7 @@ pub fn parse_bytes(bytes: &[u8]) -> Result<Value, Error> {
 }
 
 /// One step of a JSON pointer.
+#[must_use]
 pub fn step(name: &str) -> String {
     format!("/{}", name.replace('~', "~0").replace('/', "~1"))
 }

@@ -13,7 +13,7 @@ pub mod access;
 pub mod cloudflare;
 mod gather;
 pub mod http;
-mod json;
+pub mod json;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod openapi;
 pub mod pipeline;

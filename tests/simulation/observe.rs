@@ -22,7 +22,7 @@ const WINDOWS: &str =
     "SELECT body FROM windows WHERE release = ?1 AND window_index >= ?2 ORDER BY window_index";
 
 fn parsed<T: DeserializeOwned>(row: &Row, column: &str) -> T {
-    serde_json::from_str(row[column].as_str().unwrap_or_default()).unwrap()
+    hmd::json::read_text(row[column].as_str().unwrap_or_default()).unwrap()
 }
 
 /// Takes in what a batch changed.
