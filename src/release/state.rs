@@ -184,8 +184,8 @@ pub enum Status {
     Cancelled(Ending),
 }
 
-/// How [`Status`] is read: by [`crate::json`].
-#[derive(Deserialize)]
+/// How [`Status`] is read: by [`crate::json`]. `Serialize`, which nobody calls, makes the compiler miss a variant.
+#[derive(Serialize, Deserialize)]
 #[serde(
     remote = "Status",
     rename = "tagged by state",
@@ -304,8 +304,8 @@ pub enum Step {
     Soaking(Soak),
 }
 
-/// How [`Step`] is read: by [`crate::json`].
-#[derive(Deserialize)]
+/// How [`Step`] is read: by [`crate::json`]. `Serialize` as above.
+#[derive(Serialize, Deserialize)]
 #[serde(remote = "Step", rename = "tagged by step", rename_all = "snake_case")]
 enum ReadStep {
     Deploying(Deploying),
