@@ -205,8 +205,8 @@ fn what_was_only_watched_replays_split_by_split() {
         .collect();
     assert_eq!(splits, [0, 1, 2].into());
     assert!(holds(&report) > 20);
-    let would = &world.get(&id)["watch"]["would"];
-    assert_eq!(would[0]["action"], "revert", "{would}");
+    let advice = &world.get(&id)["watch"]["would"];
+    assert_eq!(advice[0]["action"], "revert", "{advice}");
 }
 
 /// A release by two stages with SLOs of three kinds, run to its end.

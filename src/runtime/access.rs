@@ -1,4 +1,4 @@
-//! Sign-in by Cloudflare Access on Workers: WebCrypto checks signatures, and the isolate remembers keys.
+//! Sign-in by Cloudflare Access on Workers: `WebCrypto` checks signatures, and the isolate remembers keys.
 
 use std::cell::RefCell;
 

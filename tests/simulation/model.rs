@@ -100,9 +100,8 @@ impl Tracked {
     pub fn waits_for_a_person(&self) -> bool {
         match &self.progress.status {
             // A queued release waits for another one; that one tells.
-            Status::Staged | Status::Queued => true,
             // Who watches waits for what people deploy.
-            Status::Watching { .. } => true,
+            Status::Staged | Status::Queued | Status::Watching { .. } => true,
             Status::Paused { step } => matches!(step, Step::Soaking(_)),
             Status::AwaitingApproval { wait, .. } => wait.deny_at.is_none(),
             _ => false,
