@@ -307,8 +307,12 @@ impl<'a> Reader<'a> {
                 name,
                 content: None,
             }),
-            Kind::Object(mut pairs) => match (pairs.next(), pairs.next()) {
-                (Some((name, node)), None) => Ok(Variant {
+            Kind::Object(mut pairs) => {
+                let (Some((name, node)), None) = (pairs.next(), pairs.next()) else {
+                    let expected = &"map with a single key";
+                    return Err(Error::invalid_value(Unexpected::Map, expected));
+                };
+                Ok(Variant {
                     name,
                     content: Some(Reader {
                         node,
@@ -316,12 +320,8 @@ impl<'a> Reader<'a> {
                         found: self.found,
                         tag: None,
                     }),
-                }),
-                _ => {
-                    let expected = &"map with a single key";
-                    Err(Error::invalid_value(Unexpected::Map, expected))
-                }
-            },
+                })
+            }
             _ => Err(self.mismatch(expected)),
         }
     }

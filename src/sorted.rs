@@ -43,11 +43,13 @@ impl<K, V> SortedMap<K, V> {
     }
 
     /// The keys in order.
+    #[must_use]
     pub fn keys(&self) -> impl ExactSizeIterator<Item = &K> {
         self.entries.iter().map(|(key, _)| key)
     }
 
     /// The values in the order of their keys.
+    #[must_use]
     pub fn values(&self) -> impl ExactSizeIterator<Item = &V> {
         self.entries.iter().map(|(_, value)| &**value)
     }
@@ -58,11 +60,13 @@ impl<K, V> SortedMap<K, V> {
     }
 
     /// The keys alone.
+    #[must_use]
     pub fn into_keys(self) -> impl ExactSizeIterator<Item = K> {
         self.entries.into_iter().map(|(key, _)| key)
     }
 
     /// The values alone.
+    #[must_use]
     pub fn into_values(self) -> impl ExactSizeIterator<Item = V> {
         self.entries.into_iter().map(|(_, value)| *value)
     }
@@ -178,7 +182,7 @@ impl<K: Ord, V> SortedMap<K, V> {
                 at
             }
         };
-        &mut *self.entries[at].1
+        &mut self.entries[at].1
     }
 
     /// The value of a key, the default one if there was none.

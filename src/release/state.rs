@@ -307,6 +307,7 @@ pub enum Step {
 /// How [`Step`] is read: by [`crate::json`]. `Serialize` as above.
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Step", rename = "tagged by step", rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant, reason = "as it is read")]
 enum ReadStep {
     Deploying(Deploying),
     Soaking(Soak),

@@ -99,7 +99,7 @@ pub async fn build_other_and_copy(
 
 async fn build(project: &Project, root: &Path, title: &str) -> Result<()> {
     let step = Step {
-        title: title.to_owned().into(),
+        title: title.to_owned(),
         hint: "`cargo check --lib --target wasm32-unknown-unknown` shows what does not compile"
             .into(),
         needs_network: false,
