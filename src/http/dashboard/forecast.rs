@@ -8,7 +8,7 @@ use super::super::Answer;
 use super::super::plans::checked_name;
 use super::super::problem::Problem;
 use super::layout::{self, hidden, time_text};
-use super::{Desk, Form, Nav};
+use super::{Desk, Form, Nav, plan_form};
 use crate::pipeline::ports::Ports;
 use crate::slo::{SliKind, Slo};
 use crate::store::{self, StoredPlan};
@@ -55,10 +55,7 @@ pub(super) async fn ask<P: Ports>(desk: &Desk<'_, P>, name: &str) -> Answer {
 fn body(slos: &[Slo], form: &Form) -> Value {
     let number = |text: &str| -> Option<Value> {
         let text = text.trim();
-        (!text.is_empty()).then(|| {
-            text.parse::<f64>()
-                .map_or_else(|_| json!(text), |it| json!(it))
-        })
+        (!text.is_empty()).then(|| plan_form::number(text))
     };
     let mut body = Map::new();
     if let Some(rate) = number(form.get("requests_per_s")) {
@@ -68,7 +65,9 @@ fn body(slos: &[Slo], form: &Form) -> Value {
         let share = number(form.get(&format!("bad_share.{i}")))?;
         Some((slo.name.clone(), json!({"bad_share": share})))
     });
-    let given: Map<String, Value> = given.collect();
+    let mut all = Map::new();
+    all.extend(given);
+    let given = all;
     if !given.is_empty() {
         body.insert("slos".to_owned(), Value::Object(given));
     }

@@ -18,7 +18,7 @@ pub(super) fn first(name: &str) -> Value {
 }
 
 /// A number where it is one; else the text, so that the API can point at it.
-fn number(text: &str) -> Value {
+pub(super) fn number(text: &str) -> Value {
     if let Ok(number) = text.parse::<i64>() {
         return number.into();
     }
