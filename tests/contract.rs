@@ -170,6 +170,7 @@ fn command(stage: &Stage, verb: &str) {
 }
 
 /// Provokes an error. `None`: there is no case for it.
+#[expect(clippy::too_many_lines, reason = "one error after the other")]
 fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt> {
     let attempt = valid(operation, stage);
     let world = &stage.world;
