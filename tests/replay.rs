@@ -55,6 +55,7 @@ fn judged(item: &Value, interval_ms: i64) -> Judged {
             other_version: None,
             sampled: item["sampled"].as_bool().unwrap(),
         },
+        first: item["first"].as_bool().unwrap(),
         readings: Vec::new(),
         warming_up: item["warming_up"].as_bool().unwrap(),
         forgot: serde_json::from_value(item["forgot"].clone()).unwrap(),
@@ -320,6 +321,20 @@ fn another_plan_would_have_done_something_else() {
     assert!(
         stage["at"].as_str() < stage["happened"]["left_at"].as_str(),
         "{stage}"
+    );
+    // Pausing is no passing.
+    let pausing = plan(&|plan| {
+        plan["slos"][2]["objective"] = json!({"no_worse_than_old": {"tolerance": 1.25}});
+        plan["slos"][2]["severity"] = json!("pause");
+    });
+    let answer = backtest(&world, &id, &pausing);
+    assert_eq!(answer["outcome"], "paused", "{answer}");
+    assert!(
+        answer["sentence"]
+            .as_str()
+            .unwrap()
+            .starts_with("would have paused in stage 1 at"),
+        "{answer}"
     );
     // More requests than there were: it holds, and the windows end before anybody is asked.
     let hungry = plan(&|plan| plan["slos"][0]["min_requests"] = json!(1_000_000));

@@ -184,7 +184,7 @@ pub fn evidence() -> Value {
     json!({"items": [{
         "stage": 1, "from": "2026-10-01T09:00:30.000Z", "to": "2026-10-01T09:01:00.000Z",
         "requests": {"new": 61, "old": 549, "others": 0}, "sampled": false,
-        "split": null, "warming_up": false, "forgot": [],
+        "split": null, "first": true, "warming_up": false, "forgot": [],
         "opinions": [{
             "slo": "second opinion", "judge": "https://judge.example.com/hmd", "duration_ms": 412,
             "told": {"form": 1, "slo": "second opinion", "slos": [], "errors": [{"template": "TypeError: <*> is not a function", "new": 3, "old": 0}]},

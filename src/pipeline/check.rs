@@ -38,7 +38,7 @@ impl<P: Ports> Pipeline<'_, P> {
     /// The first [`StoreError`] of any account; the other accounts are settled all the same.
     pub(super) async fn check(&self, due: Vec<Due>) -> Result<(), StoreError> {
         // Who has another token may see other things of the same account.
-        let mut accounts: SortedMap<(String, String), (Seen, Vec<Due>)> = SortedMap::new();
+        let mut accounts: SortedMap<(String, String, bool), (Seen, Vec<Due>)> = SortedMap::new();
         for due in due {
             let worker = &due.0.origin.plan.worker;
             // Known since the release was loaded.
@@ -47,17 +47,31 @@ impl<P: Ports> Pipeline<'_, P> {
                 Ok(account) => account.credential.id().to_owned(),
                 Err(_) => format!("none of {}", worker.script_name),
             };
-            let key = (worker.account_id.clone(), credential);
+            // Who only watches never keeps those from their data that HMD drives: it asks for itself, and last.
+            let watches = due.0.driven().is_none();
+            let key = (worker.account_id.clone(), credential, watches);
             let group = accounts.or_insert_with(key, || (account, Vec::new()));
             group.1.push(due);
         }
         let checks = accounts
-            .into_values()
-            .map(async |(account, due)| self.check_account(&account, due).await);
+            .into_iter()
+            .map(async |((.., watches), (account, due))| {
+                let urgency = if watches {
+                    Urgency::Look
+                } else {
+                    Urgency::Check
+                };
+                self.check_account(&account, urgency, due).await
+            });
         join_all(checks).await.into_iter().collect()
     }
 
-    async fn check_account(&self, account: &Seen, due: Vec<Due>) -> Result<(), StoreError> {
+    async fn check_account(
+        &self,
+        account: &Seen,
+        urgency: Urgency,
+        due: Vec<Due>,
+    ) -> Result<(), StoreError> {
         let moment = self.moment();
         let mut targets: SortedMap<Slice, Vec<Target>> = SortedMap::new();
         // Releases that wait for the same slices are settled together, and never with a slower neighbour's.
@@ -81,14 +95,14 @@ impl<P: Ports> Pipeline<'_, P> {
             .map(|targets| calls_to_measure(targets))
             .sum();
         let looks = u32::try_from(looks).unwrap_or(u32::MAX);
-        let wanted = [(Urgency::Check, calls), (Urgency::Look, looks)];
+        let wanted = [(urgency, calls), (Urgency::Look, looks)];
         let admitted = async {
             let account = account.as_ref().map_err(Clone::clone)?;
             let credential = &account.credential;
             let reserved = self.cloudflare.reserve(credential, WHAT, &wanted);
             reserved.await?;
             if calls > 0 {
-                let wanted = (Urgency::Check, calls);
+                let wanted = (urgency, calls);
                 self.cloudflare.admit(credential, WHAT, wanted).await?;
             }
             Ok(account)

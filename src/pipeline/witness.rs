@@ -12,7 +12,7 @@ use super::Pipeline;
 use super::ports::{HttpError, Ports, WebhookRequest};
 use crate::cloudflare::error_templates;
 use crate::release::{Hearing, Input, Release, decide, hearing};
-use crate::slo::{Opinion, Saying};
+use crate::slo::{Opinion, Saying, Slo};
 use crate::time::UnixMs;
 use crate::webhook::{check_address, judge_secrets, sign_with_all};
 
@@ -31,6 +31,9 @@ impl<P: Ports> Pipeline<'_, P> {
     /// Puts a check aside if judges are to be heard before it is decided; answers it otherwise.
     pub(super) fn unless_heard(&self, check: (Release, Input)) -> Option<(Release, Input)> {
         let (release, input) = &check;
+        if !release.origin.plan.slos.iter().any(Slo::has_judge) {
+            return Some(check);
+        }
         // What the numbers alone would come to: if that sends the release back, it is done at once and nobody is asked.
         let would = decide(release, input, &self.moment()).ok();
         let Some(hearing) = would.and_then(|would| hearing(release, &would)) else {
@@ -43,13 +46,18 @@ impl<P: Ports> Pipeline<'_, P> {
 
     /// Asks the judges that the checks of a batch wait for, and settles those checks. To be called after
     /// [`Pipeline::consume`], whose messages may be acked before: until a check is settled its alarm stands in the row, so a
-    /// crash here costs at most the minute until the sweep. The judge may then be asked a second time about the same windows;
-    /// its request carries the same `webhook-id`.
+    /// crash here costs at most the minute until the sweep. The judge may then be asked a second time about the same windows,
+    /// as when a sweep falls into the seconds that the judge takes; its request carries the same `webhook-id`, and only one of
+    /// the two answers is taken.
     pub async fn ask_judges(&self) {
-        let waiting = self.waiting.0.take();
+        let mut waiting = self.waiting.0.take();
         if waiting.is_empty() {
             return;
         }
+        // Who is asked last may not be asked at all: it is somebody else each time.
+        let now_s = usize::try_from(self.ports.now().div_euclid(1_000)).unwrap_or(0);
+        let first = now_s % waiting.len();
+        waiting.rotate_left(first);
         let until = self.ports.now() + PATIENCE_MS;
         stream::iter(waiting)
             .map(|(release, input, hearing)| self.hear(release, input, hearing, until))

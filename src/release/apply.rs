@@ -288,7 +288,7 @@ impl Draft {
             .as_deref()
             .filter(|watch| watch.stage == self.next.progress.stage);
         let soak = Soak {
-            opinions: BTreeMap::new(),
+            opinions: again.map_or_else(BTreeMap::new, |watch| watch.opinions.clone()),
             stage: self.next.progress.stage,
             split: None,
             percent: stage.percent,

@@ -33,6 +33,8 @@ pub enum Outcome {
     PassedEarly,
     /// The release would have gone back.
     Reverted,
+    /// An SLO that pauses would have been in harm: a person would have had to decide.
+    Paused,
     /// A person would have had to decide: data or a verdict was lacking until `max_soak`.
     Asked,
     /// Nobody can say: the windows end before.
@@ -292,10 +294,11 @@ impl<'a> Backtest<'a> {
         stage.windows += 1;
         stage.known_until = known_at;
         let slos = self.plan.slos.iter().zip(&readings).enumerate();
-        let mut reverts = false;
+        let (mut reverts, mut pauses) = (false, false);
         for (i, (slo, _)) in slos.filter(|(_, (_, it))| it.verdict == Verdict::Harm) {
             stage.first_harm[i].get_or_insert(known_at);
             reverts |= slo.severity == Severity::Revert;
+            pauses |= slo.severity == Severity::Pause;
         }
         // Its last windows are judged while the next stage soaks already: harm in them still sends the release back.
         if reverts && stage.reverts_at.is_none() {
@@ -304,6 +307,10 @@ impl<'a> Backtest<'a> {
             if stage.outcome == Outcome::Open {
                 (stage.outcome, stage.at) = (Outcome::Reverted, Some(known_at));
             }
+        }
+        if pauses && stage.outcome == Outcome::Open {
+            stage.readings.clone_from(&readings);
+            (stage.outcome, stage.at) = (Outcome::Paused, Some(known_at));
         }
         if stage.outcome == Outcome::Open {
             stage.readings.clone_from(&readings);

@@ -143,6 +143,21 @@ fn an_early_stage_passes_once_everything_is_safe_and_never_before() {
 }
 
 #[test]
+fn a_bare_number_of_requests_is_no_reason_to_go_early() {
+    let mut plan = one_slo(
+        &json!({"objective": {"max": 0.05}}),
+        &json!({"early": true}),
+    );
+    plan.slos[0] = serde_json::from_value(json!({
+        "name": "errors", "sli": {"kind": "request_count"}, "objective": {"min": 10}
+    }))
+    .unwrap();
+    let (release, judged, _) = run(&plan, NOW + 600_000, ((300, 0), (2_700, 0)));
+    assert_eq!(judged[1].readings[0].verdict, Verdict::Safe);
+    assert!(release.progress.stages[0].left_at.unwrap() >= NOW + 60_000);
+}
+
+#[test]
 fn the_warm_up_counts_as_requests_and_not_as_evidence() {
     let plan = one_slo(&relative(), &json!({"soak": "200s"}));
     let (_, judged, _) = run(&plan, NOW + 70_000, ((30, 6), (270, 3)));

@@ -259,6 +259,9 @@ pub struct Judged {
     /// Of a watched release: the split that was in force, for there may be several in a stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<Split>,
+    /// The first one since the split was applied: what the stage had counted before, if anything, counts no more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub first: bool,
     /// The counts.
     pub window: Window,
     /// The verdicts after it.

@@ -164,6 +164,8 @@ impl<'a> Replay<'a> {
         if self.tally.0 != place.stage {
             self.tally = (place.stage, Tally::default());
             self.standing.clear();
+        } else if judged.first {
+            self.tally.1 = Tally::default();
         }
         let mut evidence = std::mem::take(&mut self.evidence);
         for (i, slo) in plan.slos.iter().enumerate() {

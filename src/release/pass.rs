@@ -9,7 +9,7 @@ use super::input::Moment;
 use super::plan::{Percent, Plan, slo_applies};
 use super::soak::windows_due;
 use super::state::{Reason, SoakClock, Status, Step};
-use crate::slo::{self, OnNoData, OnUndecided, Reading, Severity, Slo, Tally, Verdict};
+use crate::slo::{self, OnNoData, OnUndecided, Reading, Severity, SliKind, Slo, Tally, Verdict};
 use crate::time::UnixMs;
 
 /// What is due of a soak.
@@ -98,15 +98,18 @@ impl Standing<'_> {
         .collect()
     }
 
-    /// Whether every SLO that can block the stage is shown to be safe, and there is one.
+    /// Whether every SLO that can block the stage is shown to be safe, and one of them by what requests came to: neither a
+    /// judge's word nor a bare number of requests is enough.
     pub(super) fn all_safe(self) -> bool {
         let slos = self.plan.slos.iter().zip(self.readings);
-        let mut blocking = slos
-            .filter(|(slo, _)| slo.severity != Severity::Observe)
-            .map(|(_, reading)| reading.verdict)
-            .filter(|verdict| *verdict != Verdict::NotApplicable)
-            .peekable();
-        blocking.peek().is_some() && blocking.all(|verdict| verdict == Verdict::Safe)
+        let blocking = || {
+            slos.clone().filter(|(slo, reading)| {
+                slo.severity != Severity::Observe && reading.verdict != Verdict::NotApplicable
+            })
+        };
+        let tested =
+            |(slo, _): (&Slo, &Reading)| !slo.has_judge() && slo.sli.kind != SliKind::RequestCount;
+        blocking().any(tested) && blocking().all(|(_, reading)| reading.verdict == Verdict::Safe)
     }
 }
 

@@ -364,6 +364,7 @@ impl Draft {
         }
         let mismatch = progress.evidence.share_mismatch(place);
         soak.next_window = window.run().end;
+        let first = soak.readings.is_empty();
         soak.tally.add(window, &plan.slos);
         soak.readings = judge::readings(
             plan,
@@ -392,6 +393,7 @@ impl Draft {
         self.judged.push(Judged {
             stage,
             split,
+            first,
             window: window.clone(),
             readings,
             warming_up,

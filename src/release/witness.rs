@@ -58,6 +58,9 @@ impl Hearing {
     }
 }
 
+/// While a stage waits for a person, judges are asked so often, in milliseconds.
+const ASK_WHILE_WAITING_MS: i64 = 5 * 60_000;
+
 /// Whom to ask about a check, given what it would come to without being asked: nobody, if the numbers alone send the release
 /// back, pause it or end it.
 #[must_use]
@@ -79,6 +82,16 @@ pub fn hearing(before: &Release, would: &Decision) -> Option<Hearing> {
     };
     let judged = || would.judged.iter().filter(of_soak);
     let (first, last) = (judged().next()?, judged().next_back()?);
+    // While a person has the word, it is asked now and then: that may go on for days.
+    let waits = matches!(
+        after,
+        Status::Paused { .. } | Status::AwaitingApproval { .. }
+    );
+    let interval = plan.check_interval.ms();
+    let period = |window: i64| (window * interval).div_euclid(ASK_WHILE_WAITING_MS);
+    if waits && period(first.window.index) == period(last.window.run().end) {
+        return None;
+    }
     let ask = |(i, slo): (usize, &Slo)| {
         let reading = last.readings.get(i)?;
         let wanted = slo.has_judge()
@@ -113,7 +126,8 @@ fn told(release: &Release, judge: &Slo, (first, last): (&Judged, &Judged)) -> Va
             told
         })
         .collect();
-    let percent = plan.stages.get(last.stage - 1).map(|stage| stage.percent);
+    let of_stage = || plan.stages.get(last.stage - 1).map(|stage| stage.percent);
+    let percent = last.split.map(|split| split.percent).or_else(of_stage);
     json!({
         "form": FORM,
         "release": origin.id,

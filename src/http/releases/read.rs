@@ -111,6 +111,8 @@ pub struct WindowView<'a> {
     sampled: bool,
     /// The stage was still warming up: comparisons with the old version leave the window out.
     warming_up: bool,
+    /// It is the first one since the split was applied: what the stage had counted before, if anything, counts no more.
+    first: bool,
     /// SLOs whose evidence was dropped before this window, since a person had waived their harm.
     forgot: &'a [String],
     /// Each SLO of the plan.
@@ -195,6 +197,7 @@ fn window_view(judged: &Judged, interval_ms: i64) -> WindowView<'_> {
             others: window.others,
         },
         sampled: window.sampled,
+        first: judged.first,
         warming_up: judged.warming_up,
         forgot: &judged.forgot,
         opinions: &judged.opinions,

@@ -263,7 +263,10 @@ pub async fn replay<P: Ports>(
                 next_cursor = Some(judged.window.index.to_string());
             }
         }
-        if last && judged.len() <= left {
+        if judged.len() > left {
+            break true;
+        }
+        if last {
             break false;
         }
         left = left.saturating_sub(judged.len());
@@ -388,6 +391,10 @@ fn total(plan: &Plan, runs: &[StageRun]) -> (Replayed, Option<i64>, String) {
         }
         Replayed::Reverted => format!(
             "would have gone back in stage {stage} at {when}: {}",
+            of(&[Verdict::Harm])
+        ),
+        Replayed::Paused => format!(
+            "would have paused in stage {stage} at {when}: {}",
             of(&[Verdict::Harm])
         ),
         Replayed::Asked => format!(
