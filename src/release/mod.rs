@@ -30,6 +30,8 @@ mod transition_tests;
 mod view;
 mod watch;
 #[cfg(test)]
+mod watch_fixture;
+#[cfg(test)]
 mod watch_tests;
 mod witness;
 #[cfg(test)]
