@@ -7,11 +7,10 @@ use serde_json::json;
 use super::decide::{DEPLOY_PATIENCE_MS, Draft};
 use super::head::Deployment;
 use super::input::Refusal;
+use super::names::{Reason, StageState};
 use super::plan::Percent;
 use super::soak::{ROUTINE_LOOK_MS, backoff_ms};
-use super::state::{
-    Deploying, Lease, Reason, Release, Revert, Seen, Soak, SoakClock, StageState, Status, Step,
-};
+use super::state::{Deploying, Lease, Release, Revert, Seen, Soak, SoakClock, Status, Step};
 use crate::slo::Tally;
 use crate::time::UnixMs;
 

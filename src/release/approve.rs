@@ -4,8 +4,9 @@ use serde_json::json;
 
 use super::decide::Draft;
 use super::input::{Command, Refusal};
+use super::names::{Reason, StageState};
 use super::plan::OnApprovalTimeout;
-use super::state::{Reason, Soak, StageDecision, StageState, Status, Wait};
+use super::state::{Soak, StageDecision, Status, Wait};
 use crate::slo::{Severity, Slo, Verdict};
 use crate::time::{UnixMs, rfc3339};
 

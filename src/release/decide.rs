@@ -5,10 +5,9 @@ use serde_json::{Value, json};
 use super::approve::waive_harm;
 use super::input::{Command, Decision, Input, Judged, Moment, NewEvent, Refusal};
 use super::judge;
+use super::names::{Mode, Reason, StageState};
 use super::plan::Advance;
-use super::state::{
-    Deploying, Ending, Lease, Mode, Reason, Release, Revert, SoakClock, StageState, Status, Step,
-};
+use super::state::{Deploying, Ending, Lease, Release, Revert, SoakClock, Status, Step};
 use super::table::{Phase, Rule, rule};
 use super::watch::WATCHES;
 use crate::slo::Reading;

@@ -195,7 +195,7 @@ pub(super) fn in_phase(phase: Phase) -> (Release, i64) {
             let release = then(&soaking, &command(Command::Stop), NOW);
             then(&release, &act_due(&release), NOW)
         }
-        Phase::Watching => watch_tests::watching(&[("old", 90.0), ("new", 10.0)]),
+        Phase::Watching => watch_fixture::watching(&[("old", 90.0), ("new", 10.0)]),
         Phase::Ended => then(&fixture::release(), &command(Command::Stop), NOW),
     };
     assert_eq!(Phase::of(&release.progress.status), phase);

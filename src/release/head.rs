@@ -3,9 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::names::Mode;
 use super::plan::Percent;
 use super::preflight::newest_deployment;
-use super::state::{Mode, Release, Seen};
+use super::state::{Release, Seen};
 use crate::time::parse_rfc3339_us;
 
 /// A deployment as Cloudflare tells of it.

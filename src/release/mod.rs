@@ -16,6 +16,7 @@ mod forecast;
 mod head;
 mod input;
 mod judge;
+mod names;
 mod pass;
 mod plan;
 mod preflight;
@@ -28,6 +29,8 @@ mod table;
 mod transition_tests;
 mod view;
 mod watch;
+#[cfg(test)]
+mod watch_fixture;
 #[cfg(test)]
 mod watch_tests;
 mod witness;
@@ -43,6 +46,7 @@ pub use input::{
     Command, Decision, EventType, Failure, Input, Judged, Moment, NewEvent, Refusal, Split,
 };
 pub use judge::{Basis, place, place_in, place_of, protocol, readings, replay};
+pub use names::{Action, Mode, Reason, StageState, State};
 pub use plan::{
     Advance, FieldError, KeysSeen, MAX_TEXT, OnApprovalTimeout, Percent, Plan, Stage, WorkerRef,
     slo_applies,
@@ -54,9 +58,8 @@ pub use preflight::{
 };
 pub use soak::{Look, wants_look, windows_due};
 pub use state::{
-    Action, Deploying, Driven, Ending, Lease, Mode, NEWEST_SCHEMA, Origin, Progress, Reason,
-    Release, Revert, SCHEMA, Seen, Soak, SoakClock, StageDecision, StageRecord, StageState, State,
-    Status, Step, Wait, Would,
+    Deploying, Driven, Ending, Lease, NEWEST_SCHEMA, Origin, Progress, Release, Revert, SCHEMA,
+    Seen, Soak, SoakClock, StageDecision, StageRecord, Status, Step, Wait, Would,
 };
 pub use table::{Kind, Phase, Rule, diagram, leads_to, rule, transitions};
 pub use view::{ReleaseView, WouldView};

@@ -6,9 +6,10 @@ use serde_json::json;
 
 use super::decide::Draft;
 use super::input::Moment;
+use super::names::Reason;
 use super::plan::{Percent, Plan, slo_applies};
 use super::soak::windows_due;
-use super::state::{Reason, SoakClock, Status, Step};
+use super::state::{SoakClock, Status, Step};
 use crate::slo::{self, OnNoData, OnUndecided, Reading, Severity, SliKind, Slo, Tally, Verdict};
 use crate::time::UnixMs;
 

@@ -2,9 +2,10 @@
 
 use serde::Serialize;
 
+use super::names::{Action, Mode, Reason, StageState, State};
 use super::plan::{Percent, WorkerRef};
 use super::preflight::Check;
-use super::state::{Action, Mode, Reason, Release, StageState, State, Status, Would};
+use super::state::{Release, Status, Would};
 use crate::slo::Reading;
 use crate::time::Rfc3339;
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::decide_tests::{moment, soaking_of};
+use super::decide_tests::{command, moment, soaking_of, then};
 use super::*;
 use crate::slo::{Opinion, Saying, SloCounts, Verdict, VersionCounts, Window};
 
@@ -52,7 +52,7 @@ fn check(release: &Release, bad: u64, opinions: Vec<Opinion>) -> (Decision, Inpu
         windows: due.map(|index| window(index, bad)).collect(),
         asked_at: due_at,
         failure: None,
-        look: None,
+        look: wants_look(release, &[], &at).then_some(Ok(Look::Lagging)),
         opinions,
     };
     (decide(release, &input, &at).unwrap(), input, at)
@@ -187,4 +187,19 @@ fn rows_of_before_there_were_judges_stay_readable() {
     assert!(!judged.contains("opinions"));
     let back: Judged = crate::json::read_text(&judged).unwrap();
     assert_eq!(back, decision.judged[0]);
+}
+
+#[test]
+fn while_a_person_has_the_word_a_judge_is_asked_every_five_minutes() {
+    let soaking = soaking("revert");
+    let now = soaking.progress.check_due_at.unwrap() - 1;
+    let mut at = then(&soaking, &command(Command::Pause), now);
+    let mut asked = 0;
+    for _ in 0..120 {
+        let (would, ..) = check(&at, 0, Vec::new());
+        asked += usize::from(hearing(&at, &would).is_some());
+        at = would.release;
+    }
+    // 120 windows of 10 s are four periods of five minutes.
+    assert_eq!(asked, 4);
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::super::head::Deployment;
+use super::super::names::Mode;
 use super::super::plan::Plan;
-use super::super::state::{Mode, Seen};
+use super::super::state::Seen;
 
 /// What could be found out about something.
 #[derive(Clone, Debug, PartialEq)]

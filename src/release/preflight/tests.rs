@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::super::head::Deployment;
+use super::super::names::Mode;
 use super::super::plan::Plan;
-use super::super::state::{Mode, Seen};
+use super::super::state::Seen;
 use super::*;
 use crate::release::fixture;
 

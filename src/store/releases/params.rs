@@ -1,0 +1,226 @@
+//! What the statements of a commit take: each one JSON array for the whole batch.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::commit::commit_statements;
+use crate::pipeline::ports::{Param, Statement};
+use crate::release::{Decision, ReleaseView};
+use crate::store::row::StoreError;
+use crate::time::UnixMs;
+use crate::webhook::Asked;
+
+/// D1 takes a parameter of 1 MB; room is left for what SQL adds.
+const MAX_PARAM_BYTES: usize = 900_000;
+
+/// A decision ready to be written.
+#[derive(Debug)]
+pub struct Write<'a> {
+    /// The decision.
+    pub decision: &'a Decision,
+    /// Fresh for each try to decide, the same for each try to write.
+    pub decision_id: String,
+    /// When.
+    pub at: UnixMs,
+}
+
+/// What a statement of a commit takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitPart {
+    /// One entry for each decision: what names it, and the state that it leads to.
+    Decisions,
+    /// One entry for each decision: the release afterwards as JSON, and its next check.
+    Releases,
+    /// One entry for each judged window.
+    Windows,
+    /// One entry for each event.
+    Events,
+}
+
+#[derive(Serialize)]
+struct DecisionEntry<'a> {
+    id: &'a str,
+    seq: u64,
+    decision_id: &'a str,
+    version: u32,
+    at: UnixMs,
+    starts: bool,
+    state: &'static str,
+    act_due_at: Option<UnixMs>,
+    ended_at: Option<UnixMs>,
+}
+
+#[derive(Serialize)]
+struct ReleaseEntry<'a> {
+    id: &'a str,
+    seq: u64,
+    decision_id: &'a str,
+    version: u32,
+    check_due_at: Option<UnixMs>,
+    progress: String,
+}
+
+#[derive(Serialize)]
+struct WindowEntry<'a> {
+    id: &'a str,
+    seq: u64,
+    decision_id: &'a str,
+    index: i64,
+    stage: usize,
+    body: String,
+}
+
+#[derive(Serialize)]
+struct EventEntry<'a> {
+    id: &'a str,
+    seq: u64,
+    decision_id: &'a str,
+    sequence: u64,
+    r#type: &'a str,
+    body: String,
+    /// The release as subscribers are told of it.
+    view: &'a str,
+    /// The approval that it waits for.
+    asked: Option<&'a str>,
+}
+
+/// JSON arrays in the making: what each part of a commit takes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Params([String; 4]);
+
+impl Params {
+    fn push(&mut self, part: CommitPart, entry: &impl Serialize) -> Result<(), StoreError> {
+        let array = &mut self.0[part as usize];
+        array.push(if array.is_empty() { '[' } else { ',' });
+        array.push_str(&written(entry)?);
+        Ok(())
+    }
+
+    /// Adds what another one holds; answers whether there was room.
+    pub(super) fn append(&mut self, other: &Self) -> bool {
+        let mut pairs = self.0.iter().zip(&other.0);
+        if !pairs.all(|(array, more)| array.len() + more.len() < MAX_PARAM_BYTES) {
+            return false;
+        }
+        for (array, more) in self.0.iter_mut().zip(&other.0) {
+            match more.strip_prefix('[') {
+                Some(entries) if !array.is_empty() => {
+                    array.push(',');
+                    array.push_str(entries);
+                }
+                _ => array.push_str(more),
+            }
+        }
+        true
+    }
+
+    fn statement(&self, text: &'static str, part: CommitPart) -> Statement {
+        let array = &self.0[part as usize];
+        let open = if array.is_empty() { "[" } else { array };
+        Statement::new(text, vec![Param::Text(format!("{open}]"))])
+    }
+
+    /// Those of some statements that have something to do.
+    pub(super) fn statements(&self, of: &[(&'static str, CommitPart)]) -> Vec<Statement> {
+        of.iter()
+            .filter(|(_, part)| !self.0[*part as usize].is_empty())
+            .map(|(text, part)| self.statement(text, *part))
+            .collect()
+    }
+
+    /// Those that say who is to be told, if anybody may be, and who won.
+    pub(super) fn look(&self) -> Vec<Statement> {
+        let [.., owed, won] = commit_statements();
+        self.statements(&[owed, won])
+    }
+}
+
+/// JSON as it is stored.
+pub(super) fn written(value: &impl Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(value)
+        .map_err(|error| StoreError::Row(format!("it can't be written as JSON: {error}")))
+}
+
+impl Write<'_> {
+    pub(super) fn params(&self) -> Result<Params, StoreError> {
+        let release = &self.decision.release;
+        let progress = &release.progress;
+        let (id, seq, decision_id) = (release.id(), progress.seq, self.decision_id.as_str());
+        let mut params = Params::default();
+        params.push(
+            CommitPart::Decisions,
+            &DecisionEntry {
+                id,
+                seq,
+                decision_id,
+                version: progress.version,
+                at: self.at,
+                starts: self.decision.starts,
+                state: progress.status.stored_name(),
+                act_due_at: progress.act_due_at,
+                ended_at: progress.ended_at,
+            },
+        )?;
+        params.push(
+            CommitPart::Releases,
+            &ReleaseEntry {
+                id,
+                seq,
+                decision_id,
+                version: progress.version,
+                check_due_at: progress.check_due_at,
+                progress: written(progress)?,
+            },
+        )?;
+        for judged in &self.decision.judged {
+            let entry = WindowEntry {
+                id,
+                seq,
+                decision_id,
+                index: judged.window.index,
+                stage: judged.stage,
+                body: written(judged)?,
+            };
+            params.push(CommitPart::Windows, &entry)?;
+        }
+        if self.decision.events.is_empty() {
+            return Ok(params);
+        }
+        let view = written(&ReleaseView::from(release))?;
+        let asked = Asked::by(release, self.at).as_ref().map(written);
+        let asked = asked.transpose()?;
+        for event in &self.decision.events {
+            let entry = EventEntry {
+                id,
+                seq,
+                decision_id,
+                sequence: event.sequence,
+                r#type: &event.kind,
+                body: written(event)?,
+                view: &view,
+                asked: asked.as_deref(),
+            };
+            params.push(CommitPart::Events, &entry)?;
+        }
+        Ok(params)
+    }
+}
+
+/// JSON arrays of the items, none beyond what one parameter may hold.
+pub(in crate::store) fn chunks(items: impl Iterator<Item = Value>) -> Vec<String> {
+    let mut chunks: Vec<String> = Vec::new();
+    for item in items {
+        let item = item.to_string();
+        match chunks.last_mut() {
+            Some(chunk) if chunk.len() + item.len() < MAX_PARAM_BYTES => {
+                chunk.push(',');
+                chunk.push_str(&item);
+            }
+            _ => chunks.push(format!("[{item}")),
+        }
+    }
+    for chunk in &mut chunks {
+        chunk.push(']');
+    }
+    chunks
+}
