@@ -206,7 +206,6 @@ fn of_worker(operation: &Operation, status: u16, stage: &Stage) -> Option<Attemp
 }
 
 /// Provokes an error. `None`: there is no case for it.
-#[expect(clippy::too_many_lines, reason = "one error after the other")]
 fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt> {
     if operation.tag == "Workers"
         && let Some(attempt) = of_worker(operation, status, stage)

@@ -84,7 +84,7 @@ pub fn hearing(before: &Release, would: &Decision) -> Option<Hearing> {
     let (first, last) = (judged().next()?, judged().next_back()?);
     // While a person has the word, it is asked now and then: that may go on for days.
     let waits = matches!(
-        after,
+        before.progress.status,
         Status::Paused { .. } | Status::AwaitingApproval { .. }
     );
     let interval = plan.check_interval.ms();
