@@ -75,7 +75,7 @@ fn who_is_behind_still_asks_for_the_newest_windows_alone() {
 }
 
 #[test]
-fn a_backlog_is_asked_for_in_few_runs_that_get_longer_with_age() {
+fn a_backlog_is_asked_for_in_one_run_before_the_newest_windows() {
     let mut release = soaking_of(fixture::plan(|p| {
         p["stages"][0]["soak"] = serde_json::json!("20h");
         for slo in p["slos"].as_array_mut().unwrap() {
@@ -93,9 +93,6 @@ fn a_backlog_is_asked_for_in_few_runs_that_get_longer_with_age() {
     let first = release.progress.check_due_at.unwrap();
     assert_eq!(lengths(first), [1]);
     assert_eq!(lengths(first + 50_000), [2, 1, 1, 1, 1]);
-    assert_eq!(lengths(first + 200_000), [5, 8, 4, 1, 1, 1, 1]);
-    assert_eq!(
-        lengths(first + 10_000_000),
-        [873, 64, 32, 16, 8, 4, 1, 1, 1, 1]
-    );
+    assert_eq!(lengths(first + 200_000), [17, 1, 1, 1, 1]);
+    assert_eq!(lengths(first + 10_000_000), [997, 1, 1, 1, 1]);
 }

@@ -23,8 +23,6 @@ pub type Look = Head;
 const MAX_WINDOWS_PER_CHECK: usize = 12;
 /// So many of the newest windows are always asked for one by one: what begins just now must not be lost among what was.
 const FINE_WINDOWS: i64 = 4;
-/// The windows before those that who is behind asks for: 4, 8, 16, 32, 64 and the rest.
-const RUNS_OF_A_BACKLOG: usize = 6;
 /// The active deployment is looked at this often even if nothing is suspicious.
 pub(super) const ROUTINE_LOOK_MS: i64 = 5 * 60_000;
 /// While something is suspicious, not more often than this.
@@ -67,23 +65,16 @@ pub fn windows_due(release: &Release, moment: &Moment) -> Vec<Range<i64>> {
 }
 
 /// Cuts a range of windows into runs: the newest ones singly, those before them in powers of two that lie at multiples of
-/// themselves, so that releases which wait for the same windows ask the same questions. Who is behind asks in ever longer
-/// runs, counted from the newest on: few questions however long it was, and a fault that began within it is still told
-/// apart from the health before, which would hide it.
+/// themselves, so that releases which wait for the same windows ask the same questions. Who is behind asks for all of those
+/// at once, since a budget that can't afford more would hold it for ever; what begins just now is told apart in any case, or a
+/// healthy past would hide it.
 fn runs(range: Range<i64>, behind: bool) -> Vec<Range<i64>> {
-    let mut fine_from = (range.end - FINE_WINDOWS).max(range.start);
+    let fine_from = (range.end - FINE_WINDOWS).max(range.start);
     let mut runs = Vec::new();
     let mut at = range.start;
-    if behind {
-        let mut size = FINE_WINDOWS;
-        while at < fine_from {
-            let last = runs.len() + 1 == RUNS_OF_A_BACKLOG;
-            let from = if last { at } else { (fine_from - size).max(at) };
-            runs.push(from..fine_from);
-            (fine_from, size) = (from, size * 2);
-        }
-        runs.reverse();
-        at = runs.last().map_or(at, |run| run.end);
+    if behind && at < fine_from {
+        runs.push(at..fine_from);
+        at = fine_from;
     }
     while at < range.end {
         let mut size = 1;
