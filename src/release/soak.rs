@@ -157,15 +157,9 @@ impl Draft {
             return;
         }
         self.remind();
-        if let Some(failure) = failure {
-            self.telemetry_failed(failure);
+        if !self.telemetry_answered(failure) {
             return;
         }
-        if let Some(soak) = self.next.progress.status.soak_mut() {
-            soak.failures = 0;
-            soak.behind = false;
-        }
-        self.schedule_check();
         self.try_pass(asked_at);
     }
 
@@ -442,8 +436,22 @@ impl Draft {
         true
     }
 
+    /// Sets the alarm after telemetry's answer; false if there was none.
+    pub(super) fn telemetry_answered(&mut self, failure: Option<&Failure>) -> bool {
+        if let Some(failure) = failure {
+            self.telemetry_failed(failure);
+            return false;
+        }
+        if let Some(soak) = self.next.progress.status.soak_mut() {
+            soak.failures = 0;
+            soak.behind = false;
+        }
+        self.schedule_check();
+        true
+    }
+
     /// A failed, truncated or clamped answer judges nothing: the same windows are asked again after 1, 2, 4 … s.
-    pub(super) fn telemetry_failed(&mut self, failure: &Failure) {
+    fn telemetry_failed(&mut self, failure: &Failure) {
         let now = self.moment.now;
         let Some(soak) = self.next.progress.status.soak_mut() else {
             return;

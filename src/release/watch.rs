@@ -262,15 +262,9 @@ impl Draft {
         for (severity, reading) in self.hear(opinions) {
             self.tell_harm(severity, &reading);
         }
-        if let Some(failure) = failure {
-            self.telemetry_failed(failure);
+        if !self.telemetry_answered(failure) {
             return;
         }
-        if let Some(soak) = self.next.progress.status.soak_mut() {
-            soak.failures = 0;
-            soak.behind = false;
-        }
-        self.schedule_check();
         self.wait_for_the_look(asked_at);
         self.consider(asked_at);
     }

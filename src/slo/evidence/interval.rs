@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::mixture::{HARM, ln_sum};
 use super::question::{Counts, Question, float};
+use super::root::{Near, between};
 
 /// A confidence sequence's interval at this moment.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,8 +52,12 @@ const FARTHEST: f64 = 16.0;
 /// Ends are found to this precision, in log units.
 const PRECISION: f64 = 5e-3;
 
-/// And so near to what is needed, in nats.
-const CLOSE: f64 = 1e-2;
+/// Or where what is found is near to what is needed, in nats.
+const NEAR: Near = Near {
+    apart: PRECISION,
+    value: 1e-2,
+    rounds: 60,
+};
 
 /// The interval from each stage's counts, at confidence `1 - alpha` for each end.
 #[must_use]
@@ -138,7 +143,7 @@ fn estimate(question: Question, stages: &[Counts]) -> Option<f64> {
 fn search((from, step): (f64, f64), limit: f64, f: impl Fn(f64) -> f64) -> Option<f64> {
     let mut inside = (from, -1.0);
     let mut step = step.copysign(limit - from);
-    let mut outside = loop {
+    let outside = loop {
         if (inside.0 - limit).abs() < PRECISION {
             return None;
         }
@@ -154,28 +159,7 @@ fn search((from, step): (f64, f64), limit: f64, f: impl Fn(f64) -> f64) -> Optio
         inside = (at, value);
         step *= 2.0;
     };
-    // False position after Illinois: halving the end that stays keeps the other moving.
-    let (mut kept_in, mut kept_out) = (inside.1, outside.1);
-    for _ in 0..60 {
-        if (outside.0 - inside.0).abs() < PRECISION {
-            break;
-        }
-        let at = inside.0 - kept_in * (outside.0 - inside.0) / (kept_out - kept_in);
-        let value = f(at);
-        if value.abs() < CLOSE {
-            return Some(at);
-        }
-        if value >= 0.0 {
-            outside = (at, value);
-            kept_out = value;
-            kept_in /= 2.0;
-        } else {
-            inside = (at, value);
-            kept_in = value;
-            kept_out /= 2.0;
-        }
-    }
-    Some(outside.0)
+    Some(between(inside, outside, NEAR, f))
 }
 
 #[cfg(test)]

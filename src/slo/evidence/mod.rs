@@ -11,6 +11,7 @@ mod mixture;
 mod overdispersion;
 mod protocol;
 mod question;
+mod root;
 mod share;
 mod sums;
 

@@ -9,6 +9,7 @@
 use super::super::mixture::{Alternative, HARM, SAFE};
 use super::super::protocol::{BETA, SloProtocol, StartKind, Starts};
 use super::super::question::Question;
+use super::super::root::{Near, between};
 
 /// Mean requests from which a window's share is taken as steady.
 const STEADY: f64 = 60.0;
@@ -300,7 +301,7 @@ fn root(guess: f64, f: impl Fn(f64) -> f64) -> f64 {
     let mut at = guess.max(1.0);
     let mut step = (guess * 0.02).max(1.0);
     let mut value = f(at);
-    let mut outside = if value >= 0.0 {
+    let outside = if value >= 0.0 {
         // Down from there.
         let mut outside = (at, value);
         while outside.0 - step > 0.0 {
@@ -328,26 +329,10 @@ fn root(guess: f64, f: impl Fn(f64) -> f64) -> f64 {
             }
         }
     };
-    // False position after Illinois.
-    let (mut kept_in, mut kept_out) = (inside.1, outside.1);
-    for _ in 0..40 {
-        if outside.0 - inside.0 < precision {
-            break;
-        }
-        let at = inside.0 - kept_in * (outside.0 - inside.0) / (kept_out - kept_in);
-        let value = f(at);
-        if value >= 0.0 {
-            outside = (at, value);
-            kept_out = value;
-            kept_in /= 2.0;
-        } else {
-            inside = (at, value);
-            kept_in = value;
-            kept_out /= 2.0;
-        }
-        if value.abs() < 1e-4 {
-            return at;
-        }
-    }
-    outside.0
+    let near = Near {
+        apart: precision,
+        value: 1e-4,
+        rounds: 40,
+    };
+    between(inside, outside, near, f)
 }
