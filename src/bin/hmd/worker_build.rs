@@ -37,11 +37,10 @@ const WASM_FEATURES: [&str; 7] = [
     "exception-handling",
 ];
 
-/// What wasm-opt does: the names of functions go, a fifth of what would be uploaded, and what makes the compressed file smaller,
-/// by 1 % in all. Most of its other passes make it larger, `-Oz` by a tenth.
-const PASSES: [&str; 10] = [
-    "strip-debug",
-    "strip-producers",
+/// What wasm-opt does: what makes the compressed file smaller, by 1 %. Most of its other passes make it larger, `-Oz` by a tenth.
+/// At last what is much alike goes beside each other, by name, which compresses better by 3 %, and then the names of functions
+/// go, a fifth of what would be uploaded.
+const PASSES: [&str; 11] = [
     "duplicate-function-elimination",
     "dae-optimizing",
     "remove-unused-brs",
@@ -50,6 +49,9 @@ const PASSES: [&str; 10] = [
     "optimize-instructions",
     "vacuum",
     "reorder-locals",
+    "reorder-functions-by-name",
+    "strip-debug",
+    "strip-producers",
 ];
 
 /// Installs what is missing and builds the Worker, one `hmd` at a time.
