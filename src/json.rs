@@ -1,8 +1,9 @@
 //! Reading JSON, by one parser and one deserializer for everything: what a type's reader is made of is then in the Worker once.
 //! It tells which fields nobody knows, and points at the one that is wrong, which would otherwise take two layers of
-//! deserializers around each type. An object is never read from a list, which is what derived readers take, too.
+//! deserializers around each type. An object is never read from a list, which is what derived readers take, too. And writing it.
 
 mod text;
+mod write;
 
 use std::cell::RefCell;
 
@@ -15,6 +16,8 @@ use serde::{Deserialize, forward_to_deserialize_any};
 use serde_json::{Error, Value};
 
 use text::Json;
+
+pub use write::{pretty, text, value};
 
 /// How the name (for serde) of an enum begins whose variants a field tells apart, which is named after that: the rest of the
 /// object is the variant's content. serde's own way (`tag`) copies the object first, and has a second reader for each type in it.

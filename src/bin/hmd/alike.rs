@@ -1,16 +1,19 @@
 //! The order of functions in a wasm module. What compresses it sees 32 KB back, so functions that are much alike (the same for
 //! several types, mostly) belong beside each other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::VecDeque;
 
 use anyhow::{Context, Result, ensure};
 
 /// How much of two functions must be the same to count as a likeness, in bytes.
 const RUN: usize = 5;
+/// The rest of the 64 bits that hold a run and whose it is.
+const FUNCTION_BITS: u32 = 24;
 /// A run that more functions have says nothing of them.
 const MAX_HOLDERS: usize = 200;
 /// As if each function were so many runs longer: between a large function and a small one that is all in it, the large one.
-const HEADSTART: usize = 2000;
+const HEADSTART: usize = 1000;
 /// What a likeness to the last function counts, to the one before, and so on.
 const WEIGHTS: [usize; 8] = [8, 6, 4, 3, 2, 2, 1, 1];
 
@@ -54,63 +57,115 @@ pub fn named(wasm: &[u8]) -> Result<Vec<u8>> {
     // Of functions.
     section.push(1);
     section.extend(list(&names));
-    let mut named = wasm.to_vec();
-    named.push(CUSTOM);
-    named.extend(list(&section));
-    Ok(named)
+    Ok([wasm, &[CUSTOM], &list(&section)].concat())
 }
 
 /// Each time the one that is most like the last ones.
 fn order(bodies: &[&[u8]]) -> Vec<usize> {
-    let runs: Vec<BTreeSet<&[u8]>> = bodies
-        .iter()
-        .map(|body| body.windows(RUN).collect())
-        .collect();
-    let mut holders: BTreeMap<&[u8], Vec<usize>> = BTreeMap::new();
-    for (function, runs) in runs.iter().enumerate() {
-        for run in runs {
-            holders.entry(run).or_default().push(function);
-        }
-    }
-    // By function: who else has its runs, once for each.
-    let mut alike: Vec<Vec<usize>> = vec![Vec::new(); bodies.len()];
-    for holders in holders.into_values() {
-        if (2..=MAX_HOLDERS).contains(&holders.len()) {
-            for &function in &holders {
-                alike[function].extend(holders.iter().filter(|other| **other != function));
-            }
-        }
-    }
+    let runs = Runs::of(bodies);
     let mut largest: Vec<usize> = (0..bodies.len()).collect();
-    largest.sort_by_key(|&function| std::cmp::Reverse(runs[function].len()));
+    largest.sort_by_key(|&function| Reverse(bodies[function].len()));
     let mut is_placed = vec![false; bodies.len()];
-    let mut placed: Vec<usize> = Vec::with_capacity(bodies.len());
+    let mut placed = Vec::with_capacity(bodies.len());
     let mut scores = vec![0; bodies.len()];
+    let mut recent = VecDeque::new();
     for first in largest {
         let mut next = Some(first).filter(|&first| !is_placed[first]);
         while let Some(function) = next {
             is_placed[function] = true;
             placed.push(function);
+            recent.push_front(runs.likenesses(function, &is_placed, &mut scores));
+            recent.truncate(WEIGHTS.len());
             let mut scored = Vec::new();
-            for (last, weight) in placed.iter().rev().zip(WEIGHTS) {
-                for &other in alike[*last].iter().filter(|other| !is_placed[**other]) {
-                    scores[other] += weight;
-                    scored.push(other);
+            for (likenesses, weight) in recent.iter().zip(WEIGHTS) {
+                for &(other, likeness) in likenesses.iter().filter(|(it, _)| !is_placed[*it]) {
+                    if scores[other] == 0 {
+                        scored.push(other);
+                    }
+                    scores[other] += weight * likeness;
                 }
             }
-            scored.sort_unstable();
-            scored.dedup();
-            let share = |function: usize| {
-                // Compared as whole numbers, so that it is the same everywhere.
-                scores[function] * 1_000_000 / (runs[function].len() + HEADSTART)
+            // In whole numbers, so that it is the same everywhere.
+            let share = |&other: &usize| {
+                let share = scores[other] * 1_000_000 / (runs.of[other].len() + HEADSTART);
+                (share, Reverse(other))
             };
-            next = scored.iter().copied().max_by_key(|&other| share(other));
+            next = scored.iter().copied().max_by_key(share);
             for other in scored {
                 scores[other] = 0;
             }
         }
     }
     placed
+}
+
+/// Which functions have which runs of bytes.
+struct Runs {
+    /// By run: the functions, once each.
+    holders: Vec<Vec<usize>>,
+    /// By function: its runs that others have, too.
+    of: Vec<Vec<usize>>,
+}
+
+impl Runs {
+    fn of(bodies: &[&[u8]]) -> Self {
+        // The run in front, the function behind it: older bytes fall out at the top.
+        let mut all: Vec<u64> = Vec::new();
+        for (function, body) in (0..).zip(bodies) {
+            let mut run = 0;
+            for (index, &byte) in body.iter().enumerate() {
+                run = run << 8 | u64::from(byte) << FUNCTION_BITS;
+                if index + 1 >= RUN {
+                    all.push(run | function);
+                }
+            }
+        }
+        all.sort_unstable();
+        all.dedup();
+        let mut runs = Self {
+            holders: Vec::new(),
+            of: vec![Vec::new(); bodies.len()],
+        };
+        for same in all.chunk_by(|one, other| one >> FUNCTION_BITS == other >> FUNCTION_BITS) {
+            if (2..=MAX_HOLDERS).contains(&same.len()) {
+                let function = |held: &u64| {
+                    usize::try_from(held & ((1 << FUNCTION_BITS) - 1)).unwrap_or_default()
+                };
+                let holders: Vec<usize> = same.iter().map(function).collect();
+                for &holder in &holders {
+                    runs.of[holder].push(runs.holders.len());
+                }
+                runs.holders.push(holders);
+            }
+        }
+        runs
+    }
+
+    /// The functions that are not placed yet and have runs of this one, each with their number. `counts` are zero before and after.
+    fn likenesses(
+        &self,
+        function: usize,
+        is_placed: &[bool],
+        counts: &mut [usize],
+    ) -> Vec<(usize, usize)> {
+        let mut others = Vec::new();
+        for &run in &self.of[function] {
+            for &other in &self.holders[run] {
+                if counts[other] == 0 {
+                    others.push(other);
+                }
+                counts[other] += 1;
+            }
+        }
+        let mut likenesses = Vec::new();
+        for other in others {
+            if !is_placed[other] {
+                likenesses.push((other, counts[other]));
+            }
+            counts[other] = 0;
+        }
+        likenesses
+    }
 }
 
 /// What is left of a module to read.
