@@ -21,11 +21,11 @@ pub struct KeptRow {
 
 /// Whether reading what is written of it gives the same again.
 fn survives(release: &Release) -> bool {
-    let origin = serde_json::to_string(&release.origin).map(|text| crate::json::read_text(&text));
+    let origin = serde_json::to_string(&*release.origin).map(|text| crate::json::read_text(&text));
     let progress =
         serde_json::to_string(&release.progress).map(|text| crate::json::read_text(&text));
     matches!((origin, progress), (Ok(Ok(origin)), Ok(Ok(progress)))
-        if release.origin == origin && release.progress == progress)
+        if *release.origin == origin && release.progress == progress)
 }
 
 /// The rows that an instance remembers, by release.

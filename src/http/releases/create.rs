@@ -1,6 +1,7 @@
 //! `POST /v1/releases`.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use ::http::{Request, Response, StatusCode, header};
 use futures_util::future::join;
@@ -353,7 +354,7 @@ fn staged(
         progress.schema = NEWEST_SCHEMA;
     }
     Ok(Release {
-        origin: Origin {
+        origin: Arc::new(Origin {
             schema: SCHEMA,
             id,
             plan_name: stored.name,
@@ -367,7 +368,7 @@ fn staged(
             plan: stored.plan,
             mode: body.mode,
             preflight: findings,
-        },
+        }),
         progress,
     })
 }
