@@ -22,10 +22,10 @@ pub struct KeptRow {
 
 /// Whether reading what is written of it gives the same again.
 fn survives(release: &Release) -> bool {
-    let origin = json::read_text(&json::text(&release.origin));
+    let origin = json::read_text(&json::text(&*release.origin));
     let progress = json::read_text(&json::text(&release.progress));
     matches!((origin, progress), (Ok(origin), Ok(progress))
-        if release.origin == origin && release.progress == progress)
+        if *release.origin == origin && release.progress == progress)
 }
 
 /// The rows that an instance remembers, by release.

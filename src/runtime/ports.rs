@@ -304,9 +304,8 @@ impl Log for WorkerPorts {
         worker::console_log!("{line}");
     }
 
-    fn log_all(&self, lines: &[&Value]) {
+    fn log_all(&self, lines: &[String]) {
         // In one call: the runtime takes as long for each as for a check.
-        let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
         worker::console_log!("{}", lines.join("\n"));
     }
 }

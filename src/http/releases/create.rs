@@ -1,6 +1,7 @@
 //! `POST /v1/releases`.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use ::http::{Request, Response, StatusCode, header};
 use futures_util::future::join;
@@ -356,7 +357,7 @@ fn staged(
         progress.schema = NEWEST_SCHEMA;
     }
     Ok(Release {
-        origin: Origin {
+        origin: Arc::new(Origin {
             schema: SCHEMA,
             id,
             plan_name: stored.name,
@@ -370,7 +371,7 @@ fn staged(
             plan: stored.plan,
             mode: body.mode,
             preflight: findings,
-        },
+        }),
         progress,
     })
 }
