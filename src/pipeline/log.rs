@@ -67,7 +67,7 @@ pub(super) fn checks(decision: &Decision) -> impl Iterator<Item = String> {
             },
             slis: slis.collect(),
         };
-        serde_json::to_string(&line).unwrap_or_default()
+        crate::json::text(&line)
     })
 }
 

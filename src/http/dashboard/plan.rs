@@ -81,7 +81,7 @@ pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>, name: &str) -> Answer {
         name,
         plan: stored
             .as_ref()
-            .map_or_else(|| first(name), |it| json!(it.plan)),
+            .map_or_else(|| first(name), |it| crate::json::value(&it.plan)),
         revision: stored
             .as_ref()
             .map_or(String::new(), |it| it.revision.to_string()),
@@ -220,7 +220,7 @@ fn page<P: Ports>(desk: &Desk<'_, P>, draft: &Draft<'_>) -> Answer {
 fn json_text(draft: &Draft<'_>) -> String {
     match &draft.text {
         Some(text) => text.clone(),
-        None => serde_json::to_string_pretty(&draft.plan).unwrap_or_default(),
+        None => crate::json::pretty(&crate::json::text(&draft.plan)),
     }
 }
 
