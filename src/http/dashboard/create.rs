@@ -3,6 +3,7 @@
 use ::http::{HeaderName, Method, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::future::join;
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
@@ -11,10 +12,12 @@ use super::super::problem::Problem;
 use super::layout::{self, hidden, sentence, short, time_text};
 use super::{Desk, Form, Nav, see_other};
 use crate::pipeline::ports::Ports;
-use crate::store;
+use crate::store::{self, PlanInUse};
 
 /// Versions to choose from; any other can be named.
 const VERSIONS: usize = 10;
+/// Calls to Cloudflare for its page: which versions there are, and which serve.
+const CALLS: u32 = 2;
 /// Plans to choose from on a page.
 const PLANS: usize = 100;
 
@@ -59,14 +62,14 @@ async fn page<P: Ports>(
     refused: Option<&Problem>,
 ) -> Answer {
     let plan = form.get("plan");
-    let found = store::plan_and_holder(desk.pipeline.ports, plan).await?;
-    let Some((stored, holder)) = found else {
+    let found = desk.pipeline.plan_in_use(plan, CALLS).await?;
+    let Some(PlanInUse { stored, holder, .. }) = found else {
         return Err(Problem::not_found(format!("there is no plan {plan:?}")));
     };
     let worker = &stored.plan.worker;
     let base = format!("/v1/workers/{}/{}", worker.account_id, worker.script_name);
-    let versions = get(desk, &format!("{base}/versions")).await;
-    let deployments = get(desk, &format!("{base}/deployments")).await;
+    let (versions, deployments) = (format!("{base}/versions"), format!("{base}/deployments"));
+    let (versions, deployments) = join(get(desk, &versions), get(desk, &deployments)).await;
     let serving = deployments
         .as_ref()
         .map_or(Value::Null, |it| it["items"][0]["versions"].clone());
