@@ -132,9 +132,10 @@ fn a_release_is_checked_first_and_refused_in_place() {
 }
 
 /// The fields of a form as a browser would send them: every input, select and textarea of the page's plan form.
-fn fields_of(page: &str) -> Vec<(String, String)> {
+pub fn fields_of(page: &str) -> Vec<(String, String)> {
     let plain = |text: &str| {
         text.replace("&quot;", "\"")
+            .replace("&#39;", "'")
             .replace("&lt;", "<")
             .replace("&gt;", ">")
             .replace("&amp;", "&")
@@ -144,10 +145,12 @@ fn fields_of(page: &str) -> Vec<(String, String)> {
     let mut fields = Vec::new();
     for tag in form.split('<') {
         if tag.starts_with("input ") {
-            fields.push((
-                after(tag, "name=\"").to_owned(),
-                plain(after(tag, "value=\"")),
-            ));
+            // JSON stands in quotes of the other kind.
+            let json = tag
+                .split_once("value='")
+                .and_then(|it| it.1.split_once('\''));
+            let value = json.map_or_else(|| after(tag, "value=\""), |(value, _)| value);
+            fields.push((after(tag, "name=\"").to_owned(), plain(value)));
         } else if tag.starts_with("select ") {
             fields.push((after(tag, "name=\"").to_owned(), String::new()));
         } else if tag.starts_with("option ") && tag.contains(" selected") {

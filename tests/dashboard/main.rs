@@ -8,6 +8,7 @@ mod support;
 mod access;
 mod actions;
 mod pages;
+mod plans;
 mod polls;
 mod sign_in;
 mod workers;

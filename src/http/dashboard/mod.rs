@@ -12,6 +12,8 @@ pub(super) mod layout;
 mod plan;
 mod plan_field;
 mod plan_form;
+mod plan_items;
+mod plan_queries;
 mod plan_sentence;
 mod release;
 mod report;
