@@ -12,6 +12,7 @@ use super::subscribers;
 use crate::cloudflare::Accounts;
 use crate::pipeline::ports::{Row, Sql, Statement};
 use crate::release::{Judged, Release, WorkerRef};
+use crate::slo::Saying;
 use crate::time::UnixMs;
 use crate::webhook::Subscriber;
 
@@ -43,6 +44,11 @@ const NEWEST_WINDOW: &str =
     "SELECT body FROM windows WHERE release = ?1 ORDER BY window_index DESC LIMIT 1";
 const NEWEST_EVENTS: &str =
     "SELECT body FROM events WHERE release = ?1 ORDER BY sequence DESC LIMIT ?2";
+// Of the newest windows only: a release of weeks has many, and who is asked has been asked lately. Without what they were told.
+const OPINIONS: &str = "SELECT w.until, o.value->>'$.slo' AS slo, o.value->>'$.judge' AS judge,
+        o.value->>'$.duration_ms' AS duration_ms, o.value->'$.said' AS said
+    FROM (SELECT window_index + 1 + coalesce(body->>'$.window.merged', 0) AS until, body->'$.opinions' AS opinions
+        FROM windows WHERE release = ?1 ORDER BY window_index DESC LIMIT 60) w, json_each(w.opinions) o ORDER BY w.until DESC";
 const FORGET_ATTEMPTS: &str = "DELETE FROM sign_in_attempts WHERE since <= ?1";
 const ATTEMPT: &str = "INSERT INTO sign_in_attempts (client, count, since) VALUES (?1, 1, ?2)
     ON CONFLICT (client) DO UPDATE SET count = count + 1 RETURNING count, since";
@@ -172,6 +178,33 @@ pub struct Story {
     pub chart: Vec<ChartWindow>,
     /// Events, newest first.
     pub events: Vec<StoredEvent>,
+    /// What judges said of the newest windows, newest first.
+    pub opinions: Vec<Heard>,
+}
+
+/// What a judge said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// Number of the window after the last one that it was told of.
+    pub until: i64,
+    /// The SLO's name.
+    pub slo: String,
+    /// The address or the model that was asked.
+    pub judge: String,
+    /// How long the answer took, in milliseconds.
+    pub duration_ms: i64,
+    /// Its answer, or what happened instead.
+    pub said: Saying,
+}
+
+fn heard(row: &Row) -> Result<Heard, StoreError> {
+    Ok(Heard {
+        until: number(row, "until").unwrap_or(0),
+        slo: text(row, "slo")?.to_owned(),
+        judge: text(row, "judge")?.to_owned(),
+        duration_ms: number(row, "duration_ms").unwrap_or(0),
+        said: json(row, "said")?,
+    })
 }
 
 /// A release with its windows and so many of its newest events.
@@ -185,6 +218,7 @@ pub async fn story(sql: &impl Sql, id: &str, events: i64) -> Result<Option<Story
             Statement::new(NEWEST_WINDOW, vec![id.into()]),
             chart::statement(id),
             Statement::new(NEWEST_EVENTS, vec![id.into(), events.into()]),
+            Statement::new(OPINIONS, vec![id.into()]),
         ])
         .await?;
     let of = |i: usize| rows.get(i).map_or(&[][..], Vec::as_slice);
@@ -199,6 +233,7 @@ pub async fn story(sql: &impl Sql, id: &str, events: i64) -> Result<Option<Story
             .iter()
             .map(|row| json(row, "body"))
             .collect::<Result<_, _>>()?,
+        opinions: of(4).iter().map(heard).collect::<Result<_, _>>()?,
     }))
 }
 

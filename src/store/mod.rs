@@ -17,7 +17,7 @@ pub use connections::{
     Connection, Disconnected, delete_connection, get_connection, list_connections, put_connection,
 };
 pub use dashboard::{
-    Fleet, Known, PlanInUse, Story, SubscriberPage, count_sign_in, fleet, fleet_revision,
+    Fleet, Heard, Known, PlanInUse, Story, SubscriberPage, count_sign_in, fleet, fleet_revision,
     plan_in_use, revision, signed_in, story, subscriber_page, use_sign_in_link,
 };
 pub use deliveries::{

@@ -376,6 +376,7 @@ fn a_release_that_only_watches_is_made_shown_and_stopped() {
     let shown = browser.page(path);
     assert!(shown.contains("HMD would have gone back to the old version now"));
     assert!(shown.contains("At 25 %"), "{shown}");
+    assert!(shown.contains("In force <strong>25 %") && !shown.contains("then it goes back"));
     browser.done(path, &format!("{path}/stop"), &[]);
     assert_eq!(world.get(id)["state"], "cancelled");
     let ended = browser.page(path);

@@ -11,6 +11,7 @@ mod pages;
 mod plans;
 mod polls;
 mod sign_in;
+mod witness;
 mod workers;
 
 use std::rc::Rc;

@@ -9,6 +9,7 @@ mod forecast;
 mod health;
 mod history;
 pub(super) mod layout;
+mod opinions;
 mod plan;
 mod plan_field;
 mod plan_form;

@@ -133,7 +133,11 @@ const OBJECTIVES: [(&str, &str); 5] = [
 ];
 
 /// The settings that a name does not explain.
-const TERMS: [(&str, &str); 7] = [
+const TERMS: [(&str, &str); 8] = [
+    (
+        "Judge",
+        "A service of yours or a model of Workers AI that is shown the numbers and says pass, hold or revert; its objective is “approved by the judge”. Requests to an address are signed with the secret of GET /v1/plans/{name}/judge-secret.",
+    ),
     (
         "Judged by",
         "Evidence: sequential tests, which may be looked at as often as one likes. Threshold: harm as soon as the newest windows are over the limit, by chance or not.",
