@@ -329,6 +329,41 @@ fn subscribers_are_added_tested_changed_and_told_again() {
 }
 
 #[test]
+fn undo_says_at_once_what_stands_before_it() {
+    let (world, browser) = scene();
+    let versions = world.worker("shop", &[healthy(), healthy()]);
+    world.plan("shop", |_| ());
+    let id = world.release("shop");
+    world.finish(&id);
+    let from_report = browser.page(&format!("/releases/{id}"));
+    let history = browser.page("/releases");
+    let undo = format!("/new?plan=shop&amp;version={}&amp;check=1", versions[0]);
+    for page in [&from_report, &history] {
+        assert!(page.contains(&format!("href=\"{undo}\"")), "{page}");
+    }
+    for version in &versions {
+        assert!(
+            history.contains(&format!("<code title=\"{version}\">")),
+            "old and new"
+        );
+    }
+    let page = browser.page(&undo.replace("&amp;", "&"));
+    assert!(page.contains("Ready to be released"), "{page}");
+    let chosen = format!("value=\"{}\" checked", versions[0]);
+    assert!(page.contains(&chosen), "{page}");
+    // What serves already can't be released again, and that is said before anything is done.
+    let again = browser.page(&format!("/new?plan=shop&version={}&check=1", versions[1]));
+    assert!(again.contains("Not ready to be released"), "{again}");
+    assert_eq!(
+        world.api("GET", "/v1/releases", &Value::Null).1["items"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+}
+
+#[test]
 fn a_release_that_only_watches_is_made_shown_and_stopped() {
     let (world, browser) = scene();
     let versions = world.worker("shop", &[healthy(), failing(0.4)]);

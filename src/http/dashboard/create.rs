@@ -10,8 +10,10 @@ use serde_json::{Value, json};
 use super::super::Answer;
 use super::super::problem::Problem;
 use super::layout::{self, hidden, sentence, short, time_text};
+use super::watch::watches;
 use super::{Desk, Form, Nav, see_other};
 use crate::pipeline::ports::Ports;
+use crate::release::Release;
 use crate::store::{self, PlanInUse};
 
 /// Versions to choose from; any other can be named.
@@ -27,7 +29,28 @@ pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>) -> Answer {
     if query.get("plan").is_empty() {
         return choose_plan(desk).await;
     }
-    page(desk, &query, None, None).await
+    if query.get("check").is_empty() {
+        return page(desk, &query, None, None).await;
+    }
+    check(desk, &query).await
+}
+
+/// Where a version is released by the plan of a release, in its mode. `checked`: with what stands before it.
+pub(super) fn again(release: &Release, version: &str, checked: bool) -> String {
+    let mode = if watches(release) { "&mode=watch" } else { "" };
+    let check = if checked { "&check=1" } else { "" };
+    format!(
+        "/new?plan={}&version={version}{mode}{check}",
+        release.origin.plan_name
+    )
+}
+
+/// The page with what a check of its fields finds.
+async fn check<P: Ports>(desk: &Desk<'_, P>, form: &Form) -> Answer {
+    match desk.post("/v1/releases/preflight", &wanted(form)).await {
+        Ok(found) => page(desk, form, Some(&found), None).await,
+        Err(problem) => page(desk, form, None, Some(&problem)).await,
+    }
 }
 
 async fn choose_plan<P: Ports>(desk: &Desk<'_, P>) -> Answer {
@@ -229,9 +252,8 @@ fn preflight(found: &Value) -> Markup {
     }
 }
 
-/// `POST /new`.
-pub(super) async fn submit<P: Ports>(desk: &Desk<'_, P>) -> Answer {
-    let form = desk.form();
+/// The release that a form asks for, as the API takes it.
+fn wanted(form: &Form) -> Value {
     let version = match (form.get("other"), form.get("version")) {
         ("", "") => "latest",
         ("", version) => version,
@@ -251,17 +273,20 @@ pub(super) async fn submit<P: Ports>(desk: &Desk<'_, P>) -> Answer {
             body[name] = json!(form.get(name));
         }
     }
+    body
+}
+
+/// `POST /new`.
+pub(super) async fn submit<P: Ports>(desk: &Desk<'_, P>) -> Answer {
+    let form = desk.form();
     if form.get("do") == "check" {
-        return match desk.post("/v1/releases/preflight", &body).await {
-            Ok(found) => page(desk, &form, Some(&found), None).await,
-            Err(problem) => page(desk, &form, None, Some(&problem)).await,
-        };
+        return check(desk, &form).await;
     }
     // The same form sent twice makes one release.
     let key = format!("dashboard-{}", form.get("key"));
     let headers = [(HeaderName::from_static("idempotency-key"), key)];
     match desk
-        .call(Method::POST, "/v1/releases", &headers, &body)
+        .call(Method::POST, "/v1/releases", &headers, &wanted(&form))
         .await
     {
         Ok(release) => {

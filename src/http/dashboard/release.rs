@@ -8,7 +8,7 @@ use super::super::Answer;
 use super::super::problem::Problem;
 use super::health::{health, holding};
 use super::layout::{
-    self, confirm, done, duration, hidden, link_or_text, short, sign, split, state, time, words,
+    confirm, done, duration, hidden, link_or_text, short, sign, split, state, time, words,
 };
 use super::opinions::opinions;
 use super::report::{queries, report};
@@ -326,9 +326,4 @@ pub(super) async fn act<P: Ports>(desk: &Desk<'_, P>, id: &str, verb: &str) -> A
         _ => return Err(Problem::not_found(format!("{verb:?} is no command"))),
     }
     see_other(&format!("/releases/{id}?done={verb}"))
-}
-
-/// The state of a release that a list shows.
-pub(super) fn version(release: &Release) -> Markup {
-    layout::short(&release.origin.new_version)
 }

@@ -4,6 +4,7 @@ use maud::{Markup, html};
 use serde_json::{Value, json};
 
 use super::chart::e_text;
+use super::create::again;
 use super::layout::{duration, sentence, time, words};
 use super::{opinions, watch};
 use crate::cloudflare;
@@ -51,11 +52,6 @@ pub(super) fn report(story: &Story) -> Markup {
         .find(|event| ENDS.contains(&event.kind.as_str()));
     let (old, new) = (&release.progress.old_version, &release.origin.new_version);
     let watches = watch::watches(release);
-    let mode = if watches { "&mode=watch" } else { "" };
-    let again = |version: &str| {
-        let plan = &release.origin.plan_name;
-        format!("/new?plan={plan}&version={version}{mode}")
-    };
     let found = found(&story.events);
     html! {
         section.card.report {
@@ -79,8 +75,8 @@ pub(super) fn report(story: &Story) -> Markup {
                 p.quiet { "Bad requests can be looked at in Cloudflare’s dashboard, from " (time(from)) " to " (time(to)) " (" (duration(to - from)) "):" }
                 ul { (links(&release.origin.plan.worker, new, (from, to))) }
             }
-            p { a href=(again(new)) { "Run it again" }
-                @if !old.is_empty() && !watches { " · " a href=(again(old)) { "Undo: release the version before" } } }
+            p { a href=(again(release, new, false)) { "Run it again" }
+                @if !old.is_empty() && !watches { " · " a href=(again(release, old, true)) { "Undo: release the version before" } } }
         }
     }
 }
