@@ -92,7 +92,9 @@ async fn page<P: Ports>(
     let worker = &stored.plan.worker;
     let base = format!("/v1/workers/{}/{}", worker.account_id, worker.script_name);
     let (versions, deployments) = (format!("{base}/versions"), format!("{base}/deployments"));
-    let (versions, deployments) = join(get(desk, &versions), get(desk, &deployments)).await;
+    // In boxes, for they are all of the API.
+    let versions = Box::pin(get(desk, &versions));
+    let (versions, deployments) = join(versions, Box::pin(get(desk, &deployments))).await;
     let serving = deployments
         .as_ref()
         .map_or(Value::Null, |it| it["items"][0]["versions"].clone());
