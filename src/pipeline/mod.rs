@@ -198,7 +198,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
                 return outcome;
             }
             // A crash at this commit leaves either nothing or whole decisions with their alarms, which the sweep finds.
-            let (committed, error) = self.commit(&decisions).await;
+            let (committed, error) = self.commit(&rows, &decisions).await;
             let mut lost = SortedMap::new();
             for (decision, fates) in decisions {
                 let id = decision.release.id().to_owned();
@@ -253,15 +253,19 @@ impl<'a, P: Ports> Pipeline<'a, P> {
 
     async fn commit(
         &self,
+        rows: &SortedMap<String, Release>,
         decisions: &[(Decision, Vec<Result<(), Refusal>>)],
     ) -> (store::Committed, Option<StoreError>) {
         let at = self.ports.now();
         let writes: Vec<Write<'_>> = decisions
             .iter()
-            .map(|(decision, _)| Write {
-                decision,
-                decision_id: self.ports.uuid().simple().to_string(),
-                at,
+            .filter_map(|(decision, _)| {
+                Some(Write {
+                    before: rows.get(decision.release.id())?,
+                    decision,
+                    decision_id: self.ports.uuid().simple().to_string(),
+                    at,
+                })
             })
             .collect();
         let correction = self.cloudflare.take_correction();

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::releases::chunks;
+use super::releases::{chunks, decided};
 use super::row::{StoreError, json as json_column, number, text};
 use super::subscribers::subscriber;
 use crate::pipeline::ports::{Param, Row, Sql, Statement};
@@ -12,27 +12,32 @@ use crate::webhook::{GIVE_UP_AFTER_MS, Message, Stored, Subscriber};
 
 // These three stand in the batch of a commit, between its events and the rows that say who won. Who is told what is decided
 // here, in the same transaction as the decision, so that no subscriber is missed and nothing is told that did not happen.
-pub(super) const OWE: &str = "INSERT INTO deliveries (message, subscriber, type, release, sequence, state, due_at, created_at)
-    SELECT 'msg_' || d.decision_id || '_' || (j.value->>'sequence'), s.id, j.value->>'type', d.release, j.value->>'sequence',
+pub(super) const OWE: &str = concat!(
+    "INSERT INTO deliveries (message, subscriber, type, release, sequence, state, due_at, created_at)
+    SELECT 'msg_' || d.decision_id || '_' || (j.value->>3), s.id, j.value->>4, d.release, j.value->>3,
         CASE s.state WHEN 'disabled' THEN 'failed' ELSE 'pending' END, CASE s.state WHEN 'active' THEN d.at END, d.at
-    FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id' AND d.seq = j.value->>'seq'
-        AND d.decision_id = j.value->>'decision_id'
-    JOIN releases r ON r.id = d.release
+    FROM ",
+    decided!(),
+    " JOIN releases r ON r.id = d.release
     JOIN subscribers s ON (s.plan IS NULL OR s.plan = r.plan) AND (s.worker IS NULL OR s.worker = r.script_name)
-    WHERE EXISTS (SELECT 1 FROM json_each(s.events) p WHERE j.value->>'type' GLOB p.value)
-    ON CONFLICT (message, subscriber) DO NOTHING";
-pub(super) const TELL: &str = "INSERT INTO messages (id, type, body, at)
-    SELECT 'msg_' || d.decision_id || '_' || (j.value->>'sequence'), j.value->>'type',
-        json_object('event', json(j.value->>'body'), 'release', json(j.value->>'view'), 'asked', json(j.value->>'asked')), d.at
-    FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id' AND d.seq = j.value->>'seq'
-        AND d.decision_id = j.value->>'decision_id'
-    WHERE EXISTS (SELECT 1 FROM deliveries o WHERE o.message = 'msg_' || d.decision_id || '_' || (j.value->>'sequence'))
-    ON CONFLICT (id) DO NOTHING";
-pub(super) const OWED: &str = "SELECT o.message, o.subscriber, o.due_at, s.slow
-    FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id' AND d.seq = j.value->>'seq'
-        AND d.decision_id = j.value->>'decision_id'
-    JOIN deliveries o ON o.message = 'msg_' || d.decision_id || '_' || (j.value->>'sequence')
-    JOIN subscribers s ON s.id = o.subscriber WHERE o.due_at IS NOT NULL AND o.attempts = 0";
+    WHERE EXISTS (SELECT 1 FROM json_each(s.events) p WHERE j.value->>4 GLOB p.value)
+    ON CONFLICT (message, subscriber) DO NOTHING"
+);
+pub(super) const TELL: &str = concat!(
+    "INSERT INTO messages (id, type, body, at)
+    SELECT 'msg_' || d.decision_id || '_' || (j.value->>3), j.value->>4,
+        json_object('event', json(j.value->>5), 'release', json(j.value->>6), 'asked', json(j.value->>7)), d.at
+    FROM ",
+    decided!(),
+    " WHERE EXISTS (SELECT 1 FROM deliveries o WHERE o.message = 'msg_' || d.decision_id || '_' || (j.value->>3))
+    ON CONFLICT (id) DO NOTHING"
+);
+pub(super) const OWED: &str = concat!(
+    "SELECT o.message, o.subscriber, o.due_at, s.slow FROM ",
+    decided!(),
+    " JOIN deliveries o ON o.message = 'msg_' || d.decision_id || '_' || (j.value->>3)
+    JOIN subscribers s ON s.id = o.subscriber WHERE o.due_at IS NOT NULL AND o.attempts = 0"
+);
 
 const DUE: &str = "SELECT o.message, o.subscriber, o.due_at, s.slow FROM deliveries o JOIN subscribers s ON s.id = o.subscriber
     WHERE o.due_at <= ?1 AND s.state = 'active' ORDER BY o.due_at LIMIT 10000";

@@ -277,6 +277,7 @@ async fn make<P: Ports>(pipeline: &Pipeline<'_, P>, body: NewRelease, sender: &S
     }
     if let Some(decision) = decision {
         let write = Write {
+            before: &release,
             decision: &decision,
             decision_id: pipeline.ports.uuid().simple().to_string(),
             at: pipeline.ports.now(),
