@@ -29,10 +29,8 @@ pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>) -> Answer {
     if query.get("plan").is_empty() {
         return choose_plan(desk).await;
     }
-    if query.get("check").is_empty() {
-        return page(desk, &query, None, None).await;
-    }
-    check(desk, &query).await
+    let checks = !query.get("check").is_empty();
+    page(desk, &query, checks, None).await
 }
 
 /// Where a version is released by the plan of a release, in its mode. `checked`: with what stands before it.
@@ -43,14 +41,6 @@ pub(super) fn again(release: &Release, version: &str, checked: bool) -> String {
         "/new?plan={}&version={version}{mode}{check}",
         release.origin.plan_name
     )
-}
-
-/// The page with what a check of its fields finds.
-async fn check<P: Ports>(desk: &Desk<'_, P>, form: &Form) -> Answer {
-    match desk.post("/v1/releases/preflight", &wanted(form)).await {
-        Ok(found) => page(desk, form, Some(&found), None).await,
-        Err(problem) => page(desk, form, None, Some(&problem)).await,
-    }
 }
 
 async fn choose_plan<P: Ports>(desk: &Desk<'_, P>) -> Answer {
@@ -77,13 +67,22 @@ async fn choose_plan<P: Ports>(desk: &Desk<'_, P>) -> Answer {
     desk.page(Some(Nav::New), "New release", &body)
 }
 
-/// The form, as far as it is filled in, with what a check found and what was refused.
+/// The form, as far as it is filled in, with what was refused; if it `checks`, with what that finds.
 async fn page<P: Ports>(
     desk: &Desk<'_, P>,
     form: &Form,
-    checked: Option<&Value>,
-    refused: Option<&Problem>,
+    checks: bool,
+    mut refused: Option<Problem>,
 ) -> Answer {
+    let mut checked = None;
+    if checks {
+        let found = desk.post("/v1/releases/preflight", &wanted(form)).await;
+        match found {
+            Ok(found) => checked = Some(found),
+            Err(problem) => refused = Some(problem),
+        }
+    }
+    let (checked, refused) = (checked.as_ref(), refused.as_ref());
     let plan = form.get("plan");
     let found = desk.pipeline.plan_in_use(plan, CALLS).await?;
     let Some(PlanInUse { stored, holder, .. }) = found else {
@@ -282,7 +281,7 @@ fn wanted(form: &Form) -> Value {
 pub(super) async fn submit<P: Ports>(desk: &Desk<'_, P>) -> Answer {
     let form = desk.form();
     if form.get("do") == "check" {
-        return check(desk, &form).await;
+        return page(desk, &form, true, None).await;
     }
     // The same form sent twice makes one release.
     let key = format!("dashboard-{}", form.get("key"));
@@ -295,6 +294,6 @@ pub(super) async fn submit<P: Ports>(desk: &Desk<'_, P>) -> Answer {
             let id = release["id"].as_str().unwrap_or_default();
             see_other(&format!("/releases/{id}?done=created"))
         }
-        Err(problem) => page(desk, &form, None, Some(&problem)).await,
+        Err(problem) => page(desk, &form, false, Some(problem)).await,
     }
 }
