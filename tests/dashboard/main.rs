@@ -8,7 +8,10 @@ mod support;
 mod access;
 mod actions;
 mod pages;
+mod plans;
+mod polls;
 mod sign_in;
+mod witness;
 mod workers;
 
 use std::rc::Rc;

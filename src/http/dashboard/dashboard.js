@@ -44,7 +44,7 @@ function busy(live) {
 
 async function poll() {
   const live = document.getElementById('live');
-  if (!live || document.hidden || busy(live)) return;
+  if (!live || document.hidden || busy(live)) return undefined;
   const response = await fetch(location.pathname + location.search, {
     headers: { 'x-hmd-fragment': '1', 'if-none-match': live.dataset.tag },
     cache: 'no-store',
@@ -53,10 +53,11 @@ async function poll() {
   const date = Date.parse(response.headers.get('date') || '');
   if (date && Math.abs(date - Date.now()) > 5000) skew = date - Date.now();
   if (response.status === 401) location.reload();
-  if (response.status !== 200) return;
+  if (response.status === 304) return true;
+  if (response.status !== 200) throw new Error(response.status);
   const page = new DOMParser().parseFromString(await response.text(), 'text/html');
   const fresh = page.getElementById('live');
-  if (!fresh || busy(live)) return;
+  if (!fresh || busy(live)) return true;
   const open = new Set([...live.querySelectorAll('details[open] > summary')].map((it) => it.textContent));
   const focused = live.contains(document.activeElement) ? document.activeElement.getAttribute('href') : null;
   localize(fresh);
@@ -67,18 +68,52 @@ async function poll() {
   }
   if (focused) fresh.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
   document.title = `${fresh.dataset.title} · HMD`;
+  return true;
+}
+
+// Looks that failed, one after the other; one alone is made up for by the next.
+let failed = 0;
+let answered = Date.now();
+
+// Says that what is shown may be old.
+function note() {
+  let said = document.getElementById('stale');
+  if (failed < 3) {
+    if (said) said.textContent = '';
+    return;
+  }
+  if (!said) {
+    said = document.createElement('p');
+    said.id = 'stale';
+    said.className = 'stale';
+    said.setAttribute('role', 'status');
+    document.getElementById('live').before(said);
+  }
+  const text = `HMD has not answered since ${short.format(new Date(answered))}: this is what was so then. It is asked again each second.`;
+  if (said.textContent !== text) said.textContent = text;
+}
+
+async function look() {
+  try {
+    if (await poll()) {
+      failed = 0;
+      answered = Date.now();
+    }
+  } catch {
+    failed += 1;
+  }
+  note();
 }
 
 function watch() {
   if (!document.getElementById('live')) return;
   const again = async () => {
-    // A failed look is made up for by the next one.
-    await poll().catch(() => {});
+    await look();
     setTimeout(again, 1000);
   };
   setTimeout(again, 1000);
   setInterval(() => tick(document), 1000);
-  document.addEventListener('visibilitychange', () => { if (!document.hidden) poll().catch(() => {}); });
+  document.addEventListener('visibilitychange', () => { if (!document.hidden) look(); });
 }
 
 function dragging() {
@@ -126,6 +161,12 @@ function kinds() {
     show();
   }
 }
+
+// What takes a while says that it is under way.
+document.addEventListener('submit', (event) => event.submitter?.setAttribute('aria-busy', 'true'));
+addEventListener('pageshow', () => {
+  for (const button of document.querySelectorAll('[aria-busy]')) button.removeAttribute('aria-busy');
+});
 
 localize(document);
 tick(document);

@@ -5,7 +5,9 @@ use maud::{Markup, html};
 use super::super::Answer;
 use super::super::problem::Problem;
 use super::super::releases::{cursor_of, read_cursor};
-use super::layout::{self, duration, sentence, state, time, words};
+use super::create::again;
+use super::layout::{self, duration, sentence, short, state, time, words};
+use super::watch::watches;
 use super::{Desk, Form, Nav};
 use crate::gather::Gather as _;
 use crate::pipeline::ports::Ports;
@@ -101,14 +103,13 @@ fn filters(query: &Form) -> Markup {
 fn entry(release: &Release) -> Markup {
     let (origin, progress) = (&release.origin, &release.progress);
     let script = &origin.plan.worker.script_name;
-    let again = |version: &str| format!("/new?plan={}&version={version}", origin.plan_name);
     let of = |what: &str| format!("{what} of {script}, {}", release.id());
     html! {
         label.mark { input type="checkbox" name="id" value=(release.id()); span.hidden { "Compare " (release.id()) } }
         div {
             h2 { a href=(format!("/releases/{}", release.id())) { (script) } " " (state(progress.status.name())) (super::watch::tag(release)) }
             p.quiet {
-                (time(origin.created_at)) " · plan " (origin.plan_name) " · " (super::release::version(release)) " · by " (origin.created_by)
+                (time(origin.created_at)) " · plan " (origin.plan_name) " · " @if !progress.old_version.is_empty() { (short(&progress.old_version)) " → " } (short(&origin.new_version)) " · by " (origin.created_by)
                 @if let (Some(from), Some(to)) = (progress.started_at, progress.ended_at) { " · took " (duration(to - from)) }
             }
             @if let Some(note) = &origin.note { p { (note) } }
@@ -116,8 +117,8 @@ fn entry(release: &Release) -> Markup {
                 p { (sentence(&words(end.reason.name()))) @if let Some(detail) = &end.detail { " " (sentence(detail)) } }
             }
             @if release.is_over() {
-                p { a href=(again(&origin.new_version)) aria-label=(of("Run again: release")) { "Run again" }
-                    @if !progress.old_version.is_empty() { " · " a href=(again(&progress.old_version)) aria-label=(of("Undo: release")) { "Undo" } } }
+                p { a href=(again(release, &origin.new_version, false)) aria-label=(of("Run again: release")) { "Run again" }
+                    @if !progress.old_version.is_empty() && !watches(release) { " · " a href=(again(release, &progress.old_version, true)) aria-label=(of("Undo: release")) { "Undo" } } }
             }
         }
     }

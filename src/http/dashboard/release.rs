@@ -8,8 +8,9 @@ use super::super::Answer;
 use super::super::problem::Problem;
 use super::health::{health, holding};
 use super::layout::{
-    self, confirm, done, duration, hidden, link_or_text, short, sign, split, state, time, words,
+    confirm, done, duration, hidden, link_or_text, short, sign, split, state, time, words,
 };
+use super::opinions::opinions;
 use super::report::{queries, report};
 use super::watch;
 use super::workers::share;
@@ -60,6 +61,7 @@ fn body<P: Ports>(desk: &Desk<'_, P>, story: &Story) -> Markup {
         (commands(release, (&desk.form_token, desk.person.is_some())))
         section.card { h2 { "Stages" } (stages(release, now)) }
         (health(story, desk.query().get("slo").parse().ok()))
+        (opinions(story))
         (events(story))
         (queries(story))
     }
@@ -78,7 +80,7 @@ fn head(release: &Release, newest: Option<&Judged>) -> Markup {
             }
         }
         section.card {
-            (split("Set", set))
+            (split(if watch::watches(release) { "In force" } else { "Set" }, set))
             @if let Some(window) = newest {
                 @let counted = window.new.requests + window.old.requests;
                 @if let Some(seen) = measured(window.new.requests, counted) {
@@ -324,9 +326,4 @@ pub(super) async fn act<P: Ports>(desk: &Desk<'_, P>, id: &str, verb: &str) -> A
         _ => return Err(Problem::not_found(format!("{verb:?} is no command"))),
     }
     see_other(&format!("/releases/{id}?done={verb}"))
-}
-
-/// The state of a release that a list shows.
-pub(super) fn version(release: &Release) -> Markup {
-    layout::short(&release.origin.new_version)
 }

@@ -4,8 +4,9 @@ use maud::{Markup, html};
 use serde_json::{Value, json};
 
 use super::chart::e_text;
+use super::create::again;
 use super::layout::{duration, sentence, time, words};
-use super::watch;
+use super::{opinions, watch};
 use crate::cloudflare;
 use crate::release::{Release, StageRecord, WorkerRef};
 use crate::slo::evidence::grouped;
@@ -51,11 +52,6 @@ pub(super) fn report(story: &Story) -> Markup {
         .find(|event| ENDS.contains(&event.kind.as_str()));
     let (old, new) = (&release.progress.old_version, &release.origin.new_version);
     let watches = watch::watches(release);
-    let mode = if watches { "&mode=watch" } else { "" };
-    let again = |version: &str| {
-        let plan = &release.origin.plan_name;
-        format!("/new?plan={plan}&version={version}{mode}")
-    };
     let found = found(&story.events);
     html! {
         section.card.report {
@@ -68,30 +64,34 @@ pub(super) fn report(story: &Story) -> Markup {
             }
             @if !found.is_empty() {
                 h3 { "Harm that was found" }
-                ul.found { @for (reading, event) in &found { li { (harm(reading, event)) } } }
+                ul.found { @for (reading, event) in &found { li { (harm(release, reading, event)) } } }
             }
             @if ending.is_none() && let Some(newest) = &story.newest {
                 ul.found { @for reading in &newest.readings { li { (reading.slo) ": " (sentence(&reading.sentence)) } } }
             }
+            (opinions::last(story))
             @if let Some(event) = by { p.quiet { "Decided by " (event.actor) " at " (time(event.at)) @if let Some(stage) = event.stage { " in stage " (stage) } "." } }
             @if let Some((from, to)) = span(release) {
                 p.quiet { "Bad requests can be looked at in Cloudflare’s dashboard, from " (time(from)) " to " (time(to)) " (" (duration(to - from)) "):" }
                 ul { (links(&release.origin.plan.worker, new, (from, to))) }
             }
-            p { a href=(again(new)) { "Run it again" }
-                @if !old.is_empty() && !watches { " · " a href=(again(old)) { "Undo: release the version before" } } }
+            p { a href=(again(release, new, false)) { "Run it again" }
+                @if !old.is_empty() && !watches { " · " a href=(again(release, old, true)) { "Undo: release the version before" } } }
         }
     }
 }
 
-fn harm(reading: &Reading, event: &StoredEvent) -> Markup {
+fn harm(release: &Release, reading: &Reading, event: &StoredEvent) -> Markup {
+    let mut slos = release.origin.plan.slos.iter();
+    let judge = slos.find(|slo| slo.name == reading.slo && slo.has_judge());
     html! {
         strong { (reading.slo) } " (" (reading.objective) ")"
         @if let Some(stage) = event.stage { " in stage " (stage) } " at " (time(event.at)) ": " (sentence(&reading.sentence))
         @if let Some(grounds) = &reading.evidence && reading.verdict == Verdict::Harm {
             " Evidence of harm: " (e_text(grounds.ln_e)) " of " (e_text(grounds.ln_e_needed)) " needed."
         }
-        p.quiet { "New version: " (grouped(reading.new.bad)) " bad of " (grouped(reading.new.requests)) "; old version: " (grouped(reading.old.bad)) " of " (grouped(reading.old.requests)) "." }
+        @if let Some(slo) = judge { p.quiet { "Asked was " code { (opinions::asked(slo)) } "." } }
+        @else { p.quiet { "New version: " (grouped(reading.new.bad)) " bad of " (grouped(reading.new.requests)) "; old version: " (grouped(reading.old.bad)) " of " (grouped(reading.old.requests)) "." } }
     }
 }
 
@@ -154,6 +154,7 @@ pub(super) fn queries(story: &Story) -> Markup {
                             @match (slo.sli.kind, slo.time_key()) {
                                 (SliKind::Query, _) => { code.block { (json!({"bad": slo.sli.bad, "total": slo.sli.total})) } },
                                 (SliKind::RequestCount, _) => "how many there are",
+                                (SliKind::Judge, _) => { "nothing; " code { (opinions::asked(slo)) } " is asked" },
                                 (_, Some(key)) => { code { (key) } ", " @if let Some(percentile) = slo.sli.percentile { (percentile.label()) } },
                                 (_, None) => "which of them failed, by outcome and status",
                             }
