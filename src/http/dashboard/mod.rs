@@ -366,9 +366,16 @@ fn is_own(request: &Request<Vec<u8>>, public_url: Option<&str>) -> bool {
         || public_url.is_some_and(|url| url == origin || url.starts_with(&format!("{origin}/")))
 }
 
+/// Whether the browser was led here by a page of another site: it then keeps strict cookies to itself, whether it has any or not.
+fn comes_from_elsewhere(request: &Request<Vec<u8>>) -> bool {
+    let site = request.headers().get("sec-fetch-site");
+    site.is_some_and(|site| site.as_bytes() == b"cross-site")
+}
+
 /// Who asks for a page.
 #[derive(Default)]
 struct Caller {
+    /// Who is signed in.
     visitor: Option<Visitor>,
     /// Whom Cloudflare Access names.
     person: Option<Person>,
@@ -392,7 +399,9 @@ impl Caller {
         let visitor = Visitor::of(request.headers(), config, now, (secure, person.as_ref()));
         // Whoever comes from Access has signed in already. Only a page gets a cookie: a form without one was made elsewhere, and
         // a part of a page has forms around it that are too old.
-        let reads = *request.method() != Method::POST && !request.headers().contains_key(FRAGMENT);
+        let reads = *request.method() != Method::POST
+            && !request.headers().contains_key(FRAGMENT)
+            && !comes_from_elsewhere(request);
         let (visitor, is_new) = match (visitor, &person) {
             (None, Some(person)) if reads => {
                 let shown = Shown::Person(person);
@@ -436,8 +445,7 @@ pub(crate) async fn handle<P: Ports>(
             (layout::problem(&problem))
             p { a href="/" { "All Workers" } }
         };
-        let visitor = caller.visitor.as_ref().filter(|visitor| visitor.signed_in);
-        let token = visitor.map(|visitor| visitor.form_token(&pipeline.config.keys));
+        let token = caller.visitor.as_ref().map(|visitor| visitor.form_token(&pipeline.config.keys));
         let frame = Frame {
             title: &problem.title,
             nav: None,
@@ -504,21 +512,29 @@ async fn answer<P: Ports>(
             return Err(refused());
         }
         let token = Form::read(request.body());
-        let owns =
-            visitor.is_some_and(|visitor| visitor.owns_form(&config.keys, token.get("form")));
-        if !owns {
+        let guest = (page == Page::SignIn)
+            .then(|| {
+                let now = pipeline.ports.now();
+                Visitor::guest(request.headers(), config, now, is_secure(request))
+            })
+            .flatten();
+        let maker = guest.as_ref().or(visitor);
+        if !maker.is_some_and(|maker| maker.owns_form(&config.keys, token.get("form"))) {
             return Err(refused());
         }
     }
+    let shows_no_cookie = visitor.is_none() && comes_from_elsewhere(request);
     match page {
         Page::Asset(file) => return asset(pipeline, request, file).await,
         Page::SignIn if posted => return sign_in::sign_in(pipeline, request).await,
-        Page::SignIn => return sign_in::show(pipeline, request, visitor),
+        // A one-time link needs no cookie, and gives one.
         Page::SignInLink(token) => return sign_in::by_link(pipeline, token, request).await,
         Page::SignOut => return sign_in::sign_out(is_secure(request)),
+        _ if shows_no_cookie && !posted => return sign_in::bounce(request),
+        Page::SignIn => return sign_in::show(pipeline, request, visitor),
         _ => (),
     }
-    let Some(visitor) = visitor.filter(|visitor| visitor.signed_in) else {
+    let Some(visitor) = visitor else {
         if posted || request.headers().contains_key(FRAGMENT) {
             return Err(Problem::new(401, "Signed out", "sign in again"));
         }
