@@ -376,6 +376,13 @@ fn a_release_that_only_watches_is_made_shown_and_stopped() {
     browser.done(path, &format!("{path}/stop"), &[]);
     assert_eq!(world.get(id)["state"], "cancelled");
     let ended = browser.page(path);
-    assert!(ended.contains("mode=watch") && !ended.contains("Undo: release"));
-    assert!(browser.page("/releases").contains("watches only"));
+    assert!(ended.contains("&amp;mode=watch"));
+    assert!(!ended.contains("Set: 0 %"), "it set nothing: {ended}");
+    // Run again, it watches again; there is nothing to undo.
+    let history = browser.page("/releases");
+    assert!(history.contains("watches only") && history.contains("&amp;mode=watch"));
+    assert!(
+        !history.contains(">Undo<") && !ended.contains(">Undo<"),
+        "{history}"
+    );
 }

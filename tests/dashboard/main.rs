@@ -8,6 +8,7 @@ mod support;
 mod access;
 mod actions;
 mod pages;
+mod release;
 mod sign_in;
 mod workers;
 

@@ -52,7 +52,7 @@ fn every_page_shows_what_there_is_and_runs_nobodys_text() {
                 "Why it ended",
                 "Slo violation.",
                 "dot harm",
-                "Run it again",
+                "Run again",
             ],
         ),
         (

@@ -6,6 +6,7 @@ use super::super::Answer;
 use super::super::problem::Problem;
 use super::super::releases::{cursor_of, read_cursor};
 use super::layout::{self, duration, sentence, state, time, words};
+use super::report::again;
 use super::{Desk, Form, Nav};
 use crate::gather::Gather as _;
 use crate::pipeline::ports::Ports;
@@ -88,7 +89,7 @@ fn next_page(query: &Form, cursor: &str) -> String {
 fn filters(query: &Form) -> Markup {
     html! {
         form.filter method="get" action="/releases" role="search" {
-            @for (name, label, kind) in [("worker", "Worker", "text"), ("plan", "Plan", "text"), ("since", "From", "date"), ("until", "To", "date")] {
+            @for (name, label, kind) in [("worker", "Worker", "text"), ("plan", "Plan", "text"), ("since", "From (UTC)", "date"), ("until", "To (UTC)", "date")] {
                 div { label for=(name) { (label) } input id=(name) name=(name) type=(kind) value=(query.get(name)); }
             }
             div { (layout::select(("state", "state", "State"), &STATES, query.get("state"))) }
@@ -101,8 +102,6 @@ fn filters(query: &Form) -> Markup {
 fn entry(release: &Release) -> Markup {
     let (origin, progress) = (&release.origin, &release.progress);
     let script = &origin.plan.worker.script_name;
-    let again = |version: &str| format!("/new?plan={}&version={version}", origin.plan_name);
-    let of = |what: &str| format!("{what} of {script}, {}", release.id());
     html! {
         label.mark { input type="checkbox" name="id" value=(release.id()); span.hidden { "Compare " (release.id()) } }
         div {
@@ -115,10 +114,7 @@ fn entry(release: &Release) -> Markup {
             @if let Some(end) = progress.status.ending() {
                 p { (sentence(&words(end.reason.name()))) @if let Some(detail) = &end.detail { " " (sentence(detail)) } }
             }
-            @if release.is_over() {
-                p { a href=(again(&origin.new_version)) aria-label=(of("Run again: release")) { "Run again" }
-                    @if !progress.old_version.is_empty() { " · " a href=(again(&progress.old_version)) aria-label=(of("Undo: release")) { "Undo" } } }
-            }
+            @if release.is_over() { (again(release)) }
         }
     }
 }

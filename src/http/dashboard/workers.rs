@@ -6,25 +6,31 @@ use super::super::Answer;
 use super::layout::{self, confirm, short, split, state, time};
 use super::{Desk, Nav, not_modified};
 use crate::pipeline::ports::Ports;
-use crate::release::{Percent, Release, Status};
+use crate::release::{Percent, Reason, Release, Status};
 use crate::store::{self, Known};
 
 /// Cards on a page.
 const LIMIT: i64 = 48;
 
-/// The new version's share that is in force, as far as HMD has set it.
-pub(super) fn share(release: &Release) -> Percent {
+/// The new version's share that HMD has set, or of one that it watches, has seen; none where the split is, or was left to be, of
+/// somebody else's making.
+pub(super) fn share(release: &Release) -> Option<Percent> {
     let status = &release.progress.status;
     let of = |stage: usize| release.origin.plan.stages.get(stage).map(|it| it.percent);
-    match status {
+    let share = match status {
         Status::Succeeded => Percent::FULL,
+        Status::Superseded(end) if end.reason == Reason::NewerRelease => Percent::ZERO,
+        Status::Staged | Status::Queued | Status::Superseded(_) | Status::Cancelled(_) => {
+            return None;
+        }
         Status::RollingOut { .. } | Status::Paused { .. } if status.soak().is_none() => {
             // Deploying: the stage before is in force until Cloudflare has taken the next one.
             let before = release.progress.stage.checked_sub(1);
             before.and_then(of).unwrap_or(Percent::ZERO)
         }
         _ => status.soak().map_or(Percent::ZERO, |soak| soak.percent),
-    }
+    };
+    Some(share)
 }
 
 /// `GET /`.
@@ -113,7 +119,7 @@ fn card(known: &Known, form_token: &str) -> Markup {
             h2 { (known.worker.script_name) }
             @if let Some(release) = &known.active {
                 p { (state(release.progress.status.name())) " stage " (release.progress.stage + 1) " of " (release.origin.plan.stages.len()) }
-                (split("new version", share(release)))
+                @if let Some(share) = share(release) { (split("new version", share)) }
                 p { a href=(format!("/releases/{}", release.id())) aria-label=(format!("Open release of {}", known.worker.script_name)) { "Open release" }
                     " " (short(&release.origin.new_version)) }
             } @else {

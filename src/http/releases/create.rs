@@ -383,6 +383,7 @@ async fn started<P: Ports>(
         .map_err(not_ready)?;
     let input = Input::Command {
         actor: actor.to_owned(),
+        shown: None,
         command,
     };
     let mut decision =

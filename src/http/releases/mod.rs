@@ -43,6 +43,15 @@ fn actor(request: &Request<Vec<u8>>) -> &str {
     actor.map_or(API, |actor| &actor.0)
 }
 
+/// Carried by a request that a page makes for somebody: the version of the release that they were shown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shown(pub u32);
+
+/// The version that the release must still have.
+fn shown(request: &Request<Vec<u8>>) -> Option<u32> {
+    request.extensions().get::<Shown>().map(|shown| shown.0)
+}
+
 pub(super) async fn load<P: Ports>(
     pipeline: &Pipeline<'_, P>,
     id: &str,
