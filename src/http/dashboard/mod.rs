@@ -28,7 +28,7 @@ use maud::{Markup, html};
 use serde_json::{Value, json};
 
 use super::problem::Problem;
-use super::releases::Actor;
+use super::releases::{Actor, Shown as ShownVersion};
 use super::route::Route;
 use super::{Answer, MAX_BODY_BYTES, StaticFile, only};
 use crate::access::Person;
@@ -222,13 +222,15 @@ impl<P: Ports> Desk<'_, P> {
     /// A page that shows changes by itself: 304 if the browser has this state, the changing part alone if it asks for that.
     /// `tag` must change with everything that `live` shows.
     fn live(&self, nav: Nav, title: &str, tag: &str, (still, live): (&Markup, &Markup)) -> Answer {
+        // What the script says when it gets no answer; it is there before, or nobody would be read it.
+        let stale = html! { p #stale .stale role="status" {} };
         let region = html! {
             div #live data-tag=(tag) data-title=(title) { (live) }
         };
         let mut response = if self.request.headers().contains_key(FRAGMENT) {
             html_answer(StatusCode::OK, region)?
         } else {
-            self.page(Some(nav), title, &html! { (still) (region) })?
+            self.page(Some(nav), title, &html! { (still) (stale) (region) })?
         };
         if let Ok(tag) = HeaderValue::from_str(tag) {
             response.headers_mut().insert(header::ETAG, tag);
@@ -276,6 +278,10 @@ impl<P: Ports> Desk<'_, P> {
         let actor = self.person.map(|person| format!("access:{}", person.name));
         let actor = Actor(actor.unwrap_or_else(|| ACTOR.to_owned()));
         request.extensions_mut().insert(actor);
+        // What a form was made from, if it matters for what the form asks for.
+        if let Ok(version) = self.form().get("shown").parse() {
+            request.extensions_mut().insert(ShownVersion(version));
+        }
         let path = request.uri().path().to_owned();
         let route = Route::of(&path).ok_or_else(nothing)?;
         let response = super::answer(self.pipeline, route, &request).await?;

@@ -125,7 +125,7 @@ pub(super) async fn submit<P: Ports>(desk: &Desk<'_, P>, name: &str) -> Answer {
     } else {
         draft.plan = read(&form);
     }
-    if let Some(edit) = Edit::parse(act) {
+    if let Some(edit) = Edit::of(&form) {
         draft.focus = edit.apply(&mut draft.plan);
         return page(desk, &draft);
     }
