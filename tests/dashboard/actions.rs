@@ -132,9 +132,10 @@ fn a_release_is_checked_first_and_refused_in_place() {
 }
 
 /// The fields of a form as a browser would send them: every input, select and textarea of the page's plan form.
-fn fields_of(page: &str) -> Vec<(String, String)> {
+pub fn fields_of(page: &str) -> Vec<(String, String)> {
     let plain = |text: &str| {
         text.replace("&quot;", "\"")
+            .replace("&#39;", "'")
             .replace("&lt;", "<")
             .replace("&gt;", ">")
             .replace("&amp;", "&")
@@ -144,10 +145,12 @@ fn fields_of(page: &str) -> Vec<(String, String)> {
     let mut fields = Vec::new();
     for tag in form.split('<') {
         if tag.starts_with("input ") {
-            fields.push((
-                after(tag, "name=\"").to_owned(),
-                plain(after(tag, "value=\"")),
-            ));
+            // JSON stands in quotes of the other kind.
+            let json = tag
+                .split_once("value='")
+                .and_then(|it| it.1.split_once('\''));
+            let value = json.map_or_else(|| after(tag, "value=\""), |(value, _)| value);
+            fields.push((after(tag, "name=\"").to_owned(), plain(value)));
         } else if tag.starts_with("select ") {
             fields.push((after(tag, "name=\"").to_owned(), String::new()));
         } else if tag.starts_with("option ") && tag.contains(" selected") {
@@ -326,6 +329,41 @@ fn subscribers_are_added_tested_changed_and_told_again() {
 }
 
 #[test]
+fn undo_says_at_once_what_stands_before_it() {
+    let (world, browser) = scene();
+    let versions = world.worker("shop", &[healthy(), healthy()]);
+    world.plan("shop", |_| ());
+    let id = world.release("shop");
+    world.finish(&id);
+    let from_report = browser.page(&format!("/releases/{id}"));
+    let history = browser.page("/releases");
+    let undo = format!("/new?plan=shop&amp;version={}&amp;check=1", versions[0]);
+    for page in [&from_report, &history] {
+        assert!(page.contains(&format!("href=\"{undo}\"")), "{page}");
+    }
+    for version in &versions {
+        assert!(
+            history.contains(&format!("<code title=\"{version}\">")),
+            "old and new"
+        );
+    }
+    let page = browser.page(&undo.replace("&amp;", "&"));
+    assert!(page.contains("Ready to be released"), "{page}");
+    let chosen = format!("value=\"{}\" checked", versions[0]);
+    assert!(page.contains(&chosen), "{page}");
+    // What serves already can't be released again, and that is said before anything is done.
+    let again = browser.page(&format!("/new?plan=shop&version={}&check=1", versions[1]));
+    assert!(again.contains("Not ready to be released"), "{again}");
+    assert_eq!(
+        world.api("GET", "/v1/releases", &Value::Null).1["items"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+}
+
+#[test]
 fn a_release_that_only_watches_is_made_shown_and_stopped() {
     let (world, browser) = scene();
     let versions = world.worker("shop", &[healthy(), failing(0.4)]);
@@ -373,6 +411,7 @@ fn a_release_that_only_watches_is_made_shown_and_stopped() {
     let shown = browser.page(path);
     assert!(shown.contains("HMD would have gone back to the old version now"));
     assert!(shown.contains("At 25 %"), "{shown}");
+    assert!(shown.contains("In force <strong>25 %") && !shown.contains("then it goes back"));
     browser.done(path, &format!("{path}/stop"), &[]);
     assert_eq!(world.get(id)["state"], "cancelled");
     let ended = browser.page(path);

@@ -8,8 +8,11 @@ mod support;
 mod access;
 mod actions;
 mod pages;
+mod plans;
+mod polls;
 mod release;
 mod sign_in;
+mod witness;
 mod workers;
 
 use std::rc::Rc;

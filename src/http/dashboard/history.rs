@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::super::Answer;
 use super::super::problem::Problem;
 use super::super::releases::{cursor_of, read_cursor};
-use super::layout::{self, duration, sentence, state, time, words};
+use super::layout::{self, duration, sentence, short, state, time, words};
 use super::report::again;
 use super::{Desk, Form, Nav};
 use crate::gather::Gather as _;
@@ -107,7 +107,7 @@ fn entry(release: &Release) -> Markup {
         div {
             h2 { a href=(format!("/releases/{}", release.id())) { (script) } " " (state(progress.status.name())) (super::watch::tag(release)) }
             p.quiet {
-                (time(origin.created_at)) " · plan " (origin.plan_name) " · " (super::release::version(release)) " · by " (origin.created_by)
+                (time(origin.created_at)) " · plan " (origin.plan_name) " · " @if !progress.old_version.is_empty() { (short(&progress.old_version)) " → " } (short(&origin.new_version)) " · by " (origin.created_by)
                 @if let (Some(from), Some(to)) = (progress.started_at, progress.ended_at) { " · took " (duration(to - from)) }
             }
             @if let Some(note) = &origin.note { p { (note) } }

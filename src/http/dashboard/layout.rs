@@ -1,6 +1,7 @@
 //! What all pages share: the frame, and the small pieces that they are made of.
 
-use maud::{DOCTYPE, Markup, html};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use serde_json::Value;
 
 use super::super::problem::Problem;
 use super::Nav;
@@ -65,6 +66,23 @@ pub(in crate::http) fn page(frame: &Frame<'_>, body: &Markup) -> Markup {
 /// A hidden field.
 pub(in crate::http) fn hidden(name: &str, value: &str) -> Markup {
     html! { input type="hidden" name=(name) value=(value); }
+}
+
+/// A hidden field that holds JSON. In quotes of the other kind, for JSON is half quotes, and each would take six bytes.
+pub(in crate::http) fn hidden_json(name: &str, value: &Value) -> Markup {
+    let mut text = String::new();
+    for c in value.to_string().chars() {
+        match c {
+            '&' => text.push_str("&amp;"),
+            '\'' => text.push_str("&#39;"),
+            '<' => text.push_str("&lt;"),
+            '>' => text.push_str("&gt;"),
+            other => text.push(other),
+        }
+    }
+    PreEscaped(format!(
+        "<input type=\"hidden\" name=\"{name}\" value='{text}'>"
+    ))
 }
 
 /// A moment: UTC here, the viewer's own zone where JavaScript runs.

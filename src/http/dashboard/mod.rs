@@ -9,9 +9,12 @@ mod forecast;
 mod health;
 mod history;
 pub(super) mod layout;
+mod opinions;
 mod plan;
 mod plan_field;
 mod plan_form;
+mod plan_items;
+mod plan_queries;
 mod plan_sentence;
 mod release;
 mod report;
@@ -22,8 +25,6 @@ mod webhooks;
 mod workers;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
@@ -34,7 +35,6 @@ use super::{Answer, MAX_BODY_BYTES, StaticFile, only};
 use crate::access::Person;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
-use crate::webhook::Purpose;
 use layout::Frame;
 use session::{Shown, Visitor};
 
@@ -242,16 +242,6 @@ impl<P: Ports> Desk<'_, P> {
     fn has(&self, tag: &str) -> bool {
         let known = self.request.headers().get(header::IF_NONE_MATCH);
         known.is_some_and(|known| known.as_bytes() == tag.as_bytes())
-    }
-
-    /// A short tag of a longer text.
-    fn tag(&self, text: &str) -> String {
-        let mac = self
-            .pipeline
-            .config
-            .keys
-            .mac(Purpose::Form, text.as_bytes());
-        format!("\"{}\"", URL_SAFE_NO_PAD.encode(&mac[..12]))
     }
 
     /// What the API answers.

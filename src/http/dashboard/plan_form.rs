@@ -71,8 +71,17 @@ fn base(form: &Form, prefix: &str) -> Map<String, Value> {
     }
 }
 
+/// Whether the form has fields for an item: of one that is folded it has only what it was made from.
+fn is_open(form: &Form, prefix: &str, field: &str) -> bool {
+    let name = format!("{prefix}.{field}");
+    form.0.iter().any(|(known, _)| *known == name)
+}
+
 fn stage(form: &Form, prefix: &str) -> Value {
     let mut stage = base(form, prefix);
+    if !is_open(form, prefix, "percent") {
+        return Value::Object(stage);
+    }
     let field = |name: &str| form.get(&format!("{prefix}.{name}")).to_owned();
     // Never taken away: without them the API could not point at the field.
     stage.insert("percent".to_owned(), number(&field("percent")));
@@ -97,6 +106,9 @@ fn stage(form: &Form, prefix: &str) -> Value {
 
 fn slo(form: &Form, prefix: &str) -> Value {
     let mut slo = base(form, prefix);
+    if !is_open(form, prefix, "name") {
+        return Value::Object(slo);
+    }
     let field = |name: &str| form.get(&format!("{prefix}.{name}")).to_owned();
     slo.insert("name".to_owned(), field("name").into());
     let kind = field("kind");
@@ -127,8 +139,13 @@ fn slo(form: &Form, prefix: &str) -> Value {
             crate::json::parse(&text).unwrap_or(Value::String(text)),
         );
     }
-    if kind != "query" {
-        sli.remove("saved");
+    sli.remove("saved");
+    let saved = ["bad", "total"].map(|part| (part, field(&format!("saved_{part}"))));
+    for (part, id) in saved {
+        if kind == "query" && !id.is_empty() {
+            let saved = sli.entry("saved").or_insert(json!({}));
+            saved[part] = id.into();
+        }
     }
     for name in ["url", "model"] {
         let text = if kind == "judge" {
@@ -227,6 +244,8 @@ pub(super) enum Edit<'f> {
     Remove(&'f str, usize),
     Up(&'f str, usize),
     Down(&'f str, usize),
+    /// Shows the fields of one that is folded.
+    Open(&'f str, usize),
 }
 
 impl<'f> Edit<'f> {
@@ -249,14 +268,18 @@ impl<'f> Edit<'f> {
             "remove" => Self::Remove(list, place),
             "up" => Self::Up(list, place),
             "down" => Self::Down(list, place),
+            "open" => Self::Open(list, place),
             _ => return None,
         })
     }
 
     /// Changes the plan. Answers the field that is then to have the focus, so that keys alone can go on.
     pub fn apply(self, plan: &mut Value) -> Option<String> {
-        let (Self::Add(list) | Self::Remove(list, _) | Self::Up(list, _) | Self::Down(list, _)) =
-            self;
+        let (Self::Add(list)
+        | Self::Remove(list, _)
+        | Self::Up(list, _)
+        | Self::Down(list, _)
+        | Self::Open(list, _)) = self;
         let items = plan.get_mut(list)?.as_array_mut()?;
         let is_stages = list == "stages";
         // The last stage is 100 %, and stays the last.
@@ -291,6 +314,10 @@ impl<'f> Edit<'f> {
                 items.swap(at, at + 1);
                 let verb = if at + 2 == movable { "up" } else { "down" };
                 Some(format!("{verb}-{list}-{}", at + 1))
+            }
+            Self::Open(_, at) => {
+                let field = if is_stages { "percent" } else { "name" };
+                Some(format!("{list}-{at}-{field}"))
             }
             _ => None,
         }

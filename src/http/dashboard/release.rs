@@ -9,9 +9,9 @@ use super::super::problem::Problem;
 use super::super::releases::load;
 use super::health::{health, holding};
 use super::layout::{
-    self, confirm, done, duration, hidden, link_or_text, short, sign, split, state, time, waives,
-    words,
+    confirm, done, duration, hidden, link_or_text, short, sign, split, state, time, waives, words,
 };
+use super::opinions::opinions;
 use super::report::{queries, report};
 use super::watch;
 use super::workers::share;
@@ -62,6 +62,7 @@ fn body<P: Ports>(desk: &Desk<'_, P>, story: &Story) -> Markup {
         (commands(release, (&desk.form_token, desk.person.is_some())))
         section.card { h2 { "Stages" } (stages(release, now)) }
         (health(story, desk.query().get("slo").parse().ok()))
+        (opinions(story))
         (events(story))
         (queries(story))
     }
@@ -375,9 +376,4 @@ pub(super) async fn act<P: Ports>(desk: &Desk<'_, P>, id: &str, verb: &str) -> A
         _ => return Err(Problem::not_found(format!("{verb:?} is no command"))),
     }
     see_other(&format!("/releases/{id}?done={verb}"))
-}
-
-/// The state of a release that a list shows.
-pub(super) fn version(release: &Release) -> Markup {
-    layout::short(&release.origin.new_version)
 }

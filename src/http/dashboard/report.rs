@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::chart::e_text;
 use super::layout::{duration, sentence, time, words};
-use super::watch;
+use super::{create, opinions, watch};
 use crate::cloudflare;
 use crate::release::{Reason, Release, StageRecord, Status, WorkerRef};
 use crate::slo::evidence::grouped;
@@ -63,11 +63,12 @@ pub(super) fn report(story: &Story) -> Markup {
             }
             @if !found.is_empty() {
                 h3 { "Harm that was found" }
-                ul.found { @for (reading, event) in &found { li { (harm(reading, event)) } } }
+                ul.found { @for (reading, event) in &found { li { (harm(release, reading, event)) } } }
             }
             @if ending.is_none() && let Some(newest) = &story.newest {
                 ul.found { @for reading in &newest.readings { li { (reading.slo) ": " (sentence(&reading.sentence)) } } }
             }
+            (opinions::last(story))
             @if let Some(event) = by { p.quiet { "Decided by " (event.actor) " at " (time(event.at)) @if let Some(stage) = event.stage { " in stage " (stage) } "." } }
             @if let Some((from, to)) = span(release) {
                 p.quiet { "Bad requests can be looked at in Cloudflare’s dashboard, from " (time(from)) " to " (time(to)) " (" (duration(to - from)) "):" }
@@ -82,10 +83,6 @@ pub(super) fn report(story: &Story) -> Markup {
 pub(super) fn again(release: &Release) -> Markup {
     let (origin, progress) = (&release.origin, &release.progress);
     let watches = watch::watches(release);
-    let new = |version: &str| {
-        let mode = if watches { "&mode=watch" } else { "" };
-        format!("/new?plan={}&version={version}{mode}", origin.plan_name)
-    };
     let of = |what: &str| {
         let script = &origin.plan.worker.script_name;
         format!("{what}: release of {script}, {}", release.id())
@@ -97,21 +94,24 @@ pub(super) fn again(release: &Release) -> Markup {
         _ => false,
     };
     html! {
-        p { a href=(new(&origin.new_version)) aria-label=(of("Run again")) { "Run again" }
+        p { a href=(create::again(release, &origin.new_version, false)) aria-label=(of("Run again")) { "Run again" }
             @if may_serve && !watches && !progress.old_version.is_empty() {
-                " · " a href=(new(&progress.old_version)) aria-label=(of("Undo")) title="Releases the version before" { "Undo" }
+                " · " a href=(create::again(release, &progress.old_version, true)) aria-label=(of("Undo")) title="Releases the version before" { "Undo" }
             } }
     }
 }
 
-fn harm(reading: &Reading, event: &StoredEvent) -> Markup {
+fn harm(release: &Release, reading: &Reading, event: &StoredEvent) -> Markup {
+    let mut slos = release.origin.plan.slos.iter();
+    let judge = slos.find(|slo| slo.name == reading.slo && slo.has_judge());
     html! {
         strong { (reading.slo) } " (" (reading.objective) ")"
         @if let Some(stage) = event.stage { " in stage " (stage) } " at " (time(event.at)) ": " (sentence(&reading.sentence))
         @if let Some(grounds) = &reading.evidence && reading.verdict == Verdict::Harm {
             " Evidence of harm: " (e_text(grounds.ln_e)) " of " (e_text(grounds.ln_e_needed)) " needed."
         }
-        p.quiet { "New version: " (grouped(reading.new.bad)) " bad of " (grouped(reading.new.requests)) "; old version: " (grouped(reading.old.bad)) " of " (grouped(reading.old.requests)) "." }
+        @if let Some(slo) = judge { p.quiet { "Asked was " code { (opinions::asked(slo)) } "." } }
+        @else { p.quiet { "New version: " (grouped(reading.new.bad)) " bad of " (grouped(reading.new.requests)) "; old version: " (grouped(reading.old.bad)) " of " (grouped(reading.old.requests)) "." } }
     }
 }
 
@@ -174,6 +174,7 @@ pub(super) fn queries(story: &Story) -> Markup {
                             @match (slo.sli.kind, slo.time_key()) {
                                 (SliKind::Query, _) => { code.block { (json!({"bad": slo.sli.bad, "total": slo.sli.total})) } },
                                 (SliKind::RequestCount, _) => "how many there are",
+                                (SliKind::Judge, _) => { "nothing; " code { (opinions::asked(slo)) } " is asked" },
                                 (_, Some(key)) => { code { (key) } ", " @if let Some(percentile) = slo.sli.percentile { (percentile.label()) } },
                                 (_, None) => "which of them failed, by outcome and status",
                             }

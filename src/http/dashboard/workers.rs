@@ -36,21 +36,21 @@ pub(super) fn share(release: &Release) -> Option<Percent> {
 /// `GET /`.
 pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>) -> Answer {
     let ports = desk.pipeline.ports;
-    let tag = if desk.request.headers().contains_key(super::FRAGMENT) {
-        let tag = desk.tag(&store::fleet_tag(ports).await?);
+    if desk.request.headers().contains_key(super::FRAGMENT) {
+        let tag = tag(store::fleet_revision(ports).await?);
         if desk.has(&tag) {
             return not_modified(&tag);
         }
-        tag
-    } else {
-        // The page's first look is taken as new, so that it needs no second read.
-        "\"first\"".to_owned()
-    };
+    }
     let query = desk.query();
     let page: i64 = query.get("page").parse().unwrap_or(1).clamp(1, 10_000);
     let search = query.get("search");
     let bounds = (LIMIT, (page - 1) * LIMIT);
-    let (workers, more) = store::known_workers(ports, search, bounds).await?;
+    let store::Fleet {
+        workers,
+        more,
+        revision,
+    } = store::fleet(ports, search, bounds).await?;
     let active = workers
         .iter()
         .filter(|known| known.active.is_some())
@@ -86,7 +86,11 @@ pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>) -> Answer {
             }
         }
     };
-    desk.live(Nav::Workers, &title, &tag, (&still, &live))
+    desk.live(Nav::Workers, &title, &tag(revision), (&still, &live))
+}
+
+fn tag(revision: i64) -> String {
+    format!("\"{revision}\"")
 }
 
 fn link(search: &str, page: i64) -> String {
