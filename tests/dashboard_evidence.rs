@@ -521,7 +521,12 @@ fn fields_of(page: &str) -> Vec<(String, String)> {
         if tag.starts_with("input ") {
             let (name, value) = (
                 between(tag, "name=\"", "\""),
-                between(tag, "value=\"", "\""),
+                // JSON stands in quotes of the other kind.
+                if tag.contains("value='") {
+                    between(tag, "value='", "'")
+                } else {
+                    between(tag, "value=\"", "\"")
+                },
             );
             fields.push((name.to_owned(), plain(value)));
         } else if tag.starts_with("select ") {

@@ -10,8 +10,7 @@ use super::report::again;
 use super::{Desk, Form, Nav};
 use crate::gather::Gather as _;
 use crate::pipeline::ports::Ports;
-use crate::release::Release;
-use crate::slo::{Reading, Verdict};
+use crate::release::{Judged, Release};
 use crate::store::{self, ReleaseFilter};
 use crate::time::{UnixMs, parse_rfc3339_us};
 
@@ -127,11 +126,12 @@ pub(super) async fn compare<P: Ports>(desk: &Desk<'_, P>) -> Answer {
         let detail = "mark exactly two releases in the history, then compare them";
         return Err(Problem::new(400, "Two releases are compared", detail));
     }
-    let found = desk.pipeline.load(&ids).await?;
-    let pair: Vec<&Release> = found.values().collect();
-    let [a, b] = pair[..] else {
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let found = store::pair(desk.pipeline.ports, [ids[0], ids[1]]).await?;
+    let Some([(a, newest_a), (b, newest_b)]) = found else {
         return Err(Problem::not_found("one of these releases does not exist"));
     };
+    let (a, b) = (&a, &b);
     let row = |name: &str, of: &dyn Fn(&Release) -> Markup| {
         html! { tr { th scope="row" { (name) } td { (of(a)) } td { (of(b)) } } }
     };
@@ -152,7 +152,7 @@ pub(super) async fn compare<P: Ports>(desk: &Desk<'_, P>) -> Answer {
                     (row("Reached", &|it| html! { "stage " (it.progress.stage + 1) }))
                     (row("Objectives", &|it| html! { @for slo in &it.origin.plan.slos { (slo.name) ": " (slo.indicator()) " " (slo.objective_text()) br; } }))
                     (row("Check interval", &|it| html! { (it.origin.plan.check_interval) }))
-                    (row("Last verdicts", &verdicts))
+                    tr { th scope="row" { "Health at last" } td { (verdicts(newest_a.as_ref())) } td { (verdicts(newest_b.as_ref())) } }
                 }
             }
         }
@@ -160,14 +160,15 @@ pub(super) async fn compare<P: Ports>(desk: &Desk<'_, P>) -> Answer {
     desk.page(Some(Nav::History), "Compare two releases", &body)
 }
 
-fn verdicts(release: &Release) -> Markup {
-    let readings: &[Reading] = release
-        .progress
-        .status
-        .soak()
-        .map_or(&[], |soak| &soak.readings);
+/// What was judged last.
+fn verdicts(newest: Option<&Judged>) -> Markup {
+    let Some(newest) = newest else {
+        return html! { "nothing was judged" };
+    };
     html! {
-        @for reading in readings { (reading.slo) ": " (layout::verdict(reading.verdict)) br; }
-        @if readings.iter().all(|reading| reading.verdict == Verdict::NotApplicable) { "on the release's page" }
+        @for reading in &newest.readings {
+            p { (reading.slo) ": " (layout::verdict(reading.verdict)) " " (sentence(&reading.sentence)) }
+        }
+        p.quiet { "In stage " (newest.stage) }
     }
 }

@@ -190,7 +190,13 @@ pub(super) struct Desk<'a, P> {
 impl<P: Ports> Desk<'_, P> {
     /// The fields of the query.
     fn query(&self) -> Form {
-        Form::read(self.request.uri().query().unwrap_or("").as_bytes())
+        let mut query = Form::read(self.request.uri().query().unwrap_or("").as_bytes());
+        // Only HMD itself says that something was done: a link from elsewhere may say anything.
+        let site = self.request.headers().get("sec-fetch-site");
+        if site.is_some_and(|site| site.as_bytes() != b"same-origin") {
+            query.0.retain(|(name, _)| name != "done");
+        }
+        query
     }
 
     fn form(&self) -> Form {
@@ -299,6 +305,17 @@ fn html_answer(status: StatusCode, markup: Markup) -> Answer {
         .header(header::CONTENT_TYPE, "text/html; charset=utf-8")
         .body(markup.into_string().into_bytes())
         .map_err(|error| Problem::internal(&error))
+}
+
+/// The page that a path is a part of, or is reached from.
+fn above(mut path: &str) -> &str {
+    while let Some((rest, _)) = path.rsplit_once('/') {
+        path = rest;
+        if Page::of(path).is_some_and(|page| page.methods().contains(&Method::GET)) {
+            return path;
+        }
+    }
+    "/"
 }
 
 /// After something was done, a page that can be loaded again without doing it again.
@@ -429,17 +446,21 @@ pub(crate) async fn handle<P: Ports>(
         Err(problem) => (Caller::default(), Err(problem)),
     };
     let mut response = response.unwrap_or_else(|problem| {
-        if problem.status >= 500 {
+        if problem.status >= 500 && !problem.foreseen {
             let line = json!({"log": "alert", "path": "dashboard", "status": problem.status, "detail": problem.detail});
             pipeline.ports.log(&line);
         }
         if fragment {
             return problem.response();
         }
+        let form = Form::read(request.body());
+        let comment = form.get("comment");
+        let above = above(request.uri().path());
         let body = html! {
             h1 { (problem.title) }
             (layout::problem(&problem))
-            p { a href="/" { "All Workers" } }
+            @if !comment.is_empty() { p { "Your comment was:" } pre tabindex="0" { (comment) } }
+            p { @if above != "/" { a href=(above) { "Back" } " · " } a href="/" { "All Workers" } }
         };
         let token = caller.visitor.as_ref().map(|visitor| visitor.form_token(&pipeline.config.keys));
         let frame = Frame {

@@ -24,7 +24,7 @@ use crate::release::{
 use crate::store::{self, Story};
 use crate::time::UnixMs;
 
-/// Events on the page; the API has them all.
+/// Events on a page.
 const EVENTS: i64 = 40;
 
 /// `GET /releases/{id}`.
@@ -38,7 +38,10 @@ pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>, id: &str) -> Answer {
             return not_modified(&tag);
         }
     }
-    let story = store::story(ports, id, EVENTS).await?.ok_or_else(missing)?;
+    let before = desk.query().get("events").parse().unwrap_or(i64::MAX >> 11);
+    let story = store::story(ports, id, (EVENTS, before))
+        .await?
+        .ok_or_else(missing)?;
     let release = &story.release;
     let name = release.progress.status.name();
     let script = &release.origin.plan.worker.script_name;
@@ -207,7 +210,7 @@ fn stage_name(state: StageState) -> &'static str {
 
 fn events(story: &Story) -> Markup {
     html! {
-        section.card {
+        section.card #events {
             h2 { "Events" }
             @if story.events.is_empty() { p.quiet { "Nothing has happened yet." } }
             ol.events {
@@ -220,6 +223,14 @@ fn events(story: &Story) -> Markup {
                         @if let Some(detail) = &event.detail { p { (detail) } }
                     }
                 }
+            }
+            // They are numbered from 1, without a gap.
+            @let around = [
+                story.events.first().filter(|newest| newest.sequence < story.release.progress.last_event).map(|_| ("?#events".to_owned(), "Newest events")),
+                story.events.last().filter(|oldest| oldest.sequence > 1).map(|oldest| (format!("?events={}#events", oldest.sequence), "Older events")),
+            ];
+            @if around.iter().any(Option::is_some) {
+                nav.pages aria-label="Events" { @for (link, name) in around.iter().flatten() { a href=(link) { (name) } } }
             }
         }
     }

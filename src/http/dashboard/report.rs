@@ -46,12 +46,12 @@ pub(super) fn report(story: &Story) -> Markup {
     let release = &story.release;
     let ending = release.progress.status.ending();
     let by = story
-        .events
+        .ends
         .iter()
         .find(|event| ENDS.contains(&event.kind.as_str()));
     let new = &release.origin.new_version;
     let watches = watch::watches(release);
-    let found = found(&story.events);
+    let found = found(&story.ends);
     html! {
         section.card.report {
             h2 { "Why it ended" }

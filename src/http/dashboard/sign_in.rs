@@ -101,7 +101,13 @@ fn form<P: Ports>(
 /// For who comes from another site, and so shows no cookie: the same address once more, asked for by this page, to which the browser
 /// does show them. Without a cookie of its own, which would take the place of a session that is still good.
 pub(super) fn bounce(request: &Request<Vec<u8>>) -> Answer {
-    let target = request.uri().path_and_query().map_or("/", |it| it.as_str());
+    let uri = request.uri();
+    let query = Form::read(uri.query().unwrap_or("").as_bytes());
+    // What another site says was done is not repeated.
+    let target = match uri.path_and_query() {
+        Some(all) if query.get("done").is_empty() => all.as_str(),
+        _ => uri.path(),
+    };
     let body = html! {
         (DOCTYPE)
         html lang="en" {

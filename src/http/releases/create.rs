@@ -119,6 +119,8 @@ pub enum OnConflict {
     Supersede,
 }
 
+pub(crate) const KEY_OF_ANOTHER: &str =
+    "this Idempotency-Key or webhook-id was used with another body; use a fresh one";
 const KEY_USED: &str = "this Idempotency-Key has just been used";
 /// Longest idempotency key.
 const MAX_KEY: usize = 255;
@@ -434,9 +436,7 @@ async fn repeated<P: Ports>(
         return Ok(None);
     };
     if first.body != body {
-        let detail =
-            "this Idempotency-Key or webhook-id was used with another body; use a fresh one";
-        return Err(Problem::conflict(detail));
+        return Err(Problem::conflict(KEY_OF_ANOTHER));
     }
     if first.status >= 400 {
         let mut response = Problem::new(first.status, "", "").response();

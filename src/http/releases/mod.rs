@@ -16,6 +16,7 @@ use crate::pipeline::{NotReady, Pipeline};
 use crate::release::{MAX_TEXT, Release, WorkerRef};
 
 pub use command::{Nothing, command, decide, delete};
+pub(crate) use create::KEY_OF_ANOTHER;
 pub use create::{create, create_by_hook};
 pub use preflight::preflight;
 pub(crate) use read::{Query, bad, cursor_of, read_cursor};
