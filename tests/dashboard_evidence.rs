@@ -510,6 +510,7 @@ fn the_page_of_a_plan_leads_to_its_forecast() {
 fn fields_of(page: &str) -> Vec<(String, String)> {
     let plain = |text: &str| {
         text.replace("&quot;", "\"")
+            .replace("&#39;", "'")
             .replace("&lt;", "<")
             .replace("&gt;", ">")
             .replace("&amp;", "&")
@@ -519,10 +520,10 @@ fn fields_of(page: &str) -> Vec<(String, String)> {
     let mut is_first = false;
     for tag in form.split('<') {
         if tag.starts_with("input ") {
-            let (name, value) = (
-                between(tag, "name=\"", "\""),
-                between(tag, "value=\"", "\""),
-            );
+            let name = between(tag, "name=\"", "\"");
+            // JSON stands in quotes of the other kind.
+            let quote = if tag.contains("value='") { "'" } else { "\"" };
+            let value = between(tag, &format!("value={quote}"), quote);
             fields.push((name.to_owned(), plain(value)));
         } else if tag.starts_with("select ") {
             fields.push((between(tag, "name=\"", "\"").to_owned(), String::new()));
