@@ -95,6 +95,7 @@ struct Outcome {
 #[derive(Debug, Default)]
 struct Aftermath {
     lines: Vec<Value>,
+    checks: Vec<String>,
     messages: Vec<Message>,
     /// Workers that nobody holds any more.
     freed: SortedSet<WorkerRef>,
@@ -104,7 +105,8 @@ struct Aftermath {
 impl Aftermath {
     fn add(&mut self, before: Option<&Release>, decision: &Decision) {
         let release = &decision.release;
-        self.lines.extend(log::lines(decision));
+        self.lines.extend(log::events(decision));
+        self.checks.extend(log::checks(decision));
         for kind in [MessageKind::Transition, MessageKind::Check] {
             let alarm = kind.alarm(release);
             if let Some(due_at) = alarm
@@ -342,7 +344,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
         // The sends are under way while the lines are written.
         let send = self.send(&aftermath.messages);
         let others = self.tell_others(&aftermath);
-        let lines = async { self.write(&aftermath.lines) };
+        let lines = async { self.write(&aftermath) };
         join3(send, others, lines).await;
     }
 
@@ -355,14 +357,12 @@ impl<'a, P: Ports> Pipeline<'a, P> {
         join(line, self.send_owed(&aftermath.owed)).await;
     }
 
-    fn write(&self, lines: &[Value]) {
-        let (checks, others): (Vec<&Value>, Vec<&Value>) =
-            lines.iter().partition(|line| line["log"] == "check");
-        for line in others {
+    fn write(&self, aftermath: &Aftermath) {
+        for line in &aftermath.lines {
             self.ports.log(line);
         }
-        if !checks.is_empty() {
-            self.ports.log_all(&checks);
+        if !aftermath.checks.is_empty() {
+            self.ports.log_all(&aftermath.checks);
         }
     }
 
@@ -465,7 +465,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
             .into_iter()
             .map(|release| self.act_and_report(release));
         let others = self.tell_others(&outcome.aftermath);
-        let lines = async { self.write(&outcome.aftermath.lines) };
+        let lines = async { self.write(&outcome.aftermath) };
         join3(join_all(acts), others, lines).await;
         outcome.error.map_or(Ok(()), Err)
     }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::releases::{chunks, decided};
 use super::row::{StoreError, json as json_column, number, text};
 use super::subscribers::subscriber;
+use crate::json;
 use crate::pipeline::ports::{Param, Row, Sql, Statement};
 use crate::time::UnixMs;
 use crate::webhook::{GIVE_UP_AFTER_MS, Message, Stored, Subscriber};
@@ -225,7 +226,7 @@ pub async fn lease_deliveries(
     until: UnixMs,
 ) -> Result<Vec<Leased>, StoreError> {
     let mut leased = Vec::new();
-    for chunk in chunks(calls.iter().map(|call| json!(call))) {
+    for chunk in chunks(calls.iter().map(json::value)) {
         let all = |text, more: Vec<Param>| {
             Statement::new(text, [vec![chunk.clone().into()], more].concat())
         };
@@ -328,7 +329,7 @@ pub struct Recorded {
 /// [`StoreError`]; then the attempts are made again when their leases have run out.
 pub async fn record_outcomes(sql: &impl Sql, outcomes: &[Outcome]) -> Result<Recorded, StoreError> {
     let mut recorded = Recorded::default();
-    for chunk in chunks(outcomes.iter().map(|outcome| json!(outcome))) {
+    for chunk in chunks(outcomes.iter().map(json::value)) {
         let all = |text| Statement::new(text, vec![chunk.clone().into()]);
         let mut statements = vec![all(LOGGED), all(SETTLED)];
         // Each subscriber's newest result says how it is now; but one that is gone is gone.
@@ -343,7 +344,7 @@ pub async fn record_outcomes(sql: &impl Sql, outcomes: &[Outcome]) -> Result<Rec
                 None => newest.push(outcome),
             }
         }
-        let newest = json!(newest).to_string();
+        let newest = json::text(&newest);
         let each = |text| Statement::new(text, vec![newest.clone().into()]);
         statements.push(each(ANSWERED));
         let failures = outcomes.iter().any(|outcome| !outcome.took);
@@ -392,7 +393,7 @@ pub async fn owe_test(
     subscriber: &str,
     message: &Message,
 ) -> Result<(), StoreError> {
-    let body = json!(message.stored).to_string();
+    let body = json::text(&message.stored);
     let params: Vec<Param> = vec![
         message.id.as_str().into(),
         subscriber.into(),

@@ -171,7 +171,7 @@ pub async fn create(
     start: Option<&Write<'_>>,
     idempotency: Option<&Idempotency>,
 ) -> Result<Option<Vec<Owed>>, StoreError> {
-    let (origin, progress) = (&release.origin, &release.progress);
+    let (origin, progress) = (&*release.origin, &release.progress);
     let row = json!([{
         "id": origin.id, "account_id": origin.plan.worker.account_id, "script_name": origin.plan.worker.script_name,
         "plan": origin.plan_name, "origin": origin, "progress": progress, "state": progress.status.stored_name(),
