@@ -97,9 +97,14 @@ enum Change<T> {
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Change<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Option::deserialize(deserializer).map(Self::To)
+        let Given(value) = Given::deserialize(deserializer)?;
+        Ok(Self::To(value))
     }
 }
+
+/// What is there, if only a null: an `Option` by itself would also be read of a field that is absent.
+#[derive(Deserialize)]
+struct Given<T>(Option<T>);
 
 impl<T: Clone> Change<T> {
     fn apply(&self, target: &mut Option<T>) {

@@ -95,6 +95,7 @@ struct Outcome {
 #[derive(Debug, Default)]
 struct Aftermath {
     lines: Vec<Value>,
+    checks: Vec<String>,
     messages: Vec<Message>,
     /// Workers that nobody holds any more.
     freed: SortedSet<WorkerRef>,
@@ -104,7 +105,8 @@ struct Aftermath {
 impl Aftermath {
     fn add(&mut self, before: Option<&Release>, decision: &Decision) {
         let release = &decision.release;
-        self.lines.extend(log::lines(decision));
+        self.lines.extend(log::events(decision));
+        self.checks.extend(log::checks(decision));
         for kind in [MessageKind::Transition, MessageKind::Check] {
             let alarm = kind.alarm(release);
             if let Some(due_at) = alarm
@@ -198,7 +200,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
                 return outcome;
             }
             // A crash at this commit leaves either nothing or whole decisions with their alarms, which the sweep finds.
-            let (committed, error) = self.commit(&decisions).await;
+            let (committed, error) = self.commit(&rows, &decisions).await;
             let mut lost = SortedMap::new();
             for (decision, fates) in decisions {
                 let id = decision.release.id().to_owned();
@@ -253,15 +255,19 @@ impl<'a, P: Ports> Pipeline<'a, P> {
 
     async fn commit(
         &self,
+        rows: &SortedMap<String, Release>,
         decisions: &[(Decision, Vec<Result<(), Refusal>>)],
     ) -> (store::Committed, Option<StoreError>) {
         let at = self.ports.now();
         let writes: Vec<Write<'_>> = decisions
             .iter()
-            .map(|(decision, _)| Write {
-                decision,
-                decision_id: self.ports.uuid().simple().to_string(),
-                at,
+            .filter_map(|(decision, _)| {
+                Some(Write {
+                    before: rows.get(decision.release.id())?,
+                    decision,
+                    decision_id: self.ports.uuid().simple().to_string(),
+                    at,
+                })
             })
             .collect();
         let correction = self.cloudflare.take_correction();
@@ -338,7 +344,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
         // The sends are under way while the lines are written.
         let send = self.send(&aftermath.messages);
         let others = self.tell_others(&aftermath);
-        let lines = async { self.write(&aftermath.lines) };
+        let lines = async { self.write(&aftermath) };
         join3(send, others, lines).await;
     }
 
@@ -351,14 +357,12 @@ impl<'a, P: Ports> Pipeline<'a, P> {
         join(line, self.send_owed(&aftermath.owed)).await;
     }
 
-    fn write(&self, lines: &[Value]) {
-        let (checks, others): (Vec<&Value>, Vec<&Value>) =
-            lines.iter().partition(|line| line["log"] == "check");
-        for line in others {
+    fn write(&self, aftermath: &Aftermath) {
+        for line in &aftermath.lines {
             self.ports.log(line);
         }
-        if !checks.is_empty() {
-            self.ports.log_all(&checks);
+        if !aftermath.checks.is_empty() {
+            self.ports.log_all(&aftermath.checks);
         }
     }
 
@@ -461,7 +465,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
             .into_iter()
             .map(|release| self.act_and_report(release));
         let others = self.tell_others(&outcome.aftermath);
-        let lines = async { self.write(&outcome.aftermath.lines) };
+        let lines = async { self.write(&outcome.aftermath) };
         join3(join_all(acts), others, lines).await;
         outcome.error.map_or(Ok(()), Err)
     }

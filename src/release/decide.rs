@@ -242,7 +242,7 @@ impl Draft {
         let found = &self.next.origin.preflight;
         let mut data = serde_json::Map::new();
         if !found.is_empty() {
-            data.insert("preflight".to_owned(), json!(found.checks));
+            data.insert("preflight".to_owned(), crate::json::value(&found.checks));
             data.insert("accepted".to_owned(), json!(found.accepted));
         }
         let known = judge::before_text(&self.next.origin.plan, before);

@@ -38,7 +38,7 @@ fn the_list_of_workers_has_a_new_tag_whenever_it_shows_something_new() {
         }
         *last = now;
     };
-    let changed = |what: &str| {
+    let shows = |what: &str| {
         let before = *changes.borrow();
         compare(what);
         assert!(*changes.borrow() > before, "{what} is not shown");
@@ -57,42 +57,42 @@ fn the_list_of_workers_has_a_new_tag_whenever_it_shows_something_new() {
     world.worker("bad", &[healthy(), failing(0.4)]);
     let connection = format!("/v1/workers/{ACCOUNT}/shop");
     world.api("PUT", &connection, &json!({}));
-    changed("a connected Worker");
+    shows("a connected Worker");
     world.api("PUT", &connection, &json!({"token": OWN_TOKEN}));
-    changed("a token of its own");
+    shows("a token of its own");
     world.api("DELETE", &connection, &Value::Null);
-    changed("a Worker that is not connected any more");
+    shows("a Worker that is not connected any more");
     world.plan("shop", |plan| {
-        plan["stages"][0]["advance"] = json!("manual")
+        plan["stages"][0]["advance"] = json!("manual");
     });
-    changed("a plan");
+    shows("a plan");
     world.plan("other", |plan| {
-        plan["worker"]["script_name"] = json!("shop")
+        plan["worker"]["script_name"] = json!("shop");
     });
-    changed("another plan of the Worker");
+    shows("another plan of the Worker");
     world.plan("other", |plan| {
-        plan["worker"]["script_name"] = json!("else")
+        plan["worker"]["script_name"] = json!("else");
     });
-    changed("a plan for another Worker");
+    shows("a plan for another Worker");
     world.api("DELETE", "/v1/plans/other", &Value::Null);
-    changed("a plan that is gone");
+    shows("a plan that is gone");
     world.plan("bad", |_| ());
-    changed("a second plan");
+    shows("a second plan");
 
     let id = world.release("shop");
     let waits = json!({"plan": "shop", "new_version": "latest", "on_conflict": "queue"});
     let queued = world.api("POST", "/v1/releases", &waits).1["id"].clone();
     let queued = queued.as_str().unwrap();
-    changed("a release with one behind it");
+    shows("a release with one behind it");
     run("the first stage", &id, "awaiting_approval");
     let release = format!("/v1/releases/{id}");
     world.api("POST", &format!("{release}/stages/1/approve"), &Value::Null);
-    changed("an approval");
+    shows("an approval");
     world.run_to(&id, |it| it["stages"][1]["state"] == "soaking");
-    changed("the second stage");
+    shows("the second stage");
     for verb in ["pause", "resume"] {
         world.api("POST", &format!("{release}/{verb}"), &Value::Null);
-        changed(verb);
+        shows(verb);
     }
     run("the last stages", &id, "succeeded");
     compare("the end");

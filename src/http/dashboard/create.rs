@@ -30,10 +30,8 @@ pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>) -> Answer {
     if query.get("plan").is_empty() {
         return choose_plan(desk).await;
     }
-    if query.get("check").is_empty() {
-        return page(desk, &query, None, None).await;
-    }
-    check(desk, &query).await
+    let checks = !query.get("check").is_empty();
+    page(desk, &query, checks, None).await
 }
 
 /// Where a version is released by the plan of a release, in its mode. `checked`: with what stands before it.
@@ -44,14 +42,6 @@ pub(super) fn again(release: &Release, version: &str, checked: bool) -> String {
         "/new?plan={}&version={version}{mode}{check}",
         release.origin.plan_name
     )
-}
-
-/// The page with what a check of its fields finds.
-async fn check<P: Ports>(desk: &Desk<'_, P>, form: &Form) -> Answer {
-    match desk.post("/v1/releases/preflight", &wanted(form)).await {
-        Ok(found) => page(desk, form, Some(&found), None).await,
-        Err(problem) => page(desk, form, None, Some(&problem)).await,
-    }
 }
 
 async fn choose_plan<P: Ports>(desk: &Desk<'_, P>) -> Answer {
@@ -78,13 +68,22 @@ async fn choose_plan<P: Ports>(desk: &Desk<'_, P>) -> Answer {
     desk.page(Some(Nav::New), "New release", &body)
 }
 
-/// The form, as far as it is filled in, with what a check found and what was refused.
+/// The form, as far as it is filled in, with what was refused; if it `checks`, with what that finds.
 async fn page<P: Ports>(
     desk: &Desk<'_, P>,
     form: &Form,
-    checked: Option<&Value>,
-    refused: Option<&Problem>,
+    checks: bool,
+    mut refused: Option<Problem>,
 ) -> Answer {
+    let mut checked = None;
+    if checks {
+        let found = desk.post("/v1/releases/preflight", &wanted(form)).await;
+        match found {
+            Ok(found) => checked = Some(found),
+            Err(problem) => refused = Some(problem),
+        }
+    }
+    let (checked, refused) = (checked.as_ref(), refused.as_ref());
     let plan = form.get("plan");
     let found = desk.pipeline.plan_in_use(plan, CALLS).await?;
     let Some(PlanInUse { stored, holder, .. }) = found else {
@@ -93,7 +92,9 @@ async fn page<P: Ports>(
     let worker = &stored.plan.worker;
     let base = format!("/v1/workers/{}/{}", worker.account_id, worker.script_name);
     let (versions, deployments) = (format!("{base}/versions"), format!("{base}/deployments"));
-    let (versions, deployments) = join(get(desk, &versions), get(desk, &deployments)).await;
+    // In boxes, for they are all of the API.
+    let versions = Box::pin(get(desk, &versions));
+    let (versions, deployments) = join(versions, Box::pin(get(desk, &deployments))).await;
     let serving = deployments
         .as_ref()
         .map_or(Value::Null, |it| it["items"][0]["versions"].clone());
@@ -281,7 +282,7 @@ fn wanted(form: &Form) -> Value {
 pub(super) async fn submit<P: Ports>(desk: &Desk<'_, P>) -> Answer {
     let mut form = desk.form();
     if form.get("do") == "check" {
-        return check(desk, &form).await;
+        return page(desk, &form, true, None).await;
     }
     // The same form sent twice makes one release.
     let key = format!("dashboard-{}", form.get("key"));
@@ -300,7 +301,7 @@ pub(super) async fn submit<P: Ports>(desk: &Desk<'_, P>) -> Answer {
                 "a release was created from this page already. This is another one: send it once more if it is wanted, too".clone_into(&mut problem.detail);
                 form.0.retain(|(name, _)| name != "key");
             }
-            page(desk, &form, None, Some(&problem)).await
+            page(desk, &form, false, Some(problem)).await
         }
     }
 }

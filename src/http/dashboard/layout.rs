@@ -71,7 +71,7 @@ pub(in crate::http) fn hidden(name: &str, value: &str) -> Markup {
 /// A hidden field that holds JSON. In quotes of the other kind, for JSON is half quotes, and each would take six bytes.
 pub(in crate::http) fn hidden_json(name: &str, value: &Value) -> Markup {
     let mut text = String::new();
-    for c in value.to_string().chars() {
+    for c in crate::json::text(value).chars() {
         match c {
             '&' => text.push_str("&amp;"),
             '\'' => text.push_str("&#39;"),

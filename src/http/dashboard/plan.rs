@@ -2,7 +2,7 @@
 
 use ::http::{HeaderName, Method, StatusCode, header};
 use maud::{Markup, html};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::super::Answer;
 use super::super::plans::checked_name;
@@ -107,7 +107,7 @@ pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>, name: &str) -> Answer {
     let stored = saved(desk, name).await?;
     let plan = stored
         .as_ref()
-        .map_or_else(|| first(name), |it| json!(it.plan));
+        .map_or_else(|| first(name), |it| crate::json::value(&it.plan));
     let mut draft = Draft::new(name, plan);
     if let Some(stored) = stored {
         draft.revision = stored.revision.to_string();
@@ -263,7 +263,7 @@ fn fields<P: Ports>(desk: &Desk<'_, P>, draft: &Draft<'_>) -> Markup {
 fn json_text(draft: &Draft<'_>) -> String {
     match &draft.text {
         Some(text) => text.clone(),
-        None => serde_json::to_string_pretty(&draft.plan).unwrap_or_default(),
+        None => crate::json::pretty(&crate::json::text(&draft.plan)),
     }
 }
 

@@ -70,7 +70,7 @@ pub(super) struct SignInLink {
 
 /// Claims, the key's id and the signature, as one text.
 fn sign(keys: &Keyring, purpose: Purpose, claims: &impl Serialize) -> String {
-    let payload = URL_SAFE_NO_PAD.encode(serde_json::json!(claims).to_string());
+    let payload = URL_SAFE_NO_PAD.encode(crate::json::text(claims));
     let signed = format!("{payload}.{}", keys.key_id());
     let mac = keys.mac(purpose, signed.as_bytes());
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(mac))
