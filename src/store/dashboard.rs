@@ -19,7 +19,9 @@ use crate::webhook::Subscriber;
 // All Workers that a plan or a release names, those with an active release first. The page is chosen by names alone, from indexes;
 // releases are read only for what is on it.
 const WORKERS: &str = "SELECT k.account_id, k.script_name, k.plans, a.origin, a.progress, l.id AS last_id,
-        l.state AS last_state, l.ended_at AS last_ended_at, c.created_at AS connected_at, c.token IS NOT NULL AS own,
+        l.state AS last_state, l.ended_at AS last_ended_at, c.created_at AS connected_at, c.token IS NOT NULL AS own, k.active,
+        (SELECT v.id FROM releases v WHERE v.state = 'watching' AND v.account_id = k.account_id
+            AND v.script_name = k.script_name ORDER BY v.created_at DESC LIMIT 1) AS watching,
         (SELECT count(*) FROM releases q WHERE q.state = 'queued' AND q.account_id = k.account_id
             AND q.script_name = k.script_name) AS queued
     FROM (SELECT w.account_id, w.script_name, w.plans, r.id AS active FROM (
@@ -39,11 +41,17 @@ const WORKERS: &str = "SELECT k.account_id, k.script_name, k.plans, a.origin, a.
     ORDER BY k.active IS NULL, k.script_name, k.account_id";
 // Triggers raise it whenever something changes that the list shows (schemas/migrations/0010_dashboard_revision.sql).
 const REVISION: &str = "SELECT revision FROM dashboard_revision WHERE id = 1";
+// Of all Workers, whatever the page shows.
+const GOING: &str = "SELECT count(*) AS running, count(CASE state WHEN 'awaiting_approval' THEN 1 END) AS waiting FROM releases
+    WHERE state IN ('rolling_out', 'paused', 'awaiting_approval', 'reverting')";
 const SEQ: &str = "SELECT seq FROM releases WHERE id = ?1";
 const NEWEST_WINDOW: &str =
     "SELECT body FROM windows WHERE release = ?1 ORDER BY window_index DESC LIMIT 1";
 const NEWEST_EVENTS: &str =
-    "SELECT body FROM events WHERE release = ?1 ORDER BY sequence DESC LIMIT ?2";
+    "SELECT body FROM events WHERE release = ?1 AND sequence < ?3 ORDER BY sequence DESC LIMIT ?2";
+// What a report is made of, however much has happened since.
+const ENDS: &str = "SELECT body FROM events WHERE release = ?1 AND body->>'$.type' IN ('slo.violated', 'release.reverting',
+        'release.succeeded', 'release.cancelled', 'release.superseded') ORDER BY sequence DESC LIMIT 40";
 // Of the newest windows only: a release of weeks has many, and who is asked has been asked lately. Without what they were told.
 const OPINIONS: &str = "SELECT w.until, o.value->>'$.slo' AS slo, o.value->>'$.judge' AS judge,
         o.value->>'$.duration_ms' AS duration_ms, o.value->'$.said' AS said
@@ -66,6 +74,10 @@ pub struct Known {
     pub plans: Vec<String>,
     /// The release that holds it.
     pub active: Option<Release>,
+    /// Its id, even if it can't be read.
+    pub holder: Option<String>,
+    /// The newest release that only watches it.
+    pub watching: Option<String>,
     /// How many wait for it.
     pub queued: i64,
     /// Whether it is connected, and then, whether with a token of its own.
@@ -83,6 +95,8 @@ pub struct Fleet {
     pub more: bool,
     /// Rises whenever something changes that the list shows.
     pub revision: i64,
+    /// How many releases hold a Worker, on this page or not, and how many of them wait for a person.
+    pub going: (i64, i64),
 }
 
 /// Workers whose name holds a text.
@@ -96,7 +110,8 @@ pub async fn fleet(
 ) -> Result<Fleet, StoreError> {
     let params = vec![search.into(), (limit + 1).into(), offset.into()];
     let workers = Statement::new(WORKERS, params);
-    let rows = sql.batch(vec![fleet_statement(), workers]).await?;
+    let going = Statement::new(GOING, Vec::new());
+    let rows = sql.batch(vec![fleet_statement(), workers, going]).await?;
     let of = |i: usize| rows.get(i).map_or(&[][..], Vec::as_slice);
     let known = of(1).iter().map(known).collect::<Result<Vec<_>, _>>();
     let mut workers = known?;
@@ -107,6 +122,10 @@ pub async fn fleet(
         workers,
         more,
         revision: revision_in(of(0)),
+        going: of(2).first().map_or((0, 0), |row| {
+            let of = |column| number(row, column).unwrap_or(0);
+            (of("running"), of("waiting"))
+        }),
     })
 }
 
@@ -137,6 +156,8 @@ fn known(row: &Row) -> Result<Known, StoreError> {
         plans: plans.map(str::to_owned).collect(),
         // One bad row (of a newer HMD, say) must not take the page away.
         active: optional("origin").and_then(|_| releases::release(row).ok()),
+        holder: optional("active").map(str::to_owned),
+        watching: optional("watching").map(str::to_owned),
         queued: number(row, "queued").unwrap_or(0),
         connected: number(row, "connected_at").map(|_| number(row, "own") == Some(1)),
         last,
@@ -178,6 +199,8 @@ pub struct Story {
     pub chart: Vec<ChartWindow>,
     /// Events, newest first.
     pub events: Vec<StoredEvent>,
+    /// Those of harm and of how it ended, newest first.
+    pub ends: Vec<StoredEvent>,
     /// What judges said of the newest windows, newest first.
     pub opinions: Vec<Heard>,
 }
@@ -207,18 +230,23 @@ fn heard(row: &Row) -> Result<Heard, StoreError> {
     })
 }
 
-/// A release with its windows and so many of its newest events.
+/// A release with its windows and so many of its newest events, of those before a sequence number.
 ///
 /// # Errors
 /// [`StoreError`]
-pub async fn story(sql: &impl Sql, id: &str, events: i64) -> Result<Option<Story>, StoreError> {
+pub async fn story(
+    sql: &impl Sql,
+    id: &str,
+    (events, before): (i64, i64),
+) -> Result<Option<Story>, StoreError> {
     let rows = sql
         .batch(vec![
             releases::load_one(id),
             Statement::new(NEWEST_WINDOW, vec![id.into()]),
             chart::statement(id),
-            Statement::new(NEWEST_EVENTS, vec![id.into(), events.into()]),
+            Statement::new(NEWEST_EVENTS, vec![id.into(), events.into(), before.into()]),
             Statement::new(OPINIONS, vec![id.into()]),
+            Statement::new(ENDS, vec![id.into()]),
         ])
         .await?;
     let of = |i: usize| rows.get(i).map_or(&[][..], Vec::as_slice);
@@ -229,12 +257,42 @@ pub async fn story(sql: &impl Sql, id: &str, events: i64) -> Result<Option<Story
         release: releases::release(row)?,
         newest: of(1).first().map(|row| json(row, "body")).transpose()?,
         chart: chart::windows(of(2))?,
-        events: of(3)
-            .iter()
-            .map(|row| json(row, "body"))
-            .collect::<Result<_, _>>()?,
+        events: all_events(of(3))?,
+        ends: all_events(of(5))?,
         opinions: of(4).iter().map(heard).collect::<Result<_, _>>()?,
     }))
+}
+
+fn all_events(rows: &[Row]) -> Result<Vec<StoredEvent>, StoreError> {
+    rows.iter().map(|row| json(row, "body")).collect()
+}
+
+/// Two releases, each with its newest judged window.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn pair(
+    sql: &impl Sql,
+    ids: [&str; 2],
+) -> Result<Option<[(Release, Option<Judged>); 2]>, StoreError> {
+    let newest = |id: &str| Statement::new(NEWEST_WINDOW, vec![id.into()]);
+    let [a, b] = ids;
+    let statements = vec![
+        releases::load_one(a),
+        newest(a),
+        releases::load_one(b),
+        newest(b),
+    ];
+    let rows = sql.batch(statements).await?;
+    let first = |i: usize| rows.get(i).and_then(|rows| rows.first());
+    let read = |i: usize| -> Result<_, StoreError> {
+        let Some(row) = first(i) else {
+            return Ok(None);
+        };
+        let newest = first(i + 1).map(|row| json(row, "body")).transpose()?;
+        Ok(Some((releases::release(row)?, newest)))
+    };
+    Ok(read(0)?.zip(read(2)?).map(|(a, b)| [a, b]))
 }
 
 /// A plan with what a person needs to release by it.

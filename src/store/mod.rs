@@ -18,7 +18,7 @@ pub use connections::{
 };
 pub use dashboard::{
     Fleet, Heard, Known, PlanInUse, Story, SubscriberPage, count_sign_in, fleet, fleet_revision,
-    plan_in_use, revision, signed_in, story, subscriber_page, use_sign_in_link,
+    pair, plan_in_use, revision, signed_in, story, subscriber_page, use_sign_in_link,
 };
 pub use deliveries::{
     Attempt, Call, Delivery, DeliveryFilter, Leased, Outcome, Owed, PageEnd, Recorded,

@@ -285,7 +285,7 @@ await test('an open page asks once a second while it is looked at, and says when
   assert.ok(asked.length <= before + 1, `${asked.length - before} while hidden`);
   await page.evaluate(() => Object.defineProperty(document, 'hidden', { configurable: true, get: () => false }));
   cut = true;
-  await page.waitForFunction(() => document.getElementById('stale')?.textContent.includes('has not answered since'));
+  await page.waitForFunction(() => document.getElementById('stale')?.textContent.includes('does not answer'));
   await shot(page, 'stale');
   cut = false;
   await page.waitForFunction(() => document.getElementById('stale').textContent === '');
@@ -350,6 +350,104 @@ await test('stages are moved by the mouse', async () => {
   assert.deepEqual(await percents(), moved);
   await page.waitForSelector('[id$="-percent"][aria-invalid]');
   said.length = 0; // The 422.
+});
+
+await test('a button means the stage that it stands at, wherever the mouse has moved that', async () => {
+  const page = await open();
+  await signIn(page);
+  await page.goto(`${HMD_URL}/plans/shop`);
+  const percents = () => page.$$eval('[data-list=stages] [id$="-percent"]', (all) => all.map((it) => it.value));
+  const [first, second, last] = await percents();
+  // The second is moved before the first, as the mouse does it.
+  await page.evaluate(() => {
+    const list = document.querySelector('[data-list=stages]');
+    const [first, second] = list.querySelectorAll('.item[draggable=true]');
+    const drag = (type, target, clientY = 0) => target.dispatchEvent(new DragEvent(type, { bubbles: true, cancelable: true, clientY }));
+    drag('dragstart', second);
+    drag('dragover', first, first.getBoundingClientRect().top + 1);
+    drag('dragend', second);
+  });
+  assert.deepEqual(await percents(), [second, first, last]);
+  const ends = await page.$$eval('[data-list=stages] .item[draggable] .moves button', (all) => all.map((it) => it.disabled));
+  assert.deepEqual(ends, [true, false, false, false, true, false]);
+  await submit(page, '#remove-stages-0');
+  assert.deepEqual(await percents(), [second, last]);
+});
+
+await test('a link on another site leads in without signing anybody out', async () => {
+  const server = createServer((_, response) => {
+    response.setHeader('content-type', 'text/html');
+    response.end(`<!doctype html><title>elsewhere</title><link rel="icon" href="data:,"><a id="in" href="${HMD_URL}/plans/shop">in</a>`);
+  });
+  await new Promise((done) => { server.listen(0, '127.0.0.1', done); });
+  const page = await open();
+  await signIn(page);
+  await page.goto(`${HMD_URL}/plans/shop`);
+  const other = await page.browserContext().newPage();
+  // `localhost` is another site than `127.0.0.1`.
+  await other.goto(`http://localhost:${server.address().port}/`);
+  await other.click('#in');
+  await other.waitForSelector('form#plan');
+  assert.equal(new URL(other.url()).pathname, '/plans/shop');
+  // The form of the first tab is still good.
+  await page.bringToFront();
+  await submit(page, 'form#plan .commands button');
+  await page.waitForSelector('::-p-text(Saved.)');
+  // Two tabs that wait for a sign-in: either form works.
+  const signedOut = await open();
+  await signedOut.goto(`${HMD_URL}/plans`);
+  const second = await signedOut.browserContext().newPage();
+  await second.goto(`${HMD_URL}/releases`);
+  await signedOut.bringToFront();
+  await signedOut.type('#token', HMD_TOKEN);
+  await submit(signedOut, 'form[action="/sign-in"] button');
+  assert.equal(new URL(signedOut.url()).pathname, '/plans');
+  server.close();
+});
+
+await test('an update leaves what is open, scrolled or focused as it is', async () => {
+  await worker('steady', 0.001);
+  const slow = plan('steady', false);
+  slow.stages[0].soak = '60s';
+  await api('PUT', '/v1/plans/steady', slow);
+  const { id } = await api('POST', '/v1/releases', { plan: 'steady', new_version: 'latest' });
+  const page = await open({ width: 500 });
+  await signIn(page);
+  await page.goto(`${HMD_URL}/releases/${id}`);
+  await page.waitForSelector('#windows-1 table', { timeout: 30_000 });
+  const updated = async () => {
+    const tag = await page.$eval('#live', (it) => it.dataset.tag);
+    await page.waitForFunction((before) => document.querySelector('#live').dataset.tag !== before, {}, tag);
+  };
+  const opened = () => page.$$eval('details[id^="windows-"]', (all) => all.filter((it) => it.open).map((it) => it.id));
+  await page.focus('#windows-1 > summary');
+  await page.keyboard.press('Enter');
+  await updated();
+  assert.deepEqual(await opened(), ['windows-1']);
+  assert.equal(await page.evaluate(() => document.activeElement.parentElement.id), 'windows-1');
+  // Scrolled by keys, it stays where it is, with the focus.
+  await page.focus('#table-1');
+  const scrolled = await page.$eval('#table-1', (it) => { it.firstElementChild.style.width = '2000px'; it.scrollLeft = 30; return it.scrollLeft; });
+  assert.equal(scrolled, 30);
+  await page.focus('#windows-1 > summary');
+  await page.keyboard.press('Enter');
+  await updated();
+  assert.deepEqual(await opened(), []);
+  await page.focus('footer', { preventScroll: true }).catch(() => {});
+  await page.evaluate(() => document.querySelector('#how > summary').focus());
+  await updated();
+  assert.equal(await page.evaluate(() => document.activeElement.parentElement.id), 'how');
+  // Without an answer, the page says that it is no longer what it seems.
+  await page.setOfflineMode(true);
+  await page.waitForFunction(() => document.title.startsWith('⚠') && document.querySelector('#stale').textContent.includes('HMD does not answer'), { timeout: 15_000 });
+  const left = () => page.$eval('[data-remaining]', (it) => it.textContent);
+  const stood = await left();
+  await new Promise((done) => { setTimeout(done, 2_500); });
+  assert.equal(await left(), stood, 'no clock runs on');
+  await page.setOfflineMode(false);
+  await page.waitForFunction(() => !document.title.startsWith('⚠') && !document.querySelector('#stale').textContent);
+  said.splice(0, said.length, ...said.filter((line) => !line.includes('ERR_INTERNET_DISCONNECTED')));
+  await api('POST', `/v1/releases/${id}/stop`);
 });
 
 await test('a Worker is connected with a token of its own, and disconnected', async () => {

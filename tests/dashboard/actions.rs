@@ -415,6 +415,129 @@ fn a_release_that_only_watches_is_made_shown_and_stopped() {
     browser.done(path, &format!("{path}/stop"), &[]);
     assert_eq!(world.get(id)["state"], "cancelled");
     let ended = browser.page(path);
-    assert!(ended.contains("mode=watch") && !ended.contains("Undo: release"));
-    assert!(browser.page("/releases").contains("watches only"));
+    assert!(ended.contains("&amp;mode=watch"));
+    assert!(!ended.contains("Set: 0 %"), "it set nothing: {ended}");
+    // Run again, it watches again; there is nothing to undo.
+    let history = browser.page("/releases");
+    assert!(history.contains("watches only") && history.contains("&amp;mode=watch"));
+    assert!(
+        !history.contains(">Undo<") && !ended.contains(">Undo<"),
+        "{history}"
+    );
+}
+
+#[test]
+fn a_refused_change_of_a_subscriber_keeps_what_was_typed_and_overwrites_nobody() {
+    let (world, browser) = scene();
+    let (_, made) = world.api(
+        "POST",
+        "/v1/subscribers",
+        &json!({"url": "https://hooks.example.com/a"}),
+    );
+    let path = format!("/webhooks/{}", made["id"].as_str().unwrap());
+    let subscriber = || {
+        world
+            .api(
+                "GET",
+                &format!("/v1{}", path.replace("webhooks", "subscribers")),
+                &Value::Null,
+            )
+            .1
+    };
+    let shown = browser.page(&path);
+    let revision = after(&shown, "name=\"revision\" value=\"").to_owned();
+    let change = |revision: &str, url: &str, events: &str| {
+        let fields = [
+            ("revision", revision),
+            ("url", url),
+            ("events", events),
+            ("format", "slack"),
+        ];
+        browser.post(&path, &path, &fields)
+    };
+    let refused = change(&revision, "http://10.0.0.1/typed", "release.*");
+    assert_eq!(refused.status(), 422);
+    let page = text(&refused);
+    assert!(
+        page.contains("value=\"http://10.0.0.1/typed\"") && page.contains("value=\"release.*\""),
+        "{page}"
+    );
+    assert!(page.contains("value=\"slack\" selected"), "{page}");
+    // No events at all is refused where it was typed, not passed over.
+    let refused = change(&revision, "https://hooks.example.com/b", "");
+    assert_eq!(refused.status(), 422);
+    assert!(
+        text(&refused).contains("id=\"events-error\""),
+        "{}",
+        text(&refused)
+    );
+    assert_eq!(
+        change(&revision, "https://hooks.example.com/b", "*").status(),
+        303
+    );
+    // Whoever had the page open before is told.
+    let late = change(&revision, "https://hooks.example.com/c", "*");
+    assert_eq!(late.status(), 412);
+    assert!(text(&late).contains("value=\"https://hooks.example.com/c\""));
+    assert_eq!(subscriber()["url"], "https://hooks.example.com/b");
+}
+
+#[test]
+fn a_form_that_was_gone_back_to_makes_another_release() {
+    let (world, browser) = scene();
+    world.worker("shop", &[healthy(), healthy()]);
+    world.plan("shop", |_| ());
+    let page = "/new?plan=shop";
+    let fields = |key, note| {
+        [
+            ("plan", "shop"),
+            ("version", "latest"),
+            ("do", "create"),
+            ("key", key),
+            ("note", note),
+        ]
+    };
+    browser.done(page, "/new", &fields("k1", "the first"));
+    let refused = browser.post(page, "/new", &fields("k1", "the second"));
+    assert_eq!(refused.status(), 409);
+    let shown = text(&refused);
+    assert!(
+        shown.contains("This is another one") && !shown.contains("Idempotency"),
+        "{shown}"
+    );
+    let key = after(&shown, "name=\"key\" value=\"").to_owned();
+    assert_ne!(key, "k1");
+    browser.done(page, "/new", &fields(&key, "the second"));
+    let releases = world.api("GET", "/v1/releases", &Value::Null).1;
+    assert_eq!(releases["items"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn many_subscribers_and_long_answers_fit_their_pages() {
+    let (world, browser) = scene();
+    let (_, made) = world.api(
+        "POST",
+        "/v1/subscribers",
+        &json!({"url": "https://hooks.example.com/a"}),
+    );
+    let id = made["id"].as_str().unwrap();
+    let path = format!("/webhooks/{id}");
+    browser.done(&path, &format!("{path}/test"), &[]);
+    world.run_for(2_000);
+    world.execute(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100)
+         INSERT INTO delivery_attempts (message, subscriber, attempt, at, duration_ms, status, error, response)
+            SELECT message, subscriber, attempt + i, at, 5, 500, 'refused', printf('%.1000c', '<') FROM delivery_attempts, n;
+         CREATE TEMP TABLE copies AS SELECT * FROM subscribers;
+         UPDATE copies SET url = 'https://hooks.example.com/' || printf('%.300c', 'x');
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
+         INSERT INTO subscribers (id, url, events, format, approvals, state, secret, revision, created_at, updated_at)
+            SELECT 'sub_copy' || i, url, events, format, approvals, state, secret, revision, created_at + i, updated_at FROM copies, n;",
+    );
+    let delivery = after(&browser.page(&path), &format!("href=\"{path}/deliveries/")).to_owned();
+    let page = browser.page(&format!("{path}/deliveries/{delivery}"));
+    assert!(page.contains("older ones are in the API"), "{page}");
+    let page = browser.page("/webhooks");
+    assert!(page.contains("/webhooks?page=2"), "{page}");
+    browser.page("/webhooks?page=7");
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::super::Answer;
 use super::super::problem::Problem;
+use super::super::releases::KEY_OF_ANOTHER;
 use super::layout::{self, hidden, sentence, short, time_text};
 use super::watch::watches;
 use super::{Desk, Form, Nav, see_other};
@@ -279,7 +280,7 @@ fn wanted(form: &Form) -> Value {
 
 /// `POST /new`.
 pub(super) async fn submit<P: Ports>(desk: &Desk<'_, P>) -> Answer {
-    let form = desk.form();
+    let mut form = desk.form();
     if form.get("do") == "check" {
         return page(desk, &form, true, None).await;
     }
@@ -294,6 +295,13 @@ pub(super) async fn submit<P: Ports>(desk: &Desk<'_, P>) -> Answer {
             let id = release["id"].as_str().unwrap_or_default();
             see_other(&format!("/releases/{id}?done=created"))
         }
-        Err(problem) => page(desk, &form, false, Some(problem)).await,
+        Err(mut problem) => {
+            // A page that was gone back to. What it holds now is another release, and needs a key of its own to be one.
+            if problem.detail == KEY_OF_ANOTHER {
+                "a release was created from this page already. This is another one: send it once more if it is wanted, too".clone_into(&mut problem.detail);
+                form.0.retain(|(name, _)| name != "key");
+            }
+            page(desk, &form, false, Some(problem)).await
+        }
     }
 }

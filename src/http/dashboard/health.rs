@@ -107,7 +107,7 @@ fn legend(release: &Release) -> Markup {
             span.key-of { span.key.new {} " new version" } " " span.key-of { span.key.old {} " old version" } " " span.key-of { span.key.limit {} " what is allowed" } " "
             (key("safe", "safe")) (key("undecided", "undecided")) (key("harm", "harm")) (key("no-data", "no data")) (key("sampled", "sampled"))
         }
-        details.how {
+        details.how #how {
             summary { "How to read this" }
             p { "A mark is a window of " (release.origin.plan.check_interval) " (on a long release one stands for its neighbours, and the worst one is shown); its colour and shape are the verdict after it. Shaded times are a stage's warm-up, which comparisons leave out." }
             p { "“The stage so far” adds windows up (of harm, those since it began to show): the line is what was counted, and the shaded band is where the new version truly lies, however often one looks. It is in harm once the whole band is past what is allowed." }

@@ -2,7 +2,7 @@
 
 use ::http::{HeaderName, Method, StatusCode, header};
 use maud::{Markup, html};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::super::Answer;
 use super::super::plans::checked_name;
@@ -139,7 +139,7 @@ pub(super) async fn submit<P: Ports>(desk: &Desk<'_, P>, name: &str) -> Answer {
     } else {
         draft.plan = read(&form);
     }
-    if let Some(edit) = Edit::parse(act) {
+    if let Some(edit) = Edit::of(&form) {
         draft.focus = edit.apply(&mut draft.plan);
         return page(desk, draft);
     }

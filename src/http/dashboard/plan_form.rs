@@ -249,20 +249,26 @@ pub(super) enum Edit<'f> {
 }
 
 impl<'f> Edit<'f> {
-    /// `add.stages`, `up.slos.2` and so on; places count from 0.
-    pub fn parse(text: &'f str) -> Option<Self> {
-        let mut parts = text.split('.');
-        let (verb, list) = (parts.next()?, parts.next()?);
+    /// The button of a form that was pressed, if it is one of these: `add.stages`, `up.slos.2` and so on. The number names an item as the
+    /// form's fields do; its place is where the browser has moved it to.
+    pub fn of(form: &'f Form) -> Option<Self> {
+        let mut parts = form.get("do").split('.');
+        let (verb, list, item) = (parts.next()?, parts.next()?, parts.next());
         if !LISTS.contains(&list) {
             return None;
         }
-        let place = || text.rsplit('.').next()?.parse().ok();
+        let place = || {
+            let item = item?;
+            order(form, list).iter().position(|known| known == item)
+        };
+        // An item that is not there is no ground for saving anything.
+        let place = place().unwrap_or(usize::MAX);
         Some(match verb {
             "add" => Self::Add(list),
-            "remove" => Self::Remove(list, place()?),
-            "up" => Self::Up(list, place()?),
-            "down" => Self::Down(list, place()?),
-            "open" => Self::Open(list, place()?),
+            "remove" => Self::Remove(list, place),
+            "up" => Self::Up(list, place),
+            "down" => Self::Down(list, place),
+            "open" => Self::Open(list, place),
             _ => return None,
         })
     }
@@ -304,7 +310,7 @@ impl<'f> Edit<'f> {
                 let verb = if at == 1 { "down" } else { "up" };
                 Some(format!("{verb}-{list}-{}", at - 1))
             }
-            Self::Down(_, at) if at + 1 < movable => {
+            Self::Down(_, at) if at < movable.saturating_sub(1) => {
                 items.swap(at, at + 1);
                 let verb = if at + 2 == movable { "up" } else { "down" };
                 Some(format!("{verb}-{list}-{}", at + 1))
@@ -429,8 +435,15 @@ mod tests {
                 .map(|stage| stage["percent"].clone())
                 .collect()
         };
+        let edit_of = |text: &str, order: [&str; 4]| -> Form {
+            let fields = order.map(|item| (format!("stages.{item}.soak"), String::new()));
+            let mut form = Form(fields.into());
+            form.0.push(("do".to_owned(), text.to_owned()));
+            form
+        };
         let mut edit = |text: &str| {
-            let focus = Edit::parse(text).unwrap().apply(&mut plan);
+            let form = edit_of(text, ["0", "1", "2", "3"]);
+            let focus = Edit::of(&form).unwrap().apply(&mut plan);
             (percents(&plan), focus)
         };
         assert_eq!(
@@ -454,6 +467,8 @@ mod tests {
             "remove.stages.3",
             "up.stages.0",
             "up.stages.99",
+            "up.stages.x",
+            "remove.stages",
         ] {
             assert_eq!(
                 edit(refused),
@@ -462,8 +477,18 @@ mod tests {
             );
         }
         assert_eq!(edit("remove.stages.0").0, [10, 50, 100]);
-        for garbled in ["", "up", "up.worker.1", "up.stages.x", "explode.stages.1"] {
-            assert_eq!(Edit::parse(garbled), None, "{garbled}");
+        let order = ["1", "0", "2", "3"];
+        for garbled in ["", "up", "up.worker.1", "explode.stages.1"] {
+            assert_eq!(Edit::of(&edit_of(garbled, order)), None, "{garbled}");
+        }
+        // The mouse has moved the second before the first: a button still means the item that it stands at.
+        for (text, meant) in [
+            ("remove.stages.0", Edit::Remove("stages", 1)),
+            ("up.stages.0", Edit::Up("stages", 1)),
+            ("down.stages.1", Edit::Down("stages", 0)),
+            ("remove.stages.2", Edit::Remove("stages", 2)),
+        ] {
+            assert_eq!(Edit::of(&edit_of(text, order)), Some(meant), "{text}");
         }
     }
 }

@@ -4,11 +4,10 @@ use maud::{Markup, html};
 use serde_json::{Value, json};
 
 use super::chart::e_text;
-use super::create::again;
 use super::layout::{duration, sentence, time, words};
-use super::{opinions, watch};
+use super::{create, opinions, watch};
 use crate::cloudflare;
-use crate::release::{Release, StageRecord, WorkerRef};
+use crate::release::{Reason, Release, StageRecord, Status, WorkerRef};
 use crate::slo::evidence::grouped;
 use crate::slo::{Reading, SliKind, Verdict};
 use crate::store::{StoredEvent, Story};
@@ -47,12 +46,12 @@ pub(super) fn report(story: &Story) -> Markup {
     let release = &story.release;
     let ending = release.progress.status.ending();
     let by = story
-        .events
+        .ends
         .iter()
         .find(|event| ENDS.contains(&event.kind.as_str()));
-    let (old, new) = (&release.progress.old_version, &release.origin.new_version);
+    let new = &release.origin.new_version;
     let watches = watch::watches(release);
-    let found = found(&story.events);
+    let found = found(&story.ends);
     html! {
         section.card.report {
             h2 { "Why it ended" }
@@ -75,9 +74,30 @@ pub(super) fn report(story: &Story) -> Markup {
                 p.quiet { "Bad requests can be looked at in Cloudflare’s dashboard, from " (time(from)) " to " (time(to)) " (" (duration(to - from)) "):" }
                 ul { (links(&release.origin.plan.worker, new, (from, to))) }
             }
-            p { a href=(again(release, new, false)) { "Run it again" }
-                @if !old.is_empty() && !watches { " · " a href=(again(release, old, true)) { "Undo: release the version before" } } }
+            (again(release))
         }
+    }
+}
+
+/// What can be made of a release that is over: the same once more, or the version before, where the new one may still serve.
+pub(super) fn again(release: &Release) -> Markup {
+    let (origin, progress) = (&release.origin, &release.progress);
+    let watches = watch::watches(release);
+    let of = |what: &str| {
+        let script = &origin.plan.worker.script_name;
+        format!("{what}: release of {script}, {}", release.id())
+    };
+    let may_serve = match &progress.status {
+        Status::Succeeded => true,
+        // A stranger's split, or the one that could not be taken back.
+        Status::Superseded(end) => end.reason != Reason::NewerRelease,
+        _ => false,
+    };
+    html! {
+        p { a href=(create::again(release, &origin.new_version, false)) aria-label=(of("Run again")) { "Run again" }
+            @if may_serve && !watches && !progress.old_version.is_empty() {
+                " · " a href=(create::again(release, &progress.old_version, true)) aria-label=(of("Undo")) title="Releases the version before" { "Undo" }
+            } }
     }
 }
 
@@ -145,7 +165,7 @@ pub(super) fn queries(story: &Story) -> Markup {
     let run = story.newest.as_ref().map(|judged| judged.window.run());
     html! {
         section.card {
-            details {
+            details #asked {
                 summary { "What is asked of telemetry" }
                 p { "Per window of " (plan.check_interval) ": events of " code { "$workers.scriptName = " (plan.worker.script_name) } ", by " code { "$workers.scriptVersion.id" } "." }
                 ul {

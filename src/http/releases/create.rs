@@ -121,6 +121,8 @@ pub enum OnConflict {
     Supersede,
 }
 
+pub(crate) const KEY_OF_ANOTHER: &str =
+    "this Idempotency-Key or webhook-id was used with another body; use a fresh one";
 const KEY_USED: &str = "this Idempotency-Key has just been used";
 /// Longest idempotency key.
 const MAX_KEY: usize = 255;
@@ -388,6 +390,7 @@ async fn started<P: Ports>(
         .map_err(not_ready)?;
     let input = Input::Command {
         actor: actor.to_owned(),
+        shown: None,
         command,
     };
     let mut decision =
@@ -438,9 +441,7 @@ async fn repeated<P: Ports>(
         return Ok(None);
     };
     if first.body != body {
-        let detail =
-            "this Idempotency-Key or webhook-id was used with another body; use a fresh one";
-        return Err(Problem::conflict(detail));
+        return Err(Problem::conflict(KEY_OF_ANOTHER));
     }
     if first.status >= 400 {
         let mut response = Problem::new(first.status, "", "").response();
