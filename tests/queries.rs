@@ -565,3 +565,52 @@ fn filters_that_cloudflare_would_refuse_are_pointed_at_when_a_plan_is_saved() {
         }
     }
 }
+
+#[test]
+fn filters_are_tried_before_a_release() {
+    let world = world(0.001);
+    let by = |pattern: &str| {
+        json!({"kind": "query", "bad": [
+            leaf("$workers.event.request.path", "regex", "string", &json!(pattern))]})
+    };
+    assert_eq!(put(&world, &by("(")).0, 201);
+    let ask = |path: &str, accept: &Value| {
+        let body = json!({"plan": "shop", "new_version": "latest", "accept": accept});
+        world.api("POST", path, &body)
+    };
+    let check = |answer: &Value| {
+        let mut checks = answer["checks"].as_array().unwrap().iter();
+        checks.find(|it| it["name"] == "queries").cloned().unwrap()
+    };
+    let (status, answer) = ask("/v1/releases/preflight", &json!([]));
+    assert_eq!((status, &answer["ok"]), (200, &json!(false)), "{answer}");
+    let failed = check(&answer);
+    assert_eq!(failed["status"], "failed", "{failed}");
+    let said = failed["detail"].as_str().unwrap();
+    assert!(
+        said.starts_with("own: ") && said.contains("the pattern"),
+        "{said}"
+    );
+    let (status, problem) = ask("/v1/releases", &json!([]));
+    assert_eq!((status, check(&problem)), (422, failed));
+    // What is not answered is a warning, and a filter that is answered passes.
+    assert_eq!(put(&world, &by("^/a")).0, 200);
+    world.set_rule(|call| match call {
+        Call::Http(request) => {
+            let body = request.body.as_deref().unwrap_or_default();
+            body.contains("^/a").then_some(Fault::Unanswered)
+        }
+        _ => None,
+    });
+    let (_, answer) = ask("/v1/releases/preflight", &json!([]));
+    assert_eq!(
+        (&check(&answer)["status"], &answer["ok"]),
+        (&json!("warning"), &json!(true))
+    );
+    world.clear_rule();
+    let (_, answer) = ask("/v1/releases/preflight", &json!([]));
+    assert_eq!(check(&answer)["status"], "passed");
+    assert_eq!(put(&world, &by("(")).0, 200);
+    let (status, release) = ask("/v1/releases", &json!(["queries"]));
+    assert_eq!(status, 201, "{release}");
+}

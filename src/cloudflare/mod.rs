@@ -20,5 +20,5 @@ pub use saved::{NewSavedQuery, SAVED_PER_PAGE, SavedQuery};
 pub use telemetry::{
     Measured, OldVersion, Recent, Remembered, ScriptCounts, Target, calls_to_measure,
     error_templates, measure, measure_one, old_version, parameters_of, queries, recent,
-    stored_requests, targets_window,
+    stored_requests, targets_window, try_filters,
 };

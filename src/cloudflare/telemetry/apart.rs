@@ -102,9 +102,7 @@ impl Suspects {
 fn is_its_own(error: &ApiError) -> bool {
     match error.kind {
         ErrorKind::Unknown => true,
-        ErrorKind::Refused { status, code } => {
-            !matches!((status, code), (401 | 403, _) | (_, 10_000))
-        }
+        ErrorKind::Refused { .. } => !error.is_denied(),
         _ => false,
     }
 }

@@ -15,10 +15,10 @@ use futures_util::future::{FutureExt as _, LocalBoxFuture, try_join};
 
 use super::client::{ApiError, Cloudflare, Urgency};
 use super::credential::Account;
-use crate::gather::try_join_all;
+use crate::gather::{join_all, try_join_all};
 use crate::pipeline::ports::Ports;
 use crate::release::{Release, WorkerRef};
-use crate::slo::{Objective, Slo, VersionCounts, Window};
+use crate::slo::{Objective, SliKind, Slo, VersionCounts, Window};
 use crate::sorted::SortedMap;
 use crate::time::UnixMs;
 use answer::ask;
@@ -232,6 +232,50 @@ fn part<'a, P: Ports>(
         Ok(measured)
     }
     .boxed_local()
+}
+
+/// Asks once what each SLO counts by filters of its own; answers the names of those SLOs, each with what became of it.
+pub async fn try_filters<P: Ports>(
+    cloudflare: &Cloudflare<'_, P>,
+    worker: &WorkerRef,
+    times: (UnixMs, UnixMs),
+    slos: &[Slo],
+) -> Vec<(String, Result<(), ApiError>)> {
+    let own = slos.iter().filter(|slo| slo.sli.kind == SliKind::Query);
+    let own: Vec<&Slo> = own.filter(|slo| slo.sli.bad.is_some()).collect();
+    if own.is_empty() {
+        return Vec::new();
+    }
+    let calls = u32::try_from(own.len()).unwrap_or(u32::MAX);
+    let admitted = async {
+        let account = cloudflare.account_of(worker).await?;
+        let wanted = (Urgency::Normal, calls);
+        cloudflare.admit(&account.credential, WHAT, wanted).await?;
+        Ok(account)
+    };
+    let admitted: Result<Account, ApiError> = admitted.await;
+    let asked = own.into_iter().map(async |slo| {
+        let tried = async {
+            let asking = Asking {
+                cloudflare,
+                account: admitted.as_ref().map_err(Clone::clone)?,
+                times,
+                urgency: Urgency::Normal,
+            };
+            let target = Target {
+                script: worker.script_name.clone(),
+                slos: vec![(slo.clone(), None)],
+            };
+            let questions = Questions::of(std::slice::from_ref(&target));
+            // The bad ones pass the filters of both.
+            if let Some(bad) = questions.slots.last() {
+                ask(&asking, &questions.of_kinds(bad)).await?;
+            }
+            Ok(())
+        };
+        (slo.name.clone(), tried.await)
+    });
+    join_all(asked).await
 }
 
 /// How many invocations telemetry holds of a Worker in `[from, to)`, of all its versions: one question.
