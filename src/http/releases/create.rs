@@ -121,6 +121,8 @@ pub enum OnConflict {
     Supersede,
 }
 
+pub(crate) const KEY_OF_ANOTHER: &str =
+    "this Idempotency-Key or webhook-id was used with another body; use a fresh one";
 const KEY_USED: &str = "this Idempotency-Key has just been used";
 /// Longest idempotency key.
 const MAX_KEY: usize = 255;
@@ -237,12 +239,13 @@ async fn make<P: Ports>(pipeline: &Pipeline<'_, P>, body: NewRelease, sender: &S
     {
         return Err(held(&worker, Some(active)));
     }
-    let (survey, queries) = join(
+    let (mut survey, queries) = join(
         pipeline.survey(&worker, (&body.new_version, body.mode)),
         pipeline.snapshot_queries(&mut stored.plan),
     )
     .await;
     queries.map_err(not_ready)?;
+    pipeline.try_queries(&stored.plan, &mut survey).await;
     let (start, on_conflict) = (body.start, body.on_conflict);
     let now = pipeline.ports.now();
     let id = format!("rel_{}", pipeline.ports.uuid().simple());
@@ -388,6 +391,7 @@ async fn started<P: Ports>(
         .map_err(not_ready)?;
     let input = Input::Command {
         actor: actor.to_owned(),
+        shown: None,
         command,
     };
     let mut decision =
@@ -438,9 +442,7 @@ async fn repeated<P: Ports>(
         return Ok(None);
     };
     if first.body != body {
-        let detail =
-            "this Idempotency-Key or webhook-id was used with another body; use a fresh one";
-        return Err(Problem::conflict(detail));
+        return Err(Problem::conflict(KEY_OF_ANOTHER));
     }
     if first.status >= 400 {
         let mut response = Problem::new(first.status, "", "").response();

@@ -95,14 +95,21 @@ impl Params {
 /// A text on its way to a statement, which restores it (`restored!`). Almost each quotation mark of JSON would have to be escaped, and
 /// once more on the way to the database: that took longer than all that is done with a batch of checks there. So they
 /// change places with backquotes, which are rare.
-pub(super) fn carried(text: &str) -> String {
-    text.chars()
-        .map(|char| match char {
-            '"' => '`',
-            '`' => '"',
-            other => other,
-        })
-        .collect()
+///
+/// # Errors
+/// [`StoreError::Row`], if it can't be written as JSON.
+pub(super) fn carried(value: &impl Serialize) -> Result<String, StoreError> {
+    // By bytes: by characters it would take as long as writing the JSON.
+    let mut bytes = written(value)?.into_bytes();
+    for byte in &mut bytes {
+        match *byte {
+            b'"' => *byte = b'`',
+            b'`' => *byte = b'"',
+            _ => (),
+        }
+    }
+    // One byte of ASCII for another: it is UTF-8 as before.
+    String::from_utf8(bytes).map_err(|error| StoreError::Row(error.to_string()))
 }
 
 /// JSON as it is stored.
@@ -112,7 +119,7 @@ pub(super) fn written(value: &impl Serialize) -> Result<String, StoreError> {
 }
 
 impl Write<'_> {
-    /// The entries, in the order of the statements' places.
+    /// Its entries.
     pub(super) fn params(&self) -> Result<Params, StoreError> {
         let release = &self.decision.release;
         let (progress, before) = (&release.progress, &self.before.progress);
@@ -123,7 +130,7 @@ impl Write<'_> {
             CommitPart::Decisions,
             &(id, seq, decision_id, version, self.at, self.decision.starts),
         )?;
-        let text = carried(&written(progress)?);
+        let text = carried(progress)?;
         params.push(
             CommitPart::Releases,
             &(id, seq, decision_id, version, progress.check_due_at, text),
@@ -140,7 +147,7 @@ impl Write<'_> {
             )?;
         }
         for judged in &self.decision.judged {
-            let (index, text) = (judged.window.index, carried(&written(judged)?));
+            let (index, text) = (judged.window.index, carried(judged)?);
             params.push(
                 CommitPart::Windows,
                 &(id, seq, decision_id, index, judged.stage, text),
