@@ -228,7 +228,9 @@ pub(in crate::http) fn problem(problem: &Problem) -> Markup {
 /// A detail as a sentence of its own.
 pub(in crate::http) fn sentence(detail: &str) -> String {
     let mut letters = detail.chars();
-    let first = letters.next().map(|first| first.to_ascii_uppercase().to_string());
+    let first = letters
+        .next()
+        .map(|first| first.to_ascii_uppercase().to_string());
     let end = if detail.ends_with(['.', '!', '?']) {
         ""
     } else {
