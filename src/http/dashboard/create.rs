@@ -211,6 +211,7 @@ fn accepts(form: &Form, checked: Option<&Value>, refused: Option<&Problem>) -> M
         "observability",
         "sampling",
         "durable_objects",
+        "queries",
     ];
     let failed = |name: &str| {
         let seen = checked.and_then(|it| it["checks"].as_array());

@@ -239,12 +239,13 @@ async fn make<P: Ports>(pipeline: &Pipeline<'_, P>, body: NewRelease, sender: &S
     {
         return Err(held(&worker, Some(active)));
     }
-    let (survey, queries) = join(
+    let (mut survey, queries) = join(
         pipeline.survey(&worker, (&body.new_version, body.mode)),
         pipeline.snapshot_queries(&mut stored.plan),
     )
     .await;
     queries.map_err(not_ready)?;
+    pipeline.try_queries(&stored.plan, &mut survey).await;
     let (start, on_conflict) = (body.start, body.on_conflict);
     let now = pipeline.ports.now();
     let id = format!("rel_{}", pipeline.ports.uuid().simple());

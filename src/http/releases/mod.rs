@@ -84,6 +84,7 @@ fn not_ready(refused: NotReady) -> Problem {
                 _ => Problem::unavailable(detail, seconds),
             }
         }
+        NotReady::Denied(check) => Problem::denied(*check),
         NotReady::Store(error) => error.into(),
         NotReady::Conflict(detail) => Problem::conflict(detail),
         NotReady::Invalid(pointer, detail) => Problem::field(pointer, detail),
