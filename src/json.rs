@@ -1,8 +1,9 @@
 //! Reading JSON, by one parser and one deserializer for everything: what a type's reader is made of is then in the Worker once.
 //! It tells which fields nobody knows, and points at the one that is wrong, which would otherwise take two layers of
-//! deserializers around each type. An object is never read from a list, which is what derived readers take, too.
+//! deserializers around each type. An object is never read from a list, which is what derived readers take, too. And writing it.
 
 mod text;
+mod write;
 
 use std::cell::RefCell;
 
@@ -15,6 +16,8 @@ use serde::{Deserialize, forward_to_deserialize_any};
 use serde_json::{Error, Value};
 
 use text::Json;
+
+pub use write::{pretty, text, value};
 
 /// How the name (for serde) of an enum begins whose variants a field tells apart, which is named after that: the rest of the
 /// object is the variant's content. serde's own way (`tag`) copies the object first, and has a second reader for each type in it.
@@ -108,6 +111,8 @@ enum Node<'a> {
     Value(&'a Value),
     /// One that was parsed to be read, and borrows from the text.
     Json(&'a Json<'a>),
+    /// A field that is not there.
+    Absent,
 }
 
 /// What a value is, of either kind.
@@ -119,13 +124,20 @@ enum Kind<'a> {
     Float(f64),
     Text(&'a str),
     List(List<'a>),
-    Object(Pairs<'a>),
+    Object(Object<'a>),
+    Absent,
 }
 
 #[derive(Clone, Copy)]
 enum List<'a> {
     Values(&'a [Value]),
     Json(&'a [Json<'a>]),
+}
+
+#[derive(Clone, Copy)]
+enum Object<'a> {
+    Values(&'a serde_json::Map<String, Value>),
+    Json(&'a [text::Pair<'a>]),
 }
 
 enum Pairs<'a> {
@@ -150,7 +162,7 @@ impl<'a> Node<'a> {
                 }
                 Value::String(text) => Kind::Text(text),
                 Value::Array(items) => Kind::List(List::Values(items)),
-                Value::Object(fields) => Kind::Object(Pairs::Values(fields.iter())),
+                Value::Object(fields) => Kind::Object(Object::Values(fields)),
             },
             Self::Json(json) => match json {
                 Json::Null => Kind::Null,
@@ -160,8 +172,9 @@ impl<'a> Node<'a> {
                 Json::Float(number) => Kind::Float(*number),
                 Json::Text(text) => Kind::Text(text),
                 Json::List(items) => Kind::List(List::Json(items)),
-                Json::Object(pairs) => Kind::Object(Pairs::Json(pairs.iter())),
+                Json::Object(pairs) => Kind::Object(Object::Json(pairs)),
             },
+            Self::Absent => Kind::Absent,
         }
     }
 }
@@ -178,6 +191,31 @@ impl<'a> List<'a> {
         match self {
             Self::Values(items) => items.get(index).map(Node::Value),
             Self::Json(items) => items.get(index).map(Node::Json),
+        }
+    }
+}
+
+impl<'a> Object<'a> {
+    fn pairs(self) -> Pairs<'a> {
+        match self {
+            Self::Values(fields) => Pairs::Values(fields.iter()),
+            Self::Json(pairs) => Pairs::Json(pairs.iter()),
+        }
+    }
+
+    /// The value of that name, and where to look for the next: most texts have the fields in the order of their type.
+    fn get(self, name: &str, start: usize) -> Option<(Node<'a>, usize)> {
+        match self {
+            Self::Values(fields) => Some((Node::Value(fields.get(name)?), 0)),
+            Self::Json(pairs) => {
+                let start = start.min(pairs.len());
+                let of_name = |(known, _): &text::Pair<'_>| known == name;
+                let index = match pairs[start..].iter().position(of_name) {
+                    Some(further) => start + further,
+                    None => pairs[..start].iter().position(of_name)?,
+                };
+                Some((Node::Json(&pairs[index].1), index + 1))
+            }
         }
     }
 }
@@ -249,6 +287,7 @@ impl<'a> Reader<'a> {
             Kind::Text(text) => Unexpected::Str(text),
             Kind::List(_) => Unexpected::Seq,
             Kind::Object(_) => Unexpected::Map,
+            Kind::Absent => return Error::custom(""),
         };
         Error::invalid_type(unexpected, expected)
     }
@@ -262,21 +301,51 @@ impl<'a> Reader<'a> {
 
     fn items(&self, expected: &dyn Expected) -> Result<Items<'_>, Error> {
         match self.node.kind() {
-            Kind::List(list) => Ok(Items {
-                of: self,
-                list,
-                next: 0,
-            }),
+            Kind::List(list) => Ok(Items::new(self, Parts::List(list))),
             _ => Err(self.mismatch(expected)),
         }
     }
 
+    /// The values of these fields, in this order.
+    fn ordered(
+        &self,
+        names: &'static [&'static str],
+        expected: &dyn Expected,
+    ) -> Result<Items<'_>, Error> {
+        match self.node.kind() {
+            Kind::Object(object) => {
+                self.check_names(object, names)?;
+                Ok(Items::new(self, Parts::Fields(object, names)))
+            }
+            _ => Err(self.mismatch(expected)),
+        }
+    }
+
+    /// Refuses a text that names a known field twice, and notes those that are not known.
+    fn check_names(&self, object: Object<'a>, names: &'static [&'static str]) -> Result<(), Error> {
+        for (index, (name, node)) in object.pairs().enumerate() {
+            let known = names.iter().find(|known| **known == name);
+            if let Some(known) = known {
+                // Of a value each name is there once.
+                if let Object::Json(pairs) = object
+                    && pairs[..index].iter().any(|(before, _)| before == name)
+                {
+                    return Err(Error::duplicate_field(known));
+                }
+            } else if self.tag != Some(name) {
+                let at = At::Field(&self.at, name);
+                Reader { node, at, ..*self }.note_unknown();
+            }
+        }
+        Ok(())
+    }
+
     fn fields(&self, expected: &dyn Expected) -> Result<Fields<'_>, Error> {
         match self.node.kind() {
-            Kind::Object(pairs) => Ok(Fields {
+            Kind::Object(object) => Ok(Fields {
                 of: self,
                 tag: self.tag,
-                pairs,
+                pairs: object.pairs(),
                 value: None,
             }),
             _ => Err(self.mismatch(expected)),
@@ -307,7 +376,8 @@ impl<'a> Reader<'a> {
                 name,
                 content: None,
             }),
-            Kind::Object(mut pairs) => {
+            Kind::Object(object) => {
+                let mut pairs = object.pairs();
                 let (Some((name, node)), None) = (pairs.next(), pairs.next()) else {
                     let expected = &"map with a single key";
                     return Err(Error::invalid_value(Unexpected::Map, expected));
@@ -347,6 +417,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             Kind::Text(text) => visitor.visit_str(text),
             Kind::List(_) => self.deserialize_seq(visitor),
             Kind::Object(_) => self.deserialize_map(visitor),
+            Kind::Absent => Err(self.mismatch(&visitor)),
         }
     }
 
@@ -380,10 +451,8 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        let mut items = self.items(&visitor)?;
-        let read = visitor.visit_seq(&mut items)?;
-        items.finish()?;
-        Ok(read)
+        let items = self.items(&visitor)?;
+        items.visit(visitor)
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -393,7 +462,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.node.kind() {
-            Kind::Null => visitor.visit_none(),
+            Kind::Null | Kind::Absent => visitor.visit_none(),
             _ => visitor.visit_some(self),
         }
     }
@@ -403,6 +472,10 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         _name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Error> {
+        // Else one of an `Option` would be there with nothing in it.
+        if matches!(self.node, Node::Absent) {
+            return Err(self.mismatch(&visitor));
+        }
         visitor.visit_newtype_struct(self)
     }
 
@@ -470,13 +543,16 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         self.deserialize_seq(visitor)
     }
 
+    /// As a list of its fields in the order of the type: what a derived reader makes of that is half as large as what it makes of
+    /// names and values in any order.
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _name: &'static str,
-        _fields: &'static [&'static str],
+        fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        self.deserialize_map(visitor)
+        let items = self.ordered(fields, &visitor)?;
+        items.visit(visitor)
     }
 
     forward_to_deserialize_any! {
@@ -484,16 +560,59 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 }
 
+/// What is read in a fixed order.
+#[derive(Clone, Copy)]
+enum Parts<'a> {
+    List(List<'a>),
+    /// The fields of a type.
+    Fields(Object<'a>, &'static [&'static str]),
+}
+
 struct Items<'a> {
     of: &'a Reader<'a>,
-    list: List<'a>,
+    parts: Parts<'a>,
     next: usize,
+    /// Where in an object the field after the last one may be.
+    start: usize,
+    /// The newest field, if it is absent and something must be there.
+    missing: Option<&'static str>,
 }
 
 impl<'a> Items<'a> {
+    fn new(of: &'a Reader<'a>, parts: Parts<'a>) -> Self {
+        Self {
+            of,
+            parts,
+            next: 0,
+            start: 0,
+            missing: None,
+        }
+    }
+
+    fn visit<'de, V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Error> {
+        let read = visitor.visit_seq(&mut self);
+        match self.finish(read.is_ok()) {
+            Some(error) => Err(error),
+            None => read,
+        }
+    }
+
     fn take(&mut self) -> Option<Reader<'a>> {
-        let node = self.list.get(self.next)?;
-        let at = At::Item(&self.of.at, self.next);
+        let (node, at) = match self.parts {
+            Parts::List(list) => {
+                let at = At::Item(&self.of.at, self.next);
+                (list.get(self.next)?, at)
+            }
+            Parts::Fields(object, names) => {
+                let name = *names.get(self.next)?;
+                self.missing = None;
+                let mut node = Node::Absent;
+                if let Some((found, start)) = object.get(name, self.start) {
+                    (node, self.start) = (found, start);
+                }
+                (node, At::Field(&self.of.at, name))
+            }
+        };
         self.next += 1;
         Some(Reader {
             node,
@@ -503,12 +622,28 @@ impl<'a> Items<'a> {
         })
     }
 
-    fn finish(&self) -> Result<(), Error> {
-        if self.next < self.list.len() {
-            let expected = &"fewer elements in array";
-            return Err(Error::invalid_length(self.list.len(), expected));
+    /// What to make of a part that can't be read: of a field that is absent, that its type has no word for that.
+    #[cold]
+    #[inline(never)]
+    fn not_read(&mut self, part: Reader<'_>, error: Error) -> Result<(), Error> {
+        if let (Node::Absent, Parts::Fields(_, names)) = (part.node, self.parts) {
+            self.missing = names.get(self.next - 1).copied();
+            return Ok(());
         }
-        Ok(())
+        part.note_wrong();
+        Err(error)
+    }
+
+    /// What is wrong with the whole, in better words than the visitor's if it gave up.
+    fn finish(&self, is_read: bool) -> Option<Error> {
+        match self.parts {
+            Parts::List(list) if is_read && self.next < list.len() => {
+                let expected = &"fewer elements in array";
+                Some(Error::invalid_length(list.len(), expected))
+            }
+            Parts::Fields(..) if !is_read => self.missing.map(Error::missing_field),
+            _ => None,
+        }
     }
 }
 
@@ -519,14 +654,20 @@ impl<'de> SeqAccess<'de> for &mut Items<'_> {
         &mut self,
         seed: S,
     ) -> Result<Option<S::Value>, Error> {
-        match self.take() {
-            Some(item) => item.read(seed).map(Some),
-            None => Ok(None),
+        let Some(part) = self.take() else {
+            return Ok(None);
+        };
+        match seed.deserialize(part) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => self.not_read(part, error).map(|()| None),
         }
     }
 
     fn size_hint(&self) -> Option<usize> {
-        Some(self.list.len() - self.next)
+        match self.parts {
+            Parts::List(list) => Some(list.len() - self.next),
+            Parts::Fields(..) => None,
+        }
     }
 }
 
@@ -627,10 +768,10 @@ impl<'de> VariantAccess<'de> for Content<'_> {
 
     fn struct_variant<V: Visitor<'de>>(
         self,
-        _: &'static [&'static str],
+        fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        self.reader()?.deserialize_map(visitor)
+        self.reader()?.deserialize_struct("", fields, visitor)
     }
 }
 
@@ -696,6 +837,67 @@ mod tests {
             let error = both::<Shape>(&wrong).unwrap_err();
             assert!(error.contains(part), "{wrong}: {error}");
         }
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Inner(Option<i64>);
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Mixed {
+        first: i64,
+        perhaps: Option<i64>,
+        #[serde(default = "seven")]
+        seven: i64,
+        #[serde(default)]
+        list: Vec<Mixed>,
+        inner: Inner,
+    }
+
+    fn seven() -> i64 {
+        7
+    }
+
+    #[test]
+    fn fields_come_in_any_order_and_may_be_absent() {
+        let mixed = |text: &str| read_text::<Mixed>(text).map_err(|error| error.to_string());
+        let small = || Mixed {
+            first: 1,
+            perhaps: None,
+            seven: 7,
+            list: Vec::new(),
+            inner: Inner(None),
+        };
+        assert_eq!(mixed(r#"{"inner": null, "first": 1}"#), Ok(small()));
+        let nested = r#"{"list": [{"first": 1, "inner": null}], "seven": 3, "newer": 0, "inner": 4,
+            "first": 2, "newer": 1, "perhaps": 5}"#;
+        let wanted = Mixed {
+            first: 2,
+            perhaps: Some(5),
+            seven: 3,
+            list: vec![small()],
+            inner: Inner(Some(4)),
+        };
+        assert_eq!(mixed(nested), Ok(wanted));
+        for (wrong, error) in [
+            (r#"{"first": 1}"#, "missing field `inner`"),
+            (r#"{"inner": null, "list": []}"#, "missing field `first`"),
+            (
+                r#"{"first": 1, "inner": 2, "inner": 2}"#,
+                "duplicate field `inner`",
+            ),
+            (
+                r#"{"first": 1, "inner": 2, "list": {}}"#,
+                "invalid type: map, expected a sequence",
+            ),
+            (
+                r#"{"first": 1, "inner": 2, "seven": null}"#,
+                "invalid type: null, expected i64",
+            ),
+        ] {
+            assert_eq!(mixed(wrong), Err(error.into()), "{wrong}");
+        }
+        let (_, notes) = read_noting::<Mixed>(&json!({"first": 1, "list": [{"first": 1}]}));
+        assert_eq!(notes.wrong, "/list/0");
     }
 
     #[test]

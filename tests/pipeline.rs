@@ -55,6 +55,24 @@ fn an_instance_that_remembers_does_the_same_as_one_that_reads() {
 }
 
 #[test]
+fn texts_are_stored_as_they_are_whatever_is_in_them() {
+    // Quotation marks and backquotes change places on the way to the database.
+    let name = "`a\"b\\\"`\u{1}\u{e4}\u{1f680}' || char(1) --";
+    let world = World::new();
+    world.worker("shop", &[healthy(), healthy()]);
+    world.plan("shop", |plan| plan["slos"][0]["name"] = name.into());
+    let id = world.release("shop");
+    world.run_to(&id, |release| release["slis"][0]["slo"].as_str().is_some());
+    assert_eq!(world.get(&id)["slis"][0]["slo"], name);
+    let rows = world.rows("SELECT body FROM windows");
+    assert!(!rows.is_empty());
+    for row in rows {
+        let body: Value = serde_json::from_str(row["body"].as_str().unwrap()).unwrap();
+        assert_eq!(body["readings"][0]["slo"], name);
+    }
+}
+
+#[test]
 fn a_healthy_version_walks_all_stages_to_100_percent() {
     let world = World::new();
     let versions = world.worker("shop", &[healthy(), healthy()]);

@@ -141,7 +141,7 @@ impl Problem {
     /// The answer.
     #[must_use]
     pub fn response(&self) -> Response<Vec<u8>> {
-        let mut response = Response::new(serde_json::to_vec(self).unwrap_or_default());
+        let mut response = Response::new(crate::json::text(self).into_bytes());
         *response.status_mut() =
             StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();

@@ -77,7 +77,7 @@ impl DeliveryCall {
             due_at: owed.due_at,
         };
         Outgoing {
-            body: json!(call).to_string(),
+            body: crate::json::text(&call),
             delay_s: delay_s(owed.due_at, now),
         }
     }

@@ -6,6 +6,7 @@
 //! is forgotten is read.
 
 use crate::cloudflare::Remembered;
+use crate::json;
 use crate::release::Release;
 use crate::sorted::{SortedMap, SortedSet};
 
@@ -23,11 +24,10 @@ pub struct KeptRow {
 
 /// Whether reading what is written of it gives the same again.
 fn survives(release: &Release) -> bool {
-    let origin = serde_json::to_string(&release.origin).map(|text| crate::json::read_text(&text));
-    let progress =
-        serde_json::to_string(&release.progress).map(|text| crate::json::read_text(&text));
-    matches!((origin, progress), (Ok(Ok(origin)), Ok(Ok(progress)))
-        if release.origin == origin && release.progress == progress)
+    let origin = json::read_text(&json::text(&*release.origin));
+    let progress = json::read_text(&json::text(&release.progress));
+    matches!((origin, progress), (Ok(origin), Ok(progress))
+        if *release.origin == origin && release.progress == progress)
 }
 
 /// What an instance remembers.

@@ -86,7 +86,7 @@ impl Message {
     #[must_use]
     pub fn outgoing(&self, now: UnixMs) -> Outgoing {
         Outgoing {
-            body: serde_json::to_string(self).unwrap_or_default(),
+            body: crate::json::text(self),
             delay_s: delay_s(self.due_at, now),
         }
     }

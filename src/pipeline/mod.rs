@@ -18,13 +18,13 @@ mod witness;
 use futures_util::future::{FutureExt as _, LocalBoxFuture, join, join3};
 use serde_json::{Value, json};
 
-use crate::cloudflare::{Accounts, Cloudflare, INSTALLATION};
+use crate::cloudflare::{Accounts, Cloudflare, INSTALLATION, Urgency};
 use crate::gather::{Gather as _, join_all, map_of, sort_short};
 use crate::release::{
     Decision, Input, Moment, Refusal, Release, SYSTEM, Status, WorkerRef, decide_all,
 };
 use crate::sorted::{SortedMap, SortedSet};
-use crate::store::{self, Owed, StoreError, Write};
+use crate::store::{self, Owed, PlanInUse, StoreError, Write};
 use config::Config;
 use kept::KeptRow;
 use message::{Message, MessageKind};
@@ -95,6 +95,7 @@ struct Outcome {
 #[derive(Debug, Default)]
 struct Aftermath {
     lines: Vec<Value>,
+    checks: Vec<String>,
     messages: Vec<Message>,
     /// Workers that nobody holds any more.
     freed: SortedSet<WorkerRef>,
@@ -104,7 +105,8 @@ struct Aftermath {
 impl Aftermath {
     fn add(&mut self, before: Option<&Release>, decision: &Decision) {
         let release = &decision.release;
-        self.lines.extend(log::lines(decision));
+        self.lines.extend(log::events(decision));
+        self.checks.extend(log::checks(decision));
         for kind in [MessageKind::Transition, MessageKind::Check] {
             let alarm = kind.alarm(release);
             if let Some(due_at) = alarm
@@ -198,7 +200,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
                 return outcome;
             }
             // A crash at this commit leaves either nothing or whole decisions with their alarms, which the sweep finds.
-            let (committed, error) = self.commit(&decisions).await;
+            let (committed, error) = self.commit(&rows, &decisions).await;
             let mut lost = SortedMap::new();
             for (decision, fates) in decisions {
                 let id = decision.release.id().to_owned();
@@ -253,15 +255,19 @@ impl<'a, P: Ports> Pipeline<'a, P> {
 
     async fn commit(
         &self,
+        rows: &SortedMap<String, Release>,
         decisions: &[(Decision, Vec<Result<(), Refusal>>)],
     ) -> (store::Committed, Option<StoreError>) {
         let at = self.ports.now();
         let writes: Vec<Write<'_>> = decisions
             .iter()
-            .map(|(decision, _)| Write {
-                decision,
-                decision_id: self.ports.uuid().simple().to_string(),
-                at,
+            .filter_map(|(decision, _)| {
+                Some(Write {
+                    before: rows.get(decision.release.id())?,
+                    decision,
+                    decision_id: self.ports.uuid().simple().to_string(),
+                    at,
+                })
             })
             .collect();
         let correction = self.cloudflare.take_correction();
@@ -312,13 +318,33 @@ impl<'a, P: Ports> Pipeline<'a, P> {
         Ok(loaded.releases)
     }
 
+    /// A plan with what a person needs to release by it, and room for so many calls to Cloudflare about its Worker: one round trip,
+    /// unless the Worker has a token of its own, which has a budget of its own.
+    pub(crate) async fn plan_in_use(
+        &self,
+        plan: &str,
+        calls: u32,
+    ) -> Result<Option<PlanInUse>, StoreError> {
+        let budget = self.cloudflare.budget();
+        let claim = budget.cost_us(Urgency::Normal, calls);
+        let statement = store::claim_statement(self.ports.now(), claim);
+        // What is not spent of it is given back at the end of the invocation.
+        let (found, accounts) = store::plan_in_use(self.ports, plan, statement).await?;
+        budget.claimed(claim, 0, accounts);
+        if let Some(found) = &found {
+            let worker = &found.stored.plan.worker;
+            self.cloudflare.learn([(worker, &found.token)]);
+        }
+        Ok(found)
+    }
+
     /// What follows a commit: messages for the alarms that changed and for what subscribers are owed, and log lines. A
     /// message that can't be sent costs a minute, until the sweep sends it again.
     async fn follow_up(&self, aftermath: Aftermath) {
         // The sends are under way while the lines are written.
         let send = self.send(&aftermath.messages);
         let others = self.tell_others(&aftermath);
-        let lines = async { self.write(&aftermath.lines) };
+        let lines = async { self.write(&aftermath) };
         join3(send, others, lines).await;
     }
 
@@ -331,14 +357,12 @@ impl<'a, P: Ports> Pipeline<'a, P> {
         join(line, self.send_owed(&aftermath.owed)).await;
     }
 
-    fn write(&self, lines: &[Value]) {
-        let (checks, others): (Vec<&Value>, Vec<&Value>) =
-            lines.iter().partition(|line| line["log"] == "check");
-        for line in others {
+    fn write(&self, aftermath: &Aftermath) {
+        for line in &aftermath.lines {
             self.ports.log(line);
         }
-        if !checks.is_empty() {
-            self.ports.log_all(&checks);
+        if !aftermath.checks.is_empty() {
+            self.ports.log_all(&aftermath.checks);
         }
     }
 
@@ -441,7 +465,7 @@ impl<'a, P: Ports> Pipeline<'a, P> {
             .into_iter()
             .map(|release| self.act_and_report(release));
         let others = self.tell_others(&outcome.aftermath);
-        let lines = async { self.write(&outcome.aftermath.lines) };
+        let lines = async { self.write(&outcome.aftermath) };
         join3(join_all(acts), others, lines).await;
         outcome.error.map_or(Ok(()), Err)
     }

@@ -224,10 +224,10 @@ pub trait Log {
     /// Writes a line.
     fn log(&self, line: &Value);
 
-    /// Writes lines that belong together; each is still a line.
-    fn log_all(&self, lines: &[&Value]) {
+    /// Writes lines that are JSON already and belong together; each is still a line.
+    fn log_all(&self, lines: &[String]) {
         for line in lines {
-            self.log(line);
+            self.log(&serde_json::from_str(line).unwrap_or_default());
         }
     }
 }

@@ -275,6 +275,7 @@ impl<P: Ports> Pipeline<'_, P> {
         let input = match self.start_command(release).await {
             Ok(command) => Input::Command {
                 actor: SYSTEM.to_owned(),
+                shown: None,
                 command,
             },
             // Waiting for its turn in the call budget is no failure of anybody's.

@@ -1,5 +1,7 @@
 //! A release to test with: version `new` of `shop` against `old`, three stages, one SLO on errors and one on latency.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -21,7 +23,7 @@ pub fn plan(change: impl Fn(&mut Value)) -> Plan {
 pub fn release_of(plan: Plan) -> Release {
     let stages = plan.stages.len();
     Release {
-        origin: Origin {
+        origin: Arc::new(Origin {
             schema: SCHEMA,
             id: "rel_0192f0c1d2e37abc8def0123456789ab".to_owned(),
             plan_name: "shop".to_owned(),
@@ -35,7 +37,7 @@ pub fn release_of(plan: Plan) -> Release {
             created_at: 0,
             created_by: "api".to_owned(),
             preflight: super::Findings::default(),
-        },
+        }),
         progress: Progress::staged("old".to_owned(), stages),
     }
 }

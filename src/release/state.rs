@@ -1,6 +1,7 @@
 //! What a release is at any moment. Each state carries only what is valid in it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -19,8 +20,8 @@ pub const NEWEST_SCHEMA: u32 = 2;
 /// A release: what it was created with, and how far it has come.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Release {
-    /// Fixed at creation.
-    pub origin: Origin,
+    /// Fixed at creation, and so shared by all copies.
+    pub origin: Arc<Origin>,
     /// Replaced by every decision.
     pub progress: Progress,
 }

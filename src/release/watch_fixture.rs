@@ -1,5 +1,7 @@
 //! Releases that watch, to test with: somebody else deploys, and the checks go on.
 
+use std::sync::Arc;
+
 use super::decide_tests::{NOW, command, moment};
 use super::fixture;
 use super::*;
@@ -25,7 +27,7 @@ pub(super) fn made(id: &str, at: i64, shares: &Shares) -> Deployment {
 
 pub(super) fn watch_of(plan: Plan) -> Release {
     let mut release = fixture::release_of(plan);
-    release.origin.mode = Mode::Watch;
+    Arc::make_mut(&mut release.origin).mode = Mode::Watch;
     release.progress.schema = NEWEST_SCHEMA;
     release
 }

@@ -1,5 +1,7 @@
 //! Watch mode: what is adopted, followed, told, and when it ends; and that nothing is ever owed to Cloudflare.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -455,17 +457,17 @@ fn any_number_of_splits_is_followed_and_replays_to_the_same_verdicts() {
 #[test]
 fn a_row_is_read_back_as_it_was_and_older_rows_are_driven() {
     let release = watching(&split(10.0));
-    let text = serde_json::to_string(&(&release.origin, &release.progress)).unwrap();
+    let text = serde_json::to_string(&(&*release.origin, &release.progress)).unwrap();
     let (origin, progress): (Origin, Progress) = crate::json::read_text(&text).unwrap();
-    assert_eq!((&origin, &progress), (&release.origin, &release.progress));
-    let driven = serde_json::to_value(fixture::release().origin).unwrap();
+    assert_eq!((&origin, &progress), (&*release.origin, &release.progress));
+    let driven = serde_json::to_value(&*fixture::release().origin).unwrap();
     assert!(driven.get("mode").is_none());
     let origin: Origin = serde_json::from_value(driven).unwrap();
     assert_eq!(origin.mode, Mode::Deploy);
     // Whatever its state might come to be, a release that watches has no right to write, and nothing to do.
     let mut wrong = super::decide_tests::in_phase(Phase::Deploying).0;
     assert!(act_plan(&wrong).is_some() && wrong.driven().is_some());
-    wrong.origin.mode = Mode::Watch;
+    Arc::make_mut(&mut wrong.origin).mode = Mode::Watch;
     assert!(act_plan(&wrong).is_none() && wrong.driven().is_none());
 }
 

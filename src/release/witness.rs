@@ -53,7 +53,7 @@ impl Hearing {
             errors.map(clean).collect()
         });
         for (_, told) in &mut self.asks {
-            told["errors"] = json!(errors);
+            told["errors"] = crate::json::value(&errors);
         }
     }
 }
@@ -121,8 +121,8 @@ fn told(release: &Release, judge: &Slo, (first, last): (&Judged, &Judged)) -> Va
     let slos: Vec<Value> = counted
         .filter(|(slo, _)| !slo.has_judge())
         .map(|(slo, reading)| {
-            let mut told = json!(reading);
-            told["severity"] = json!(slo.severity);
+            let mut told = crate::json::value(reading);
+            told["severity"] = crate::json::value(&slo.severity);
             told
         })
         .collect();

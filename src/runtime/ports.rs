@@ -101,8 +101,7 @@ impl Queues for WorkerPorts {
         };
         for chunk in messages.chunks(MAX_SEND) {
             let batch: Vec<Sent<'_>> = chunk.iter().map(Sent::of).collect();
-            let batch =
-                serde_json::to_string(&batch).map_err(|error| QueueError(error.to_string()))?;
+            let batch = crate::json::text(&batch);
             // Over to the other side as one text: field by field it would take several calls for each message.
             let sent = async { call(to.as_ref(), "sendBatch", &JSON::parse(&batch)?).await };
             sent.await
@@ -305,9 +304,8 @@ impl Log for WorkerPorts {
         worker::console_log!("{line}");
     }
 
-    fn log_all(&self, lines: &[&Value]) {
+    fn log_all(&self, lines: &[String]) {
         // In one call: the runtime takes as long for each as for a check.
-        let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
         worker::console_log!("{}", lines.join("\n"));
     }
 }

@@ -3,36 +3,42 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::releases::chunks;
+use super::releases::{chunks, decided};
 use super::row::{StoreError, json as json_column, number, text};
 use super::subscribers::subscriber;
+use crate::json;
 use crate::pipeline::ports::{Param, Row, Sql, Statement};
 use crate::time::UnixMs;
 use crate::webhook::{GIVE_UP_AFTER_MS, Message, Stored, Subscriber};
 
 // These three stand in the batch of a commit, between its events and the rows that say who won. Who is told what is decided
 // here, in the same transaction as the decision, so that no subscriber is missed and nothing is told that did not happen.
-pub(super) const OWE: &str = "INSERT INTO deliveries (message, subscriber, type, release, sequence, state, due_at, created_at)
-    SELECT 'msg_' || d.decision_id || '_' || (j.value->>'sequence'), s.id, j.value->>'type', d.release, j.value->>'sequence',
+pub(super) const OWE: &str = concat!(
+    "INSERT INTO deliveries (message, subscriber, type, release, sequence, state, due_at, created_at)
+    SELECT 'msg_' || d.decision_id || '_' || (j.value->>3), s.id, j.value->>4, d.release, j.value->>3,
         CASE s.state WHEN 'disabled' THEN 'failed' ELSE 'pending' END, CASE s.state WHEN 'active' THEN d.at END, d.at
-    FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id' AND d.seq = j.value->>'seq'
-        AND d.decision_id = j.value->>'decision_id'
-    JOIN releases r ON r.id = d.release
+    FROM ",
+    decided!(),
+    " JOIN releases r ON r.id = d.release
     JOIN subscribers s ON (s.plan IS NULL OR s.plan = r.plan) AND (s.worker IS NULL OR s.worker = r.script_name)
-    WHERE EXISTS (SELECT 1 FROM json_each(s.events) p WHERE j.value->>'type' GLOB p.value)
-    ON CONFLICT (message, subscriber) DO NOTHING";
-pub(super) const TELL: &str = "INSERT INTO messages (id, type, body, at)
-    SELECT 'msg_' || d.decision_id || '_' || (j.value->>'sequence'), j.value->>'type',
-        json_object('event', json(j.value->>'body'), 'release', json(j.value->>'view'), 'asked', json(j.value->>'asked')), d.at
-    FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id' AND d.seq = j.value->>'seq'
-        AND d.decision_id = j.value->>'decision_id'
-    WHERE EXISTS (SELECT 1 FROM deliveries o WHERE o.message = 'msg_' || d.decision_id || '_' || (j.value->>'sequence'))
-    ON CONFLICT (id) DO NOTHING";
-pub(super) const OWED: &str = "SELECT o.message, o.subscriber, o.due_at, s.slow
-    FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id' AND d.seq = j.value->>'seq'
-        AND d.decision_id = j.value->>'decision_id'
-    JOIN deliveries o ON o.message = 'msg_' || d.decision_id || '_' || (j.value->>'sequence')
-    JOIN subscribers s ON s.id = o.subscriber WHERE o.due_at IS NOT NULL AND o.attempts = 0";
+    WHERE EXISTS (SELECT 1 FROM json_each(s.events) p WHERE j.value->>4 GLOB p.value)
+    ON CONFLICT (message, subscriber) DO NOTHING"
+);
+pub(super) const TELL: &str = concat!(
+    "INSERT INTO messages (id, type, body, at)
+    SELECT 'msg_' || d.decision_id || '_' || (j.value->>3), j.value->>4,
+        json_object('event', json(j.value->>5), 'release', json(j.value->>6), 'asked', json(j.value->>7)), d.at
+    FROM ",
+    decided!(),
+    " WHERE EXISTS (SELECT 1 FROM deliveries o WHERE o.message = 'msg_' || d.decision_id || '_' || (j.value->>3))
+    ON CONFLICT (id) DO NOTHING"
+);
+pub(super) const OWED: &str = concat!(
+    "SELECT o.message, o.subscriber, o.due_at, s.slow FROM ",
+    decided!(),
+    " JOIN deliveries o ON o.message = 'msg_' || d.decision_id || '_' || (j.value->>3)
+    JOIN subscribers s ON s.id = o.subscriber WHERE o.due_at IS NOT NULL AND o.attempts = 0"
+);
 
 const DUE: &str = "SELECT o.message, o.subscriber, o.due_at, s.slow FROM deliveries o JOIN subscribers s ON s.id = o.subscriber
     WHERE o.due_at <= ?1 AND s.state = 'active' ORDER BY o.due_at LIMIT 10000";
@@ -220,7 +226,7 @@ pub async fn lease_deliveries(
     until: UnixMs,
 ) -> Result<Vec<Leased>, StoreError> {
     let mut leased = Vec::new();
-    for chunk in chunks(calls.iter().map(|call| json!(call))) {
+    for chunk in chunks(calls.iter().map(json::value)) {
         let all = |text, more: Vec<Param>| {
             Statement::new(text, [vec![chunk.clone().into()], more].concat())
         };
@@ -323,7 +329,7 @@ pub struct Recorded {
 /// [`StoreError`]; then the attempts are made again when their leases have run out.
 pub async fn record_outcomes(sql: &impl Sql, outcomes: &[Outcome]) -> Result<Recorded, StoreError> {
     let mut recorded = Recorded::default();
-    for chunk in chunks(outcomes.iter().map(|outcome| json!(outcome))) {
+    for chunk in chunks(outcomes.iter().map(json::value)) {
         let all = |text| Statement::new(text, vec![chunk.clone().into()]);
         let mut statements = vec![all(LOGGED), all(SETTLED)];
         // Each subscriber's newest result says how it is now; but one that is gone is gone.
@@ -338,7 +344,7 @@ pub async fn record_outcomes(sql: &impl Sql, outcomes: &[Outcome]) -> Result<Rec
                 None => newest.push(outcome),
             }
         }
-        let newest = json!(newest).to_string();
+        let newest = json::text(&newest);
         let each = |text| Statement::new(text, vec![newest.clone().into()]);
         statements.push(each(ANSWERED));
         let failures = outcomes.iter().any(|outcome| !outcome.took);
@@ -387,7 +393,7 @@ pub async fn owe_test(
     subscriber: &str,
     message: &Message,
 ) -> Result<(), StoreError> {
-    let body = json!(message.stored).to_string();
+    let body = json::text(&message.stored);
     let params: Vec<Param> = vec![
         message.id.as_str().into(),
         subscriber.into(),

@@ -166,7 +166,7 @@ impl Message {
             data.insert("actor".to_owned(), json!(event.actor));
             let optional = [
                 ("stage", event.stage.map(|stage| json!(stage))),
-                ("reason", event.reason.as_ref().map(|reason| json!(reason))),
+                ("reason", event.reason.as_ref().map(crate::json::value)),
                 ("detail", event.detail.as_ref().map(|detail| json!(detail))),
             ];
             for (name, value) in optional {

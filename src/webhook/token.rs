@@ -61,7 +61,7 @@ impl ApprovalToken {
     /// The token as it stands in a link: what it decides, the key's id, and the signature.
     #[must_use]
     pub fn sign(&self, keys: &Keyring) -> String {
-        let payload = URL_SAFE_NO_PAD.encode(serde_json::json!(self).to_string());
+        let payload = URL_SAFE_NO_PAD.encode(crate::json::text(self));
         let signed = format!("{payload}.{}", keys.key_id());
         let mac = keys.mac(Purpose::Approval, signed.as_bytes());
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(mac))

@@ -275,13 +275,9 @@ impl World {
     }
 
     /// Sends the statements of a commit once more, as after an unknown outcome: one without windows and events.
-    pub fn replay_commit(&self, decisions: &Value) {
+    pub fn replay_commit(&self, entries: impl Fn(CommitPart) -> Value) {
         for (sql, part) in hmd::store::commit_statements() {
-            let param = match part {
-                CommitPart::Decisions | CommitPart::Releases => decisions.to_string(),
-                CommitPart::Windows | CommitPart::Events => "[]".to_owned(),
-            };
-            query(&self.db, sql, &[param.into()]);
+            query(&self.db, sql, &[entries(part).to_string().into()]);
         }
     }
 

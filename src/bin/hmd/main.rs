@@ -5,6 +5,7 @@
     reason = "the host command is an outer ring: it may read the clock"
 )]
 
+mod alike;
 mod api;
 mod bench;
 mod demo;

@@ -95,11 +95,9 @@ impl Counted<'_> {
                 filters.push(leaf(key, "gt", "number", &json!(than_ms)));
                 filters
             }
-            Self::Events { total, bad } => total
-                .iter()
-                .chain(bad)
-                .map(|filter| json!(filter))
-                .collect(),
+            Self::Events { total, bad } => {
+                total.iter().chain(bad).map(crate::json::value).collect()
+            }
         }
     }
 }

@@ -242,22 +242,14 @@ async fn settle<P: Ports>(
     }
     let Link { token, release } = link;
     let actor = format!("link:{}", token.subscriber);
-    let (stage, version) = (token.stage, Some(token.version));
-    let comment = body.comment;
+    let (stage, comment) = (token.stage, body.comment);
     let input = Input::Command {
         actor: body.by.map_or(actor.clone(), |by| format!("{actor}:{by}")),
+        shown: Some(token.version),
         command: if token.approve {
-            Command::Approve {
-                stage,
-                version,
-                comment,
-            }
+            Command::Approve { stage, comment }
         } else {
-            Command::Deny {
-                stage,
-                version,
-                comment,
-            }
+            Command::Deny { stage, comment }
         },
     };
     let id = release.id().to_owned();

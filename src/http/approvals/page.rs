@@ -61,6 +61,7 @@ pub(super) fn decision(link: &Link) -> Markup {
                             @if !view.lacking.is_empty() {
                                 p.warn { "Approving waives what could not be judged for want of data: " (view.lacking.join(", ")) "." }
                             }
+                            (layout::waives(&release.would_waive()))
                         } @else {
                             p { "The old version gets all traffic again, and the release ends as reverted." }
                         }

@@ -62,7 +62,13 @@ async fn key<P: Ports>(
             why = format!(": {error}");
             let line = serde_json::json!({"log": "alert", "path": team.certs_url, "detail": format!("the keys of Cloudflare Access could not be read: {error}")});
             ports.log(&line);
-            known.after_failure(now)
+            // Another request may have read them meanwhile: what it knows is not forgotten.
+            let newest = ports.known_keys();
+            if newest == known {
+                known.after_failure(now)
+            } else {
+                newest
+            }
         });
         step = known.settled(id, now);
         ports.remember_keys(known);

@@ -1,6 +1,7 @@
 //! `POST /v1/releases`.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use ::http::{Request, Response, StatusCode, header};
 use futures_util::future::join;
@@ -13,6 +14,7 @@ use super::super::{Answer, json_answer};
 use super::preflight::holder;
 use super::{actor, held, not_ready, short_texts};
 use crate::http::body::{json_value, parse};
+use crate::json;
 use crate::pipeline::message::{Message, MessageKind};
 use crate::pipeline::ports::Ports;
 use crate::pipeline::{self, Ground, Pipeline, Survey};
@@ -119,6 +121,8 @@ pub enum OnConflict {
     Supersede,
 }
 
+pub(crate) const KEY_OF_ANOTHER: &str =
+    "this Idempotency-Key or webhook-id was used with another body; use a fresh one";
 const KEY_USED: &str = "this Idempotency-Key has just been used";
 /// Longest idempotency key.
 const MAX_KEY: usize = 255;
@@ -168,7 +172,10 @@ fn hook_body(plan: &str, request: &Request<Vec<u8>>) -> Result<NewRelease, Probl
     let Some(fields) = value.as_object_mut() else {
         return Err(Problem::field("", "the body must be an object"));
     };
-    if fields.insert("plan".to_owned(), json!(plan)).is_some() {
+    if fields
+        .insert("plan".to_owned(), json::value(plan))
+        .is_some()
+    {
         let detail = "is not a field that is known here: the address names the plan";
         return Err(Problem::field("/plan", detail));
     }
@@ -195,7 +202,7 @@ async fn submit<P: Ports>(
     // What was only not possible just now may be sent again. A crash before this is remembered leaves the message without an
     // answer, and it is judged anew.
     if sender.refusals_stay && (400..500).contains(&problem.status) {
-        let refusal = serde_json::to_string(problem).map_err(|error| Problem::internal(&error))?;
+        let refusal = json::text(problem);
         let (texts, now) = (
             (sender.raw.as_str(), refusal.as_str()),
             pipeline.ports.now(),
@@ -253,8 +260,7 @@ async fn make<P: Ports>(pipeline: &Pipeline<'_, P>, body: NewRelease, sender: &S
         let Some(key) = &sender.key else {
             return Ok(None);
         };
-        let answer = serde_json::to_string(&ReleaseView::from(release))
-            .map_err(|error| Problem::internal(&error))?;
+        let answer = json::text(&ReleaseView::from(release));
         Ok(Some(Idempotency {
             key: key.clone(),
             body: sender.raw.clone(),
@@ -278,6 +284,7 @@ async fn make<P: Ports>(pipeline: &Pipeline<'_, P>, body: NewRelease, sender: &S
     }
     if let Some(decision) = decision {
         let write = Write {
+            before: &release,
             decision: &decision,
             decision_id: pipeline.ports.uuid().simple().to_string(),
             at: pipeline.ports.now(),
@@ -353,7 +360,7 @@ fn staged(
         progress.schema = NEWEST_SCHEMA;
     }
     Ok(Release {
-        origin: Origin {
+        origin: Arc::new(Origin {
             schema: SCHEMA,
             id,
             plan_name: stored.name,
@@ -367,7 +374,7 @@ fn staged(
             plan: stored.plan,
             mode: body.mode,
             preflight: findings,
-        },
+        }),
         progress,
     })
 }
@@ -384,6 +391,7 @@ async fn started<P: Ports>(
         .map_err(not_ready)?;
     let input = Input::Command {
         actor: actor.to_owned(),
+        shown: None,
         command,
     };
     let mut decision =
@@ -434,9 +442,7 @@ async fn repeated<P: Ports>(
         return Ok(None);
     };
     if first.body != body {
-        let detail =
-            "this Idempotency-Key or webhook-id was used with another body; use a fresh one";
-        return Err(Problem::conflict(detail));
+        return Err(Problem::conflict(KEY_OF_ANOTHER));
     }
     if first.status >= 400 {
         let mut response = Problem::new(first.status, "", "").response();

@@ -10,49 +10,75 @@ use crate::sorted::SortedSet;
 use crate::store::deliveries::{OWE, OWED, Owed, TELL, owed};
 use crate::store::row::{StoreError, json};
 
+/// The entries of a commit whose decision stands, `j`, with the row of that decision, `d`.
+macro_rules! decided {
+    () => {
+        "json_each(?1) j JOIN decisions d
+        ON d.release = j.value->>0 AND d.seq = j.value->>1 AND d.decision_id = j.value->>2"
+    };
+}
+pub(in crate::store) use decided;
+
+/// A text that came [`carried`](super::params::carried), as it was.
+macro_rules! restored {
+    ($text:literal) => {
+        concat!(
+            "replace(replace(replace(",
+            $text,
+            ", '`', char(1)), '\"', '`'), char(1), '\"')"
+        )
+    };
+}
+
 // Each statement takes the whole batch as one JSON parameter, so their number does not grow with it; and of each decision only
-// what it needs, for SQLite takes every parameter apart anew. What is stored as JSON stands in them as a text, which it does
-// not take apart at all.
+// what it needs, for SQLite takes every parameter apart anew. An entry is an array: release, seq and decision id, then what the
+// statement says. What is stored as JSON comes as a text, which SQLite does not take apart.
 // The first one is the guard: it inserts a decision row only for a release that is still at the sequence that was loaded,
 // and for a start only if nobody else holds the Worker. All others join that row by its fresh id, so the writes of a
 // decision that lost match nothing, and those of its neighbours go through. The release itself is held to its sequence
 // once more: when a batch is sent again after an unknown commit, somebody may have decided further in the meantime. For the
 // same reason windows and events that are there already are left alone.
 const GUARD: &str = "INSERT INTO decisions (release, seq, decision_id, version, at)
-    SELECT r.id, j.value->>'seq', j.value->>'decision_id', j.value->>'version', j.value->>'at'
-    FROM json_each(?1) j JOIN releases r ON r.id = j.value->>'id' AND r.seq = j.value->>'seq' - 1
-    WHERE j.value->>'starts' IS NOT 1 OR NOT EXISTS (SELECT 1 FROM releases o
+    SELECT r.id, j.value->>1, j.value->>2, j.value->>3, j.value->>4
+    FROM json_each(?1) j JOIN releases r ON r.id = j.value->>0 AND r.seq = j.value->>1 - 1
+    WHERE j.value->>5 IS NOT 1 OR NOT EXISTS (SELECT 1 FROM releases o
         WHERE o.account_id = r.account_id AND o.script_name = r.script_name AND o.id <> r.id
         AND o.state IN ('rolling_out', 'paused', 'awaiting_approval', 'reverting'))
     ON CONFLICT (release, seq) DO NOTHING";
-// In two statements, since a column that is set is written to all its indexes even if it stays as it is: most checks change
-// none of those that the second one sets, and then it writes nothing.
-const RELEASE: &str = "UPDATE releases SET progress = x.progress, version = x.version, seq = x.seq, check_due_at = x.check_due_at
-    FROM (SELECT j.value->>'id' AS id, j.value->>'progress' AS progress, j.value->>'version' AS version,
-            j.value->>'seq' AS seq, j.value->>'check_due_at' AS check_due_at
-        FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id' AND d.seq = j.value->>'seq'
-            AND d.decision_id = j.value->>'decision_id') x
-    WHERE releases.id = x.id AND releases.seq = x.seq - 1";
-const STATE: &str = "UPDATE releases SET state = x.state, act_due_at = x.act_due_at, ended_at = x.ended_at
-    FROM (SELECT j.value->>'id' AS id, j.value->>'seq' AS seq, j.value->>'state' AS state,
-            j.value->>'act_due_at' AS act_due_at, j.value->>'ended_at' AS ended_at
-        FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id' AND d.seq = j.value->>'seq'
-            AND d.decision_id = j.value->>'decision_id') x
-    WHERE releases.id = x.id AND releases.seq = x.seq AND (releases.state IS NOT x.state
-        OR releases.act_due_at IS NOT x.act_due_at OR releases.ended_at IS NOT x.ended_at)";
-const WINDOWS: &str = "INSERT INTO windows (release, window_index, stage, body)
-    SELECT d.release, j.value->>'index', j.value->>'stage', j.value->>'body'
-    FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id' AND d.seq = j.value->>'seq'
-        AND d.decision_id = j.value->>'decision_id'
-    WHERE 1 ON CONFLICT (release, window_index) DO NOTHING";
-const EVENTS: &str = "INSERT INTO events (release, sequence, body)
-    SELECT d.release, j.value->>'sequence', j.value->>'body'
-    FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id' AND d.seq = j.value->>'seq'
-        AND d.decision_id = j.value->>'decision_id'
-    WHERE 1 ON CONFLICT (release, sequence) DO NOTHING";
-const WON: &str =
-    "SELECT json_group_array(d.release) AS won FROM json_each(?1) j JOIN decisions d ON d.release = j.value->>'id'
-    AND d.seq = j.value->>'seq' AND d.decision_id = j.value->>'decision_id'";
+const RELEASE: &str = concat!(
+    "UPDATE releases SET progress = ",
+    restored!("x.progress"),
+    ", version = x.version, seq = x.seq, check_due_at = x.check_due_at
+    FROM (SELECT j.value->>0 AS id, j.value->>1 AS seq, j.value->>3 AS version, j.value->>4 AS check_due_at,
+            j.value->>5 AS progress FROM ",
+    decided!(),
+    ") x WHERE releases.id = x.id AND releases.seq = x.seq - 1"
+);
+// By itself, since a column that is set is written to all its indexes even if it stays as it is, and most checks change none of
+// these.
+const STATE: &str = concat!(
+    "UPDATE releases SET state = x.state, act_due_at = x.act_due_at, ended_at = x.ended_at
+    FROM (SELECT j.value->>0 AS id, j.value->>1 AS seq, j.value->>3 AS state, j.value->>4 AS act_due_at,
+            j.value->>5 AS ended_at FROM ",
+    decided!(),
+    ") x WHERE releases.id = x.id AND releases.seq = x.seq"
+);
+const WINDOWS: &str = concat!(
+    "INSERT INTO windows (release, window_index, stage, body) SELECT d.release, j.value->>3, j.value->>4, ",
+    restored!("j.value->>5"),
+    " FROM ",
+    decided!(),
+    " WHERE 1 ON CONFLICT (release, window_index) DO NOTHING"
+);
+const EVENTS: &str = concat!(
+    "INSERT INTO events (release, sequence, body) SELECT d.release, j.value->>3, j.value->>5 FROM ",
+    decided!(),
+    " WHERE 1 ON CONFLICT (release, sequence) DO NOTHING"
+);
+const WON: &str = concat!(
+    "SELECT json_group_array(d.release) AS won FROM ",
+    decided!()
+);
 
 const CREATE: &str = "INSERT INTO releases (id, account_id, script_name, plan, origin, progress, state, version, seq, created_at, act_due_at)
     SELECT j.value->>'id', j.value->>'account_id', j.value->>'script_name', j.value->>'plan', j.value->'origin',
@@ -77,7 +103,7 @@ pub fn commit_statements() -> [(&'static str, CommitPart); 9] {
     [
         (GUARD, CommitPart::Decisions),
         (RELEASE, CommitPart::Releases),
-        (STATE, CommitPart::Decisions),
+        (STATE, CommitPart::States),
         (WINDOWS, CommitPart::Windows),
         (EVENTS, CommitPart::Events),
         (OWE, CommitPart::Events),
@@ -145,7 +171,7 @@ pub async fn create(
     start: Option<&Write<'_>>,
     idempotency: Option<&Idempotency>,
 ) -> Result<Option<Vec<Owed>>, StoreError> {
-    let (origin, progress) = (&release.origin, &release.progress);
+    let (origin, progress) = (&*release.origin, &release.progress);
     let row = json!([{
         "id": origin.id, "account_id": origin.plan.worker.account_id, "script_name": origin.plan.worker.script_name,
         "plan": origin.plan_name, "origin": origin, "progress": progress, "state": progress.status.stored_name(),

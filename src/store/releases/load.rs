@@ -1,5 +1,7 @@
 //! Loads releases whole, to decide on them.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -55,7 +57,7 @@ impl Loaded {
 
 pub(in crate::store) fn release(row: &Row) -> Result<Release, StoreError> {
     let release = Release {
-        origin: json(row, "origin")?,
+        origin: Arc::new(json(row, "origin")?),
         progress: json(row, "progress")?,
     };
     if release.progress.schema > NEWEST_SCHEMA {

@@ -9,6 +9,7 @@ mod params;
 mod queries;
 
 pub use alarms::{Alarm, due_alarms, queued_alarms};
+pub(super) use commit::decided;
 pub use commit::{Committed, commit, commit_statements, create, delete_staged};
 pub use dead_letters::{DeadLetter, dead_letters};
 pub use idempotency::{Idempotency, Remembered, forget_keys, remembered};

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::commit::commit_statements;
 use crate::pipeline::ports::{Param, Statement};
-use crate::release::{Decision, ReleaseView};
+use crate::release::{Decision, Progress, Release, ReleaseView};
 use crate::store::row::StoreError;
 use crate::time::UnixMs;
 use crate::webhook::Asked;
@@ -16,6 +16,8 @@ const MAX_PARAM_BYTES: usize = 900_000;
 /// A decision ready to be written.
 #[derive(Debug)]
 pub struct Write<'a> {
+    /// The release that was decided on: what of its row stays as it is need not be written.
+    pub before: &'a Release,
     /// The decision.
     pub decision: &'a Decision,
     /// Fresh for each try to decide, the same for each try to write.
@@ -27,66 +29,21 @@ pub struct Write<'a> {
 /// What a statement of a commit takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitPart {
-    /// One entry for each decision: what names it, and the state that it leads to.
+    /// One entry for each decision: its own row.
     Decisions,
     /// One entry for each decision: the release afterwards as JSON, and its next check.
     Releases,
+    /// One entry for each decision that leads to another state or owes another act.
+    States,
     /// One entry for each judged window.
     Windows,
     /// One entry for each event.
     Events,
 }
 
-#[derive(Serialize)]
-struct DecisionEntry<'a> {
-    id: &'a str,
-    seq: u64,
-    decision_id: &'a str,
-    version: u32,
-    at: UnixMs,
-    starts: bool,
-    state: &'static str,
-    act_due_at: Option<UnixMs>,
-    ended_at: Option<UnixMs>,
-}
-
-#[derive(Serialize)]
-struct ReleaseEntry<'a> {
-    id: &'a str,
-    seq: u64,
-    decision_id: &'a str,
-    version: u32,
-    check_due_at: Option<UnixMs>,
-    progress: String,
-}
-
-#[derive(Serialize)]
-struct WindowEntry<'a> {
-    id: &'a str,
-    seq: u64,
-    decision_id: &'a str,
-    index: i64,
-    stage: usize,
-    body: String,
-}
-
-#[derive(Serialize)]
-struct EventEntry<'a> {
-    id: &'a str,
-    seq: u64,
-    decision_id: &'a str,
-    sequence: u64,
-    r#type: &'a str,
-    body: String,
-    /// The release as subscribers are told of it.
-    view: &'a str,
-    /// The approval that it waits for.
-    asked: Option<&'a str>,
-}
-
 /// JSON arrays in the making: what each part of a commit takes.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Params([String; 4]);
+pub(super) struct Params([String; 5]);
 
 impl Params {
     fn push(&mut self, part: CommitPart, entry: &impl Serialize) -> Result<(), StoreError> {
@@ -135,6 +92,26 @@ impl Params {
     }
 }
 
+/// A text on its way to a statement, which restores it (`restored!`). Almost each quotation mark of JSON would have to be escaped, and
+/// once more on the way to the database: that took longer than all that is done with a batch of checks there. So they
+/// change places with backquotes, which are rare.
+///
+/// # Errors
+/// [`StoreError::Row`], if it can't be written as JSON.
+pub(super) fn carried(value: &impl Serialize) -> Result<String, StoreError> {
+    // By bytes: by characters it would take as long as writing the JSON.
+    let mut bytes = written(value)?.into_bytes();
+    for byte in &mut bytes {
+        match *byte {
+            b'"' => *byte = b'`',
+            b'`' => *byte = b'"',
+            _ => (),
+        }
+    }
+    // One byte of ASCII for another: it is UTF-8 as before.
+    String::from_utf8(bytes).map_err(|error| StoreError::Row(error.to_string()))
+}
+
 /// JSON as it is stored.
 pub(super) fn written(value: &impl Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value)
@@ -142,65 +119,53 @@ pub(super) fn written(value: &impl Serialize) -> Result<String, StoreError> {
 }
 
 impl Write<'_> {
+    /// Its entries.
     pub(super) fn params(&self) -> Result<Params, StoreError> {
         let release = &self.decision.release;
-        let progress = &release.progress;
+        let (progress, before) = (&release.progress, &self.before.progress);
         let (id, seq, decision_id) = (release.id(), progress.seq, self.decision_id.as_str());
+        let version = progress.version;
         let mut params = Params::default();
         params.push(
             CommitPart::Decisions,
-            &DecisionEntry {
-                id,
-                seq,
-                decision_id,
-                version: progress.version,
-                at: self.at,
-                starts: self.decision.starts,
-                state: progress.status.stored_name(),
-                act_due_at: progress.act_due_at,
-                ended_at: progress.ended_at,
-            },
+            &(id, seq, decision_id, version, self.at, self.decision.starts),
         )?;
+        let text = carried(progress)?;
         params.push(
             CommitPart::Releases,
-            &ReleaseEntry {
-                id,
-                seq,
-                decision_id,
-                version: progress.version,
-                check_due_at: progress.check_due_at,
-                progress: written(progress)?,
-            },
+            &(id, seq, decision_id, version, progress.check_due_at, text),
         )?;
+        let state = |progress: &Progress| {
+            let status = progress.status.stored_name();
+            (status, progress.act_due_at, progress.ended_at)
+        };
+        let (status, act_due_at, ended_at) = state(progress);
+        if state(progress) != state(before) {
+            params.push(
+                CommitPart::States,
+                &(id, seq, decision_id, status, act_due_at, ended_at),
+            )?;
+        }
         for judged in &self.decision.judged {
-            let entry = WindowEntry {
-                id,
-                seq,
-                decision_id,
-                index: judged.window.index,
-                stage: judged.stage,
-                body: written(judged)?,
-            };
-            params.push(CommitPart::Windows, &entry)?;
+            let (index, text) = (judged.window.index, carried(judged)?);
+            params.push(
+                CommitPart::Windows,
+                &(id, seq, decision_id, index, judged.stage, text),
+            )?;
         }
         if self.decision.events.is_empty() {
             return Ok(params);
         }
+        // The release as subscribers are told of it, and the approval that it waits for.
         let view = written(&ReleaseView::from(release))?;
         let asked = Asked::by(release, self.at).as_ref().map(written);
         let asked = asked.transpose()?;
         for event in &self.decision.events {
-            let entry = EventEntry {
-                id,
-                seq,
-                decision_id,
-                sequence: event.sequence,
-                r#type: &event.kind,
-                body: written(event)?,
-                view: &view,
-                asked: asked.as_deref(),
-            };
-            params.push(CommitPart::Events, &entry)?;
+            let (sequence, kind, text) = (event.sequence, &event.kind, written(event)?);
+            params.push(
+                CommitPart::Events,
+                &(id, seq, decision_id, sequence, kind, text, &view, &asked),
+            )?;
         }
         Ok(params)
     }
