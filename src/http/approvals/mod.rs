@@ -23,6 +23,8 @@ use crate::store;
 use crate::time::{Rfc3339, UnixMs, rfc3339};
 use crate::webhook::{ApprovalToken, TokenError};
 
+/// Not among those that `http` names.
+static ROBOTS: HeaderName = HeaderName::from_static("x-robots-tag");
 /// What the page may load: the dashboard's style and icon, and nothing that runs.
 const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
@@ -359,10 +361,7 @@ fn private(mut response: Response<Vec<u8>>) -> Response<Vec<u8>> {
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
         (header::VARY, "accept"),
-        (
-            HeaderName::from_static("x-robots-tag"),
-            "noindex, nofollow, noarchive",
-        ),
+        (ROBOTS.clone(), "noindex, nofollow, noarchive"),
     ];
     for (name, value) in headers {
         response

@@ -1,6 +1,6 @@
 //! `/new`: choosing a version, checking it, and releasing it.
 
-use ::http::{HeaderName, Method, StatusCode};
+use ::http::{Method, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::join;
@@ -8,6 +8,7 @@ use maud::{Markup, html};
 use serde_json::{Value, json};
 
 use super::super::Answer;
+use super::super::headers::IDEMPOTENCY_KEY;
 use super::super::problem::Problem;
 use super::super::releases::KEY_OF_ANOTHER;
 use super::layout::{self, hidden, sentence, short, time_text};
@@ -287,7 +288,7 @@ pub(super) async fn submit<P: Ports>(desk: &Desk<'_, P>) -> Answer {
     }
     // The same form sent twice makes one release.
     let key = format!("dashboard-{}", form.get("key"));
-    let headers = [(HeaderName::from_static("idempotency-key"), key)];
+    let headers = [(IDEMPOTENCY_KEY.clone(), key)];
     match desk
         .call(Method::POST, "/v1/releases", &headers, &wanted(&form))
         .await

@@ -28,6 +28,7 @@ use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Stat
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
+use super::headers::{FETCH_SITE, FRAGMENT};
 use super::problem::Problem;
 use super::releases::{Actor, Shown as ShownVersion};
 use super::route::Route;
@@ -44,8 +45,8 @@ pub use session::sign_in_path;
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 /// The actor of what is done here by whoever shows the API token; whom Cloudflare Access names is `access:<e-mail>`.
 const ACTOR: &str = "dashboard";
-/// Marks a request for what changes on a page alone.
-const FRAGMENT: &str = "x-hmd-fragment";
+/// Not among those that `http` names.
+static OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 
 /// A page of the dashboard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,7 +193,7 @@ impl<P: Ports> Desk<'_, P> {
     fn query(&self) -> Form {
         let mut query = Form::read(self.request.uri().query().unwrap_or("").as_bytes());
         // Only HMD itself says that something was done: a link from elsewhere may say anything.
-        let site = self.request.headers().get("sec-fetch-site");
+        let site = self.request.headers().get(&FETCH_SITE);
         if site.is_some_and(|site| site.as_bytes() != b"same-origin") {
             query.0.retain(|(name, _)| name != "done");
         }
@@ -233,7 +234,7 @@ impl<P: Ports> Desk<'_, P> {
         let region = html! {
             div #live data-tag=(tag) data-title=(title) { (live) }
         };
-        let mut response = if self.request.headers().contains_key(FRAGMENT) {
+        let mut response = if self.request.headers().contains_key(&FRAGMENT) {
             html_answer(StatusCode::OK, region)?
         } else {
             self.page(Some(nav), title, &html! { (still) (stale) (region) })?
@@ -369,9 +370,13 @@ fn is_secure(request: &Request<Vec<u8>>) -> bool {
 /// Whether a form was sent by a page of this very installation: browsers say where each POST comes from.
 fn is_own(request: &Request<Vec<u8>>, public_url: Option<&str>) -> bool {
     let headers = request.headers();
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let Some(origin) = text("origin") else {
-        return text("sec-fetch-site") == Some("same-origin");
+    let text = |name: &HeaderName| {
+        headers
+            .get(name)
+            .and_then(|value: &HeaderValue| value.to_str().ok())
+    };
+    let Some(origin) = text(&header::ORIGIN) else {
+        return text(&FETCH_SITE) == Some("same-origin");
     };
     let uri = request.uri();
     let own = uri.scheme_str().zip(uri.authority());
@@ -381,7 +386,7 @@ fn is_own(request: &Request<Vec<u8>>, public_url: Option<&str>) -> bool {
 
 /// Whether the browser was led here by a page of another site: it then keeps strict cookies to itself, whether it has any or not.
 fn comes_from_elsewhere(request: &Request<Vec<u8>>) -> bool {
-    let site = request.headers().get("sec-fetch-site");
+    let site = request.headers().get(&FETCH_SITE);
     site.is_some_and(|site| site.as_bytes() == b"cross-site")
 }
 
@@ -413,7 +418,7 @@ impl Caller {
         // Whoever comes from Access has signed in already. Only a page gets a cookie: a form without one was made elsewhere, and
         // a part of a page has forms around it that are too old.
         let reads = *request.method() != Method::POST
-            && !request.headers().contains_key(FRAGMENT)
+            && !request.headers().contains_key(&FRAGMENT)
             && !comes_from_elsewhere(request);
         let (visitor, is_new) = match (visitor, &person) {
             (None, Some(person)) if reads => {
@@ -437,7 +442,7 @@ pub(crate) async fn handle<P: Ports>(
     page: Page<'_>,
     request: &Request<Vec<u8>>,
 ) -> Response<Vec<u8>> {
-    let fragment = request.headers().contains_key(FRAGMENT);
+    let fragment = request.headers().contains_key(&FRAGMENT);
     let (caller, response) = match Caller::of(pipeline, page, request).await {
         Ok(caller) => {
             let response = answer(pipeline, page, request, &caller).await;
@@ -497,10 +502,7 @@ fn protected(mut response: Response<Vec<u8>>) -> Response<Vec<u8>> {
         (header::REFERRER_POLICY, "same-origin"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
-        (
-            HeaderName::from_static("cross-origin-opener-policy"),
-            "same-origin",
-        ),
+        (OPENER_POLICY.clone(), "same-origin"),
     ];
     for (name, value) in fixed {
         headers.insert(name, HeaderValue::from_static(value));
@@ -552,7 +554,7 @@ async fn answer<P: Ports>(
         _ => (),
     }
     let Some(visitor) = visitor else {
-        if posted || request.headers().contains_key(FRAGMENT) {
+        if posted || request.headers().contains_key(&FRAGMENT) {
             return Err(Problem::new(401, "Signed out", "sign in again"));
         }
         let target = request.uri().path_and_query().map_or("/", |it| it.as_str());

@@ -5,6 +5,7 @@ use maud::{Markup, html};
 use serde_json::{Value, json};
 
 use super::super::Answer;
+use super::super::headers::FRAGMENT;
 use super::super::problem::Problem;
 use super::super::releases::load;
 use super::health::{health, holding};
@@ -31,7 +32,7 @@ const EVENTS: i64 = 40;
 pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>, id: &str) -> Answer {
     let ports = desk.pipeline.ports;
     let missing = || Problem::not_found(format!("there is no release {id:?}"));
-    if desk.request.headers().contains_key(super::FRAGMENT) {
+    if desk.request.headers().contains_key(&FRAGMENT) {
         let seq = store::revision(ports, id).await?.ok_or_else(missing)?;
         let tag = format!("\"{seq}\"");
         if desk.has(&tag) {

@@ -235,7 +235,7 @@ pub(super) fn read_link(keys: &Keyring, token: &str, now: UnixMs) -> Option<Sign
 
 /// Names a browser's address, for counting its tries, without keeping the address. An IPv6 network counts as one.
 pub(super) fn client_tag(headers: &HeaderMap, keys: &Keyring) -> String {
-    let address = headers.get("cf-connecting-ip");
+    let address = headers.get(&crate::http::headers::CLIENT_ADDRESS);
     let address = address.and_then(|value| value.to_str().ok()).unwrap_or("");
     let network = match address.parse() {
         Ok(std::net::IpAddr::V6(address)) => format!("{:x?}", &address.segments()[..4]),

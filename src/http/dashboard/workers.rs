@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 
 use super::super::Answer;
+use super::super::headers::FRAGMENT;
 use super::layout::{self, confirm, short, split, state, time};
 use super::{Desk, Nav, not_modified};
 use crate::pipeline::ports::Ports;
@@ -38,7 +39,7 @@ pub(super) fn share(release: &Release) -> Option<Percent> {
 /// `GET /`.
 pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>) -> Answer {
     let ports = desk.pipeline.ports;
-    if desk.request.headers().contains_key(super::FRAGMENT) {
+    if desk.request.headers().contains_key(&FRAGMENT) {
         let tag = tag(store::fleet_revision(ports).await?);
         if desk.has(&tag) {
             return not_modified(&tag);

@@ -14,6 +14,7 @@ use super::super::{Answer, json_answer};
 use super::preflight::holder;
 use super::{actor, held, not_ready, short_texts};
 use crate::http::body::{json_value, parse};
+use crate::http::headers;
 use crate::json;
 use crate::pipeline::message::{Message, MessageKind};
 use crate::pipeline::ports::Ports;
@@ -421,7 +422,7 @@ async fn wait_in_line<P: Ports>(
 }
 
 fn idempotency_key(request: &Request<Vec<u8>>) -> Result<Option<String>, Problem> {
-    let Some(value) = request.headers().get("idempotency-key") else {
+    let Some(value) = request.headers().get(&headers::IDEMPOTENCY_KEY) else {
         return Ok(None);
     };
     let key = value.to_str().unwrap_or_default().trim();
