@@ -506,6 +506,28 @@ fn what_a_judge_says_is_shown_as_text_and_nothing_else() {
 }
 
 #[test]
+fn a_person_who_decides_on_a_hold_reads_what_the_judge_said() {
+    let world = at_url(says(HOLD), as_is);
+    let hook = "https://hooks.example.com/people";
+    let body = json!({"url": hook, "approvals": true});
+    assert_eq!(world.api("POST", "/v1/subscribers", &body).0, 201);
+    let id = world.release("shop");
+    world.run_to(&id, |release| release["state"] == "awaiting_approval");
+    world.run_for(1_000);
+    let link = world.got.borrow().iter().find_map(|got| {
+        let told: Value = serde_json::from_str(&got.body).ok()?;
+        Some(told["data"]["approve_url"].as_str()?.to_owned())
+    });
+    let link = link.unwrap();
+    let path = link.strip_prefix("https://hmd.example.com").unwrap();
+    let page = world.call("GET", path, &[("accept", "text/html")], Vec::new());
+    let page = String::from_utf8(page.body().clone()).unwrap();
+    let waived = "Approving waives for this stage: judge: the judge says hold: &quot;the carts look odd&quot;.";
+    assert!(page.contains(waived), "{page}");
+    assert!(!page.contains("want of data"), "{page}");
+}
+
+#[test]
 fn a_crash_while_a_judge_is_asked_costs_a_second_question_with_the_same_id() {
     for sli in [
         json!({"kind": "judge", "url": URL}),

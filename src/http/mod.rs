@@ -296,6 +296,10 @@ pub(crate) fn no_content() -> Answer {
         .map_err(|error| Problem::internal(&error))
 }
 
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "most of its callers end with it, and are answers themselves"
+)]
 pub(crate) fn json_answer(status: StatusCode, body: &impl Serialize) -> Answer {
     Ok(json_text_answer(status, crate::json::text(body)))
 }

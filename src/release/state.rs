@@ -547,6 +547,21 @@ impl Release {
         self.origin.mode.is_deploy().then_some(Driven(self))
     }
 
+    /// What a stage that waits for approval lacks, and an approval waives, in the words of the newest readings: what lacks data or a verdict, or what a judge holds.
+    /// None if nothing is, or nobody is waited for.
+    #[must_use]
+    pub fn lacking(&self) -> Option<String> {
+        let Status::AwaitingApproval { soak, wait } = &self.progress.status else {
+            return None;
+        };
+        let mut said = Vec::new();
+        for slo in &wait.lacking {
+            let reading = soak.readings.iter().find(|reading| reading.slo == *slo);
+            said.push(reading.map_or(slo.as_str(), |reading| reading.sentence.as_str()));
+        }
+        (!said.is_empty()).then(|| said.join("; "))
+    }
+
     /// Whether it is over.
     #[must_use]
     pub fn is_over(&self) -> bool {

@@ -111,6 +111,11 @@ impl Cloudflare {
         }
     }
 
+    /// Lets an account exist in which there is no Worker yet.
+    pub fn put_account(&mut self, account: &str) {
+        self.accounts.entry(account.to_owned()).or_default();
+    }
+
     /// Creates a Worker, or replaces it with everything it had; the first version serves alone.
     /// Answers the versions in the order given.
     ///

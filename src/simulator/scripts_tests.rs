@@ -147,6 +147,10 @@ fn an_unknown_account_has_no_route() {
         let answer = cloudflare.handle(START, "GET", &path, b"");
         assert_eq!(code(&answer), (404, 7_003), "{rest}");
     }
+    cloudflare.put_account("00000000000000000000000000000000");
+    let path = format!("{other}/{SCRIPT}/versions");
+    let answer = cloudflare.handle(START, "GET", &path, b"");
+    assert_eq!(code(&answer), (404, 10_007), "an account without Workers");
 }
 
 #[test]

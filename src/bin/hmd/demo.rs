@@ -18,7 +18,7 @@ use crate::settings::{CLOUDFLARE_API_TOKEN, HMD_API_TOKEN, LOCAL_CALLS_PER_5MIN,
 use crate::signals;
 use crate::sim::Simulator;
 
-const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
+use crate::steer::ACCOUNT;
 /// The Worker whose new version is fine.
 const GOOD: &str = "shop";
 /// The Worker whose new version breaks when its second stage soaks.

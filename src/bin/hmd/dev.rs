@@ -10,7 +10,7 @@ use crate::project::{Project, StateDir};
 use crate::runtime::{self, Runtime};
 use crate::settings::{CLOUDFLARE_API_TOKEN, HMD_API_TOKEN, Settings, calls_per_5min};
 use crate::signals;
-use crate::sim::Simulator;
+use crate::sim::{DEFAULT_PORT, Simulator};
 
 /// The options of `hmd dev`.
 #[derive(Debug, Args)]
@@ -60,8 +60,11 @@ pub async fn run(arguments: &DevArgs) -> Result<()> {
         url.trim_end_matches('/').to_owned()
     } else {
         let token = settings.secret(CLOUDFLARE_API_TOKEN).to_owned();
+        // Where `hmd sim …` looks for one, unless that is taken or any port will do.
+        let wanted = if arguments.port == 0 { 0 } else { DEFAULT_PORT };
+        let simulated = runtime::free_port(wanted).or_else(|_| runtime::free_port(0))?;
         simulator
-            .insert(Simulator::start(0, arguments.seed, Some(token)).await?)
+            .insert(Simulator::start(simulated, arguments.seed, Some(token)).await?)
             .api_url()
     };
     settings.set("CLOUDFLARE_API_BASE_URL", api.as_str());
@@ -69,8 +72,10 @@ pub async fn run(arguments: &DevArgs) -> Result<()> {
     let mut runtime = Runtime::start(&project, &state, port, &settings, arguments.verbose).await?;
     match &simulator {
         Some(simulator) => eprintln!(
-            "simulated Cloudflare {api}, its controls {}/sim",
-            simulator.url()
+            "simulated Cloudflare {api}, its controls {}/sim; it has no Workers yet:\n\
+             try cargo run -- sim worker put shop{}",
+            simulator.url(),
+            simulator.url_option()
         ),
         None => eprintln!("Cloudflare API {api}"),
     }

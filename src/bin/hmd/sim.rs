@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use crate::failure::Failure;
 use crate::settings::LOCAL_CALLS_PER_5MIN;
 use crate::signals;
-use crate::steer::Steer;
+use crate::steer::{ACCOUNT, Steer};
 
 /// The port unless another is asked for.
 pub const DEFAULT_PORT: u16 = 8788;
@@ -40,10 +40,7 @@ pub async fn run(arguments: &SimArgs) -> Result<()> {
     eprintln!("Cloudflare's API (any token): {}", simulator.api_url());
     eprintln!("the simulator's own controls: {}/sim", simulator.url());
     eprintln!("try it from another terminal (`cargo run -- sim --help` lists all):");
-    let url = match arguments.port {
-        DEFAULT_PORT => String::new(),
-        _ => format!(" --url {}", simulator.url()),
-    };
+    let url = simulator.url_option();
     for example in [
         "worker put shop --rate 40 --versions v1,v2",
         "deploy shop v1@90 v2@10",
@@ -80,6 +77,8 @@ impl Simulator {
             })?;
         let url = format!("http://{}", listener.local_addr()?);
         let mut cloudflare = Cloudflare::new(seed);
+        // Without a Worker it would be no account at all, and the API's answers would send a beginner to look for a wrong id.
+        cloudflare.put_account(ACCOUNT);
         if token.is_some() {
             cloudflare.set_call_limit(LOCAL_CALLS_PER_5MIN.parse().ok());
         }
@@ -96,6 +95,14 @@ impl Simulator {
     /// Where it serves, without a slash at the end.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// What `hmd sim …` must be told to find it: nothing on the port that it takes for granted.
+    pub fn url_option(&self) -> String {
+        if self.url.ends_with(&format!(":{DEFAULT_PORT}")) {
+            return String::new();
+        }
+        format!(" --url {}", self.url)
     }
 
     /// The base of its Cloudflare API.

@@ -17,6 +17,9 @@ use arguments::{
 use crate::api::client;
 use crate::failure::Failure;
 
+/// The account of the Workers, unless another is named.
+pub const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
+
 /// How long one answer may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 

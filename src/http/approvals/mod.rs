@@ -48,7 +48,7 @@ pub struct ApprovalView<'a> {
     waiting_since: Option<Rfc3339>,
     /// When it is denied if nobody decides.
     denied_at: Option<Rfc3339>,
-    /// SLOs that lack data: approving waives them for the stage.
+    /// SLOs that lack data or a verdict: approving waives them for the stage.
     lacking: &'a [String],
     /// Who created the release.
     asked_by: &'a str,

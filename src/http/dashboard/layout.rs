@@ -228,7 +228,9 @@ pub(in crate::http) fn problem(problem: &Problem) -> Markup {
 /// A detail as a sentence of its own.
 pub(in crate::http) fn sentence(detail: &str) -> String {
     let mut letters = detail.chars();
-    let first = letters.next().map(|first| first.to_uppercase().to_string());
+    let first = letters
+        .next()
+        .map(|first| first.to_ascii_uppercase().to_string());
     let end = if detail.ends_with(['.', '!', '?']) {
         ""
     } else {
@@ -259,7 +261,7 @@ pub(in crate::http) fn confirm(
                 (hidden("form", form_token))
                 p { (explained) }
                 (more)
-                button class=(kind) type="submit" { "Yes: " (name.to_lowercase()) }
+                button class=(kind) type="submit" { "Yes: " (name.to_ascii_lowercase()) }
             }
         }
     }

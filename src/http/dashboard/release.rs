@@ -163,7 +163,7 @@ fn soak(release: &Release, soak_ms: i64, now: UnixMs) -> Markup {
         return html! {
             p { "Waits for approval since " (time(wait.since))
                 @if let Some(at) = wait.deny_at { "; denied at " (time(at)) " if nobody decides" } "." }
-            @if !wait.lacking.is_empty() { p.warn { "Approving waives what could not be judged for want of data: " (wait.lacking.join(", ")) "." } }
+            @if let Some(waived) = release.lacking() { p.warn { "Approving waives for this stage: " (waived) "." } }
             (waives(&release.would_waive()))
         };
     }

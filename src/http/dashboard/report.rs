@@ -172,7 +172,7 @@ pub(super) fn queries(story: &Story) -> Markup {
                     @for slo in &plan.slos {
                         li { strong { (slo.name) } ": "
                             @match (slo.sli.kind, slo.time_key()) {
-                                (SliKind::Query, _) => { code.block { (json!({"bad": slo.sli.bad, "total": slo.sli.total})) } },
+                                (SliKind::Query, _) => { code.block { (json!({"bad": crate::json::value(&slo.sli.bad), "total": crate::json::value(&slo.sli.total)})) } },
                                 (SliKind::RequestCount, _) => "how many there are",
                                 (SliKind::Judge, _) => { "nothing; " code { (opinions::asked(slo)) } " is asked" },
                                 (_, Some(key)) => { code { (key) } ", " @if let Some(percentile) = slo.sli.percentile { (percentile.label()) } },

@@ -11,7 +11,7 @@ pub struct Target {
     #[arg(long, default_value_t = format!("http://127.0.0.1:{DEFAULT_PORT}"))]
     pub(super) url: String,
     /// The account of the Workers
-    #[arg(long, default_value = "0123456789abcdef0123456789abcdef")]
+    #[arg(long, default_value = super::ACCOUNT)]
     pub(super) account: String,
 }
 
