@@ -575,6 +575,34 @@ fn a_crash_while_a_judge_is_asked_costs_a_second_question_with_the_same_id() {
 }
 
 #[test]
+fn what_the_sweep_sends_beside_a_check_asks_no_judge_a_second_time() {
+    let world = at_url(says(PASS), as_is);
+    let id = world.release("shop");
+    world.run_to(&id, |release| !release["slis"][0].is_null());
+    let asked = || world.got.borrow().len();
+    world.run_until(world.now.get() + 120_000, |_| asked() > 0);
+    let before = asked();
+    // The message of the next check is lost, or its judge takes its time: the sweep's own changes nothing as long as it may.
+    world.queue.borrow_mut().clear();
+    world.sweep();
+    let spare = world
+        .queue
+        .borrow()
+        .iter()
+        .map(|it| {
+            assert!(it.body.contains("spare"), "{}", it.body);
+            it.due_at
+        })
+        .max();
+    world.run_until(spare.unwrap() + 29_000, |_| false);
+    assert_eq!(asked(), before);
+    // And if it was lost, the next ones see to it.
+    world.run_for(120_000);
+    assert!(asked() > before);
+    assert_eq!(world.finish(&id)["state"], "succeeded");
+}
+
+#[test]
 fn a_person_who_waives_a_judge_is_not_asked_about_it_again() {
     let world = at_url(says(REVERT), |judge| judge["severity"] = json!("pause"));
     let id = world.release("shop");

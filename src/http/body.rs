@@ -69,7 +69,17 @@ fn wrong_field(error: &serde_json::Error, mut pointer: String) -> FieldError {
         .and_then(|rest| rest.split('`').next())
     {
         pointer += &json::step(field);
+        let detail = "is missing".to_owned();
+        return FieldError { pointer, detail };
     }
+    // In the words of JSON, not of the program's types.
+    let detail = if let Some(rest) = detail.strip_prefix("unknown variant ") {
+        format!("is not known: {rest}")
+    } else if let Some((found, _)) = detail.split_once(", expected struct ") {
+        format!("is no object: {found}")
+    } else {
+        detail
+    };
     FieldError { pointer, detail }
 }
 
@@ -107,6 +117,20 @@ mod tests {
         for pointer in ["/soack", "/stages/0/advnace", "/slos/0/a~1b"] {
             assert!(found.contains(&pointer.to_owned()), "{found:?}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_the_words_of_json() {
+        let detail = |value: &Value| {
+            let mut errors = parse::<Plan>(value).unwrap_err();
+            errors.pop().unwrap().detail
+        };
+        assert_eq!(detail(&json!([])), "is no object: invalid type: sequence");
+        let mut wrong = plan();
+        wrong["slos"][0]["sli"]["kind"] = json!("error_rte");
+        assert!(detail(&wrong).starts_with("is not known: `error_rte`, expected "));
+        wrong["slos"][0]["sli"] = json!({});
+        assert_eq!(detail(&wrong), "is missing");
     }
 
     #[test]

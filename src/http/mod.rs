@@ -146,7 +146,7 @@ async fn answer<P: Ports>(
         Route::Preflight => releases::preflight(pipeline, request).await,
         Route::Release(id) if delete => releases::delete(pipeline, id).await,
         Route::Release(id) => releases::get(pipeline, id, request).await,
-        Route::Events(id) => releases::events(pipeline, id).await,
+        Route::Events(id) => releases::events(pipeline, id, request).await,
         Route::Evidence(id) => releases::evidence(pipeline, id, request).await,
         Route::Backtest(id) => releases::replay(pipeline, id, request).await,
         Route::Command(id, verb) => releases::command(pipeline, id, verb, request).await,
@@ -201,7 +201,8 @@ fn only(request: &Request<Vec<u8>>, methods: &[Method]) -> Result<(), Problem> {
         .map(Method::as_str)
         .collect::<Vec<_>>()
         .join(", ");
-    let detail = format!("{method} does not work here; {allowed} does");
+    let works = if methods.len() == 1 { "does" } else { "do" };
+    let detail = format!("{method} does not work here; {allowed} {works}");
     Err(Problem::new(405, "Method not allowed", detail).header(header::ALLOW, &allowed))
 }
 

@@ -52,7 +52,10 @@ impl Problem {
     pub fn invalid(errors: Vec<FieldError>) -> Self {
         let said: Vec<String> = errors
             .iter()
-            .map(|error| format!("{} {}", error.pointer, error.detail))
+            .map(|error| match error.pointer.as_str() {
+                "" => format!("the body {}", error.detail),
+                pointer => format!("{pointer} {}", error.detail),
+            })
             .collect();
         Self {
             errors,

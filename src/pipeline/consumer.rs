@@ -7,10 +7,12 @@ use super::act::CALLS_OF_ACT;
 use super::deliver::KEPT_MS;
 use super::message::{Message, MessageKind};
 use super::ports::Ports;
+use super::witness::HEARING_MS;
 use crate::cloudflare::Urgency;
 use crate::gather::{Gather as _, join_all};
 use crate::release::{Input, Release, Status};
-use crate::sorted::SortedMap;
+use crate::slo::Slo;
+use crate::sorted::{SortedMap, SortedSet};
 use crate::store::{self, DeadLetter, StoreError};
 
 /// How long a message waits whose batch met a failing database.
@@ -106,8 +108,15 @@ impl<P: Ports> Pipeline<'_, P> {
 
     /// Loads what the calls are for, drops those whose alarm the row no longer has, sends early ones on, and does the rest.
     async fn wake(&self, messages: impl Iterator<Item = &Message>) -> Result<(), StoreError> {
+        let mut called = SortedSet::new();
         let messages = messages
-            .map(|m| (m.kind, m.release.as_str(), m.due_at))
+            .map(|m| {
+                let alarm = (m.kind, m.release.as_str(), m.due_at);
+                if !m.spare {
+                    called.insert(alarm);
+                }
+                alarm
+            })
             .into_set();
         let ids = messages
             .iter()
@@ -146,8 +155,18 @@ impl<P: Ports> Pipeline<'_, P> {
             if kind.alarm(release) != Some(due_at) {
                 continue;
             }
+            let spare = !called.contains(&(kind, id, due_at));
             if now < due_at {
-                early.push(Message::new(kind, id, due_at));
+                early.push(Message {
+                    spare,
+                    ..Message::new(kind, id, due_at)
+                });
+                continue;
+            }
+            // The other message of this alarm may have judges being asked right now, who would be asked twice. If it is lost
+            // the next sweep makes up for it.
+            if spare && now < due_at + HEARING_MS && kind == MessageKind::Check && is_heard(release)
+            {
                 continue;
             }
             match kind {
@@ -186,7 +205,10 @@ impl<P: Ports> Pipeline<'_, P> {
         let alarms = store::due_alarms(self.ports, now + SWEEP_AHEAD_MS).await?;
         let messages: Vec<Message> = alarms
             .iter()
-            .map(|alarm| Message::new(alarm.kind, &alarm.release, alarm.due_at))
+            .map(|alarm| Message {
+                spare: now < alarm.due_at + HEARING_MS,
+                ..Message::new(alarm.kind, &alarm.release, alarm.due_at)
+            })
             .collect();
         self.send(&messages).await;
         let deliveries = self.sweep_deliveries(now + SWEEP_AHEAD_MS).await?;
@@ -194,4 +216,9 @@ impl<P: Ports> Pipeline<'_, P> {
         store::forget_keys(self.ports, now - KEYS_KEPT_MS, now).await?;
         Ok(messages.len() + deliveries)
     }
+}
+
+/// Whether checks of a release may ask judges.
+fn is_heard(release: &Release) -> bool {
+    release.origin.plan.slos.iter().any(Slo::has_judge)
 }

@@ -52,6 +52,9 @@ pub struct Message {
     pub release: String,
     /// The alarm that this call is for; it counts only while the row still says so.
     pub due_at: UnixMs,
+    /// Sent by the sweep beside one that is most likely on its way: it need not be heeded at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub spare: bool,
 }
 
 impl Message {
@@ -63,6 +66,7 @@ impl Message {
             kind,
             release: release.to_owned(),
             due_at,
+            spare: false,
         }
     }
 
@@ -119,6 +123,11 @@ mod tests {
     fn a_message_reads_back_and_a_newer_or_broken_one_does_not() {
         let message = Message::new(MessageKind::Transition, "rel_1", 7);
         assert_eq!(Message::parse(&message.outgoing(0).body).unwrap(), message);
+        let spare = Message {
+            spare: true,
+            ..message
+        };
+        assert_eq!(Message::parse(&spare.outgoing(0).body).unwrap(), spare);
         assert!(
             Message::parse(r#"{"schema":2,"kind":"check","release":"r","due_at":1}"#)
                 .unwrap_err()

@@ -23,6 +23,9 @@ const AT_ONCE: usize = 2;
 /// After so long nobody else is asked in the invocation: the checks go on without.
 const PATIENCE_MS: i64 = 20_000;
 
+/// After so long a check that asked judges is settled, or whoever asked them is no more.
+pub(super) const HEARING_MS: i64 = PATIENCE_MS + 10_000;
+
 /// Checks that wait for judges.
 #[derive(Debug, Default)]
 pub(super) struct Waiting(RefCell<Vec<(Release, Input, Hearing)>>);
@@ -46,9 +49,9 @@ impl<P: Ports> Pipeline<'_, P> {
 
     /// Asks the judges that the checks of a batch wait for, and settles those checks. To be called after
     /// [`Pipeline::consume`], whose messages may be acked before: until a check is settled its alarm stands in the row, so a
-    /// crash here costs at most the minute until the sweep. The judge may then be asked a second time about the same windows,
-    /// as when a sweep falls into the seconds that the judge takes; its request carries the same `webhook-id`, and only one of
-    /// the two answers is taken.
+    /// crash here costs at most the time until the second sweep. The judge may then be asked a second time about the same
+    /// windows, as when a queue delivers a message twice; its request carries the same `webhook-id`, and only one of the two
+    /// answers is taken. What the sweep sends meanwhile is not heeded (`spare` of a message).
     pub async fn ask_judges(&self) {
         let mut waiting = self.waiting.0.take();
         if waiting.is_empty() {

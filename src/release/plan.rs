@@ -419,6 +419,11 @@ impl Plan {
             let first_verdict =
                 propagation_delay_ms + 2 * self.check_interval.ms() + telemetry_lag_ms;
             warnings.when(
+                stage.percent == Percent::ZERO,
+                format!("/stages/{i}/percent"),
+                "gives the new version no traffic, so the stage can't see anything of it",
+            );
+            warnings.when(
                 stage.percent > Percent::ZERO && stage.soak.ms() < first_verdict,
                 format!("/stages/{i}/soak"),
                 format!(
@@ -567,6 +572,14 @@ mod tests {
         assert_eq!(back["stages"][1]["approval_timeout"], "24h");
         assert_eq!(back["stages"][0]["percent"], 10);
         assert_eq!(plan.warnings(120_000, 30_000), vec![]);
+        let mut unseen = example();
+        unseen["stages"][0]["percent"] = json!(0);
+        let unseen: Plan = serde_json::from_value(unseen).unwrap();
+        let warned = unseen.warnings(120_000, 30_000);
+        assert!(
+            warned.iter().any(|it| it.pointer == "/stages/0/percent"),
+            "{warned:?}"
+        );
     }
 
     #[test]

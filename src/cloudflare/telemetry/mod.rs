@@ -143,8 +143,8 @@ pub fn targets_window(release: &Release, run: Range<i64>, counts: Option<&Script
 #[must_use]
 pub fn calls_to_measure<P: Ports>(ports: &P, account: &str, targets: &[Target]) -> u32 {
     let suspects = Suspects::of(ports, account);
-    let parts = targets.chunks(MAX_SCRIPTS);
-    let questions = parts.map(|targets| questions::count(targets, &suspects));
+    let chunks = targets.chunks(MAX_SCRIPTS);
+    let questions = chunks.map(|targets| questions::count(targets, &suspects));
     u32::try_from(questions.sum::<usize>()).unwrap_or(u32::MAX)
 }
 

@@ -162,7 +162,9 @@ pub(super) async fn by_link<P: Ports>(
         Problem::new(403, "This link does not sign in", detail)
     };
     let Some(link) = read_link(&config.keys, token, now) else {
-        return Err(used("it was altered, or its quarter of an hour is over"));
+        return Err(used(
+            "it was altered, or it is older than the quarter of an hour in which it works once",
+        ));
     };
     // Looking uses nothing up.
     if *request.method() == ::http::Method::HEAD {

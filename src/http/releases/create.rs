@@ -240,13 +240,7 @@ async fn make<P: Ports>(pipeline: &Pipeline<'_, P>, body: NewRelease, sender: &S
     {
         return Err(held(&worker, Some(active)));
     }
-    let (mut survey, queries) = join(
-        pipeline.survey(&worker, (&body.new_version, body.mode)),
-        pipeline.snapshot_queries(&mut stored.plan),
-    )
-    .await;
-    queries.map_err(not_ready)?;
-    pipeline.try_queries(&stored.plan, &mut survey).await;
+    let survey = survey_for(pipeline, &mut stored, &body).await?;
     let (start, on_conflict) = (body.start, body.on_conflict);
     let now = pipeline.ports.now();
     let id = format!("rel_{}", pipeline.ports.uuid().simple());
@@ -324,6 +318,23 @@ async fn make<P: Ports>(pipeline: &Pipeline<'_, P>, body: NewRelease, sender: &S
             .log(&json!({"log": "alert", "release": id, "detail": detail}));
     }
     created(&release)
+}
+
+/// Reads all that the preflight looks at, and the plan's saved queries.
+async fn survey_for<P: Ports>(
+    pipeline: &Pipeline<'_, P>,
+    stored: &mut StoredPlan,
+    body: &NewRelease,
+) -> Result<Survey, Problem> {
+    let worker = stored.plan.worker.clone();
+    let (mut survey, queries) = join(
+        pipeline.survey(&worker, (&body.new_version, body.mode)),
+        pipeline.snapshot_queries(&mut stored.plan),
+    )
+    .await;
+    queries.map_err(not_ready)?;
+    pipeline.try_queries(&stored.plan, &mut survey).await;
+    Ok(survey)
 }
 
 /// What is said to who lost: to the same request sent twice, or to another release that has just started. Nothing, if it waits.

@@ -85,7 +85,13 @@ impl<'a> From<&'a NewEvent> for EventView<'a> {
 }
 
 /// `GET /v1/releases/{id}/events`.
-pub async fn events<P: Ports>(pipeline: &Pipeline<'_, P>, id: &str) -> Answer {
+pub async fn events<P: Ports>(
+    pipeline: &Pipeline<'_, P>,
+    id: &str,
+    request: &Request<Vec<u8>>,
+) -> Answer {
+    // All of them in one page: nothing is to be asked for.
+    Query::read(request, &[])?;
     load(pipeline, id).await?;
     let events = store::events(pipeline.ports, id).await?;
     list_answer(events.iter().map(EventView::from).collect(), None)

@@ -189,7 +189,10 @@ pub(super) fn sampling(facts: &Facts<'_>) -> Check {
     } else {
         "raise head_sampling_rate, best to 1; or soak longer, begin with a larger percent, or lower min_requests"
     };
-    Check::warning(name, detail, format!("{raise}; {NO_DATA}"))
+    let action = format!(
+        "if the traffic has begun within these {minutes} minutes, look again later; else {raise}; {NO_DATA}"
+    );
+    Check::warning(name, detail, action)
 }
 
 /// An SLO that would see too few requests in a stage: the first such stage.
