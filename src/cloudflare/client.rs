@@ -27,7 +27,10 @@ const IN_FLIGHT: usize = 6;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
     /// Nobody knows whether it was carried out: no answer, or a server error.
-    Unknown,
+    Unknown {
+        /// What `Retry-After` asked for, 0 if nothing.
+        retry_after_ms: i64,
+    },
     /// Too many calls: not carried out, try again after so many milliseconds.
     Throttled {
         /// What `Retry-After` asked for.
@@ -62,7 +65,7 @@ impl ApiError {
     /// An answer that makes no sense; like no answer.
     pub(super) fn unreadable(what: &str, why: impl std::fmt::Display) -> Self {
         Self {
-            kind: ErrorKind::Unknown,
+            kind: ErrorKind::Unknown { retry_after_ms: 0 },
             detail: format!("{what}: Cloudflare's answer can't be understood: {why}"),
         }
     }
@@ -71,10 +74,10 @@ impl ApiError {
     #[must_use]
     pub fn retry_after_ms(&self) -> i64 {
         match self.kind {
-            ErrorKind::Throttled { retry_after_ms } | ErrorKind::PutOff { retry_after_ms } => {
-                retry_after_ms
-            }
-            _ => 0,
+            ErrorKind::Unknown { retry_after_ms }
+            | ErrorKind::Throttled { retry_after_ms }
+            | ErrorKind::PutOff { retry_after_ms } => retry_after_ms,
+            ErrorKind::Refused { .. } | ErrorKind::NotSent => 0,
         }
     }
 
@@ -367,7 +370,7 @@ impl<'a, P: Ports> Cloudflare<'a, P> {
                 HttpError::Failed(_) => "was probably not carried out",
             };
             ApiError {
-                kind: ErrorKind::Unknown,
+                kind: ErrorKind::Unknown { retry_after_ms: 0 },
                 detail: format!("{what}: {error}; it {happened}"),
             }
         })?;
@@ -454,12 +457,16 @@ fn refusal(
             .to_owned(),
         _ => String::new(),
     };
+    let asked_ms = |or_s: i64| retry_after_s.unwrap_or(or_s).clamp(0, 600) * 1_000;
     let kind = match status {
         429 => ErrorKind::Throttled {
-            retry_after_ms: retry_after_s.unwrap_or(5).clamp(1, 600) * 1_000,
+            // Who is over Cloudflare's limit is blocked for 5 minutes; a model that is busy is free again in seconds.
+            retry_after_ms: asked_ms(if path.contains("/ai/run/") { 5 } else { 60 }).max(1_000),
         },
         // A success that can't be read may well have been one.
-        ..300 | 408 | 425 | 500.. => ErrorKind::Unknown,
+        ..300 | 408 | 425 | 500.. => ErrorKind::Unknown {
+            retry_after_ms: asked_ms(0),
+        },
         _ => ErrorKind::Refused { status, code },
     };
     ApiError {
@@ -495,6 +502,28 @@ mod tests {
             assert_eq!(error.kind, ErrorKind::Refused { status, code });
             assert!(error.detail.contains("it is so; "), "{}", error.detail);
             assert!(error.detail.contains(advice), "{}", error.detail);
+        }
+    }
+
+    #[test]
+    fn how_long_to_stay_away() {
+        let (calls, models) = ("/accounts/a/workers/observability/", "/accounts/a/ai/run/m");
+        for (path, status, asked_s, expected_s) in [
+            (calls, 429, None, 60),
+            (calls, 429, Some(0), 1),
+            (calls, 429, Some(300), 300),
+            (models, 429, None, 5),
+            (calls, 503, Some(30), 30),
+            (calls, 502, Some(86_400), 600),
+            (calls, 500, None, 0),
+            (calls, 400, Some(30), 0),
+        ] {
+            let error = refusal("asking", (path, INSTALLATION), (status, asked_s), &[]);
+            assert_eq!(
+                error.retry_after_ms(),
+                expected_s * 1_000,
+                "{status} {path}"
+            );
         }
     }
 }
