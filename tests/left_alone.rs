@@ -5,9 +5,9 @@
 
 mod support;
 
-use hmd::simulator::FaultRule;
+use hmd::simulator::{FaultRule, HandDeployment, VersionShare};
 use serde_json::json;
-use support::{World, healthy};
+use support::{ACCOUNT, World, healthy};
 
 fn soaking(world: &World) -> String {
     world.worker("shop", &[healthy(), healthy()]);
@@ -46,4 +46,51 @@ fn telemetry_that_asks_to_be_left_alone_is() {
     assert!(asked() > refused, "and is asked again after that");
     set_fault(&world, Vec::new());
     assert_eq!(world.finish(&id)["state"], "succeeded");
+}
+
+#[test]
+fn a_list_that_lags_is_no_look() {
+    let world = World::new();
+    let id = soaking(&world);
+    let lags = FaultRule {
+        path_contains: "/deployments".to_owned(),
+        lag_ms: 3_600_000,
+        ..FaultRule::default()
+    };
+    set_fault(&world, vec![lags]);
+    let looks = || {
+        let requests = world.requests.borrow();
+        let of_deployments = requests
+            .iter()
+            .filter(|(_, path)| path.ends_with("/deployments"));
+        of_deployments.count()
+    };
+    let before = looks();
+    world.run_until(world.now.get() + 400_000, |_| looks() > before);
+    assert!(looks() > before);
+    // Somebody deploys by hand while the list lags; seconds after that is over, it is known.
+    world.run_for(120_000);
+    assert!(
+        (6..20).contains(&(looks() - before)),
+        "{}",
+        looks() - before
+    );
+    let version = world.get(&id)["new_version"].as_str().unwrap().to_owned();
+    let by_hand = HandDeployment {
+        versions: vec![VersionShare {
+            version_id: version,
+            percentage: 100.0,
+        }],
+        message: None,
+    };
+    let deployed = {
+        let mut cloudflare = world.cloudflare.lock().unwrap();
+        cloudflare.deploy_by_hand(world.now.get(), ACCOUNT, "shop", by_hand)
+    };
+    deployed.unwrap();
+    set_fault(&world, Vec::new());
+    world.run_for(30_000);
+    assert_eq!(world.get(&id)["state"], "superseded");
+    let alerts = world.event_types(&id);
+    assert!(!alerts.contains(&"alert.raised".to_owned()), "{alerts:?}");
 }

@@ -211,6 +211,18 @@ impl Draft {
     /// Takes in a look at the active deployment; true if that ended or redirected the release.
     fn looked(&mut self, look: &Look) -> bool {
         let now = self.moment.now;
+        if matches!(look, Head::Lagging) {
+            // It shows nothing of how things stand now, so it is no look. It comes right by itself: nobody is told, and only
+            // real failures reach the number at which somebody is.
+            if let Some(soak) = self.next.progress.status.soak_mut() {
+                let failures = soak.look_failures + 1;
+                soak.look_again_at = now + backoff_ms(failures);
+                if failures != ALERT_AFTER_FAILURES {
+                    soak.look_failures = failures;
+                }
+            }
+            return false;
+        }
         if let Some(soak) = self.next.progress.status.soak_mut() {
             soak.looked_at = now;
             soak.look_again_at = now + ROUTINE_LOOK_MS;
