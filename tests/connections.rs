@@ -314,3 +314,52 @@ fn a_token_that_cannot_be_opened_calls_nobody_and_says_so_until_there_is_another
     assert_eq!(used(&world), one(OWN_TOKEN));
     drop(old);
 }
+
+#[test]
+fn a_token_that_lacks_a_permission_is_a_failed_check_that_names_it() {
+    const SCRIPTS: [Scope; 1] = [Scope::ScriptsWrite];
+    const TELEMETRY: [Scope; 1] = [Scope::ObservabilityWrite];
+    for (own, named) in [
+        (true, "the Worker's own token"),
+        (false, "CLOUDFLARE_API_TOKEN"),
+    ] {
+        let world = World::new();
+        world.worker("shop", &[healthy(), healthy()]);
+        // An objective that needs to know the old version before the start.
+        world.plan("shop", |plan| {
+            plan["slos"] = json!([{"name": "slow", "sli": {"kind": "wall_time", "percentile": 99},
+                "objective": {"no_worse_than_old": {}}}]);
+        });
+        let ours = if own { OWN_TOKEN } else { "cf-token" };
+        if own {
+            assert_eq!(connect(&world, "shop", Some(OWN_TOKEN)).0, 201);
+        }
+        for (scopes, check, permission) in [
+            (&TELEMETRY, "deployments_token", "Workers Scripts Write"),
+            (&SCRIPTS, "telemetry_token", "Workers Observability Write"),
+        ] {
+            tokens(&world, &[(ours, scopes)]);
+            for accept in [json!([]), json!([check])] {
+                let body = json!({"plan": "shop", "new_version": "latest", "accept": accept});
+                let (status, problem) = world.api("POST", "/v1/releases", &body);
+                assert_eq!(status, 422, "{problem}");
+                assert_eq!(problem["checks"][0]["name"], check, "{problem}");
+                let action = problem["checks"][0]["action"].as_str().unwrap();
+                assert!(
+                    action.contains(named) && action.contains(permission),
+                    "{action}"
+                );
+            }
+            let body = json!({"plan": "shop", "new_version": "latest"});
+            let (status, answer) = world.api("POST", "/v1/releases/preflight", &body);
+            assert_eq!(status, 200, "{answer}");
+            let checks = answer["checks"].as_array().unwrap();
+            let found = checks.iter().find(|it| it["name"] == check).unwrap();
+            let action = found["action"].as_str().unwrap();
+            assert!(
+                action.contains(named) && action.contains(permission),
+                "{action}"
+            );
+        }
+    }
+}

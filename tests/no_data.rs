@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use hmd::access::{KnownKeys, RsaKey};
-use hmd::cloudflare::{Cloudflare, Target, Urgency, measure};
+use hmd::cloudflare::{Cloudflare, Target, Urgency, measure_one};
 use hmd::pipeline::config::Config;
 use hmd::pipeline::ports::{
     AccessKeys, Clock, FileError, Files, HttpError, HttpOut, HttpRequest, HttpResponse, Log,
@@ -170,21 +170,18 @@ fn verdict(spoil: Spoil, objective: &str) -> Verdict {
     let mut evidence = Evidence::default();
     for index in 0..20 {
         let times = (index * WINDOW_MS, (index + 1) * WINDOW_MS);
-        let target = std::slice::from_ref(&target);
         let account = cloudflare.installations_account("account");
-        let asked = measure(&cloudflare, &account, times, target, Urgency::Check);
-        let Ok(mut counts) = futures_executor::block_on(asked) else {
+        let asked = measure_one(&cloudflare, &account, times, &target, Urgency::Check);
+        let Ok(mut shop) = futures_executor::block_on(asked) else {
             continue;
         };
-        let mut window = Window {
+        let window = Window {
             index,
+            sampled: shop.sampled,
+            old: shop.versions.remove("old").unwrap_or_default(),
+            new: shop.versions.remove("new").unwrap_or_default(),
             ..Window::default()
         };
-        if let Some(mut shop) = counts.remove("shop") {
-            window.sampled = shop.sampled;
-            window.old = shop.versions.remove("old").unwrap_or_default();
-            window.new = shop.versions.remove("new").unwrap_or_default();
-        }
         evidence = evidence.step(&protocol, place, &window);
     }
     evidence.verdict(&protocol, place, (&slo, 0), Ground::Firm)

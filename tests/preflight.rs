@@ -495,7 +495,7 @@ fn durable_objects_and_secrets() {
                 json!({"new_version": uploaded})
             },
             "warning",
-            "a revert is forced",
+            "first split may be refused",
         ),
         (
             "secrets",
@@ -659,4 +659,39 @@ fn only_a_cloudflare_that_says_nothing_at_all_is_unavailable() {
         (&answer["ok"], &named(&answer, "serving")["status"]),
         (&json!(false), &json!("failed"))
     );
+}
+
+#[test]
+fn an_old_version_with_old_secrets_is_replaced_before_the_release() {
+    let shop = shop();
+    // `wrangler versions secret put`, and then the new version.
+    let changed = shop.cloudflare(|cf, now| cf.put_secret(now, ACCOUNT, "shop", "API_KEY", false));
+    let with_secret = changed.unwrap().id;
+    let new_version = shop.upload(Resources::default());
+    let wanted = json!({"new_version": new_version});
+    let (_, answer) = shop.preflight_of(&wanted);
+    assert_eq!(named(&answer, "secrets")["status"], "warning", "{answer}");
+    let (_, release) = shop.create(&wanted);
+    let end = shop.world.finish(release["id"].as_str().unwrap());
+    assert_eq!(end["reason"], "deploy_failed", "{end}");
+    assert_eq!(
+        shop.world.split("shop"),
+        [(shop.versions[0].clone(), 100.0)].into()
+    );
+    // What the check says helps.
+    let share = VersionShare {
+        version_id: with_secret,
+        percentage: 100.0,
+    };
+    let by_hand = HandDeployment {
+        versions: vec![share],
+        message: None,
+    };
+    shop.cloudflare(|cf, now| cf.deploy_by_hand(now, ACCOUNT, "shop", by_hand))
+        .unwrap();
+    let (_, answer) = shop.preflight_of(&wanted);
+    assert_eq!(named(&answer, "secrets")["status"], "passed", "{answer}");
+    let (_, release) = shop.create(&wanted);
+    let end = shop.world.finish(release["id"].as_str().unwrap());
+    assert_eq!(end["state"], "succeeded", "{end}");
 }

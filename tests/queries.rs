@@ -461,3 +461,156 @@ fn a_forecast_counts_what_the_saved_query_counts() {
             .contains("does not exist")
     );
 }
+
+/// Starts a release of a Worker whose new version fails, judged by a query of its own.
+fn release_by_query(world: &World, script: &str, sli: &Value) -> String {
+    world.plan(script, |plan| {
+        plan["stages"] = json!([{"percent": 50, "soak": "10m"}, {"percent": 100, "soak": "1m"}]);
+        plan["slos"] = json!([
+            {"name": "own", "sli": sli, "objective": {"max": 0.05}, "min_requests": 50},
+            {"name": "slow", "sli": {"kind": "wall_time", "percentile": 99}, "objective": {"max_ms": 60_000}},
+        ]);
+    });
+    world.release(script)
+}
+
+#[test]
+fn a_filter_that_is_not_answered_keeps_nobody_else_from_their_data() {
+    for (remembers, fault) in [
+        (false, Fault::Status(400)),
+        (true, Fault::Status(400)),
+        (true, Fault::Unanswered),
+    ] {
+        let world = World::new();
+        world.kept.replace(remembers.then(Default::default));
+        let scripts: Vec<String> = (0..9).map(|i| format!("shop-{i}")).collect();
+        for script in &scripts {
+            world.worker(script, &[healthy(), failing(0.4)]);
+        }
+        let ids: Vec<String> = scripts
+            .iter()
+            .enumerate()
+            .map(|(i, script)| {
+                // Each counts something else, so that none shares a filter with another.
+                let path = if i == 4 {
+                    "/cursed".to_owned()
+                } else {
+                    format!("/{i}")
+                };
+                let bad = json!([
+                    failed_in_plan(),
+                    leaf("$workers.event.request.path", "neq", "string", &json!(path))
+                ]);
+                let sli = json!({"kind": "query", "bad": bad, "total": invocations_in_plan()});
+                release_by_query(&world, script, &sli)
+            })
+            .collect();
+        world.set_rule(move |call| match call {
+            Call::Http(request) => {
+                let body = request.body.as_deref().unwrap_or_default();
+                body.contains("cursed").then_some(fault)
+            }
+            _ => None,
+        });
+        world.run_for(5 * 60_000);
+        for (i, id) in ids.iter().enumerate() {
+            let release = world.get(id);
+            let wanted = if i == 4 { "rolling_out" } else { "reverted" };
+            assert_eq!(
+                release["state"],
+                wanted,
+                "{remembers} {i} {:#?}",
+                world.events(id)
+            );
+        }
+        let events = world.events(&ids[4]);
+        let alert = events.iter().find(|event| event["type"] == "alert.raised");
+        let said = alert.unwrap()["detail"].as_str().unwrap();
+        assert!(said.contains("for SLO own: "), "{said}");
+    }
+}
+
+#[test]
+fn filters_that_cloudflare_would_refuse_are_pointed_at_when_a_plan_is_saved() {
+    let status = "$workers.event.response.status";
+    for (operation, kind, value, fits) in [
+        ("eq", "number", json!("500"), false),
+        ("eq", "number", json!(500), true),
+        ("neq", "string", json!(500), false),
+        ("eq", "boolean", json!("true"), false),
+        ("eq", "boolean", json!(true), true),
+        ("in", "number", json!(500), false),
+        ("in", "number", json!("500,many"), false),
+        ("in", "number", json!("500, 503"), true),
+        ("not_in", "string", json!("ok,canceled"), true),
+        ("regex", "string", json!(5), false),
+        ("includes", "string", json!("a"), true),
+        ("exists", "string", Value::Null, true),
+    ] {
+        let world = World::new();
+        let mut filter = leaf(status, operation, kind, &value);
+        if value.is_null() {
+            filter.as_object_mut().unwrap().remove("value");
+        }
+        let sli = json!({"kind": "query", "bad": [filter]});
+        let (status, answer) = put(&world, &sli);
+        if fits {
+            assert_eq!(status, 201, "{answer}");
+        } else {
+            assert_eq!(status, 422, "{answer}");
+            assert_eq!(
+                answer["errors"][0]["pointer"], "/slos/0/sli/bad/0/value",
+                "{answer}"
+            );
+        }
+    }
+}
+
+#[test]
+fn filters_are_tried_before_a_release() {
+    let world = world(0.001);
+    let by = |pattern: &str| {
+        json!({"kind": "query", "bad": [
+            leaf("$workers.event.request.path", "regex", "string", &json!(pattern))]})
+    };
+    assert_eq!(put(&world, &by("(")).0, 201);
+    let ask = |path: &str, accept: &Value| {
+        let body = json!({"plan": "shop", "new_version": "latest", "accept": accept});
+        world.api("POST", path, &body)
+    };
+    let check = |answer: &Value| {
+        let mut checks = answer["checks"].as_array().unwrap().iter();
+        checks.find(|it| it["name"] == "queries").cloned().unwrap()
+    };
+    let (status, answer) = ask("/v1/releases/preflight", &json!([]));
+    assert_eq!((status, &answer["ok"]), (200, &json!(false)), "{answer}");
+    let failed = check(&answer);
+    assert_eq!(failed["status"], "failed", "{failed}");
+    let said = failed["detail"].as_str().unwrap();
+    assert!(
+        said.starts_with("own: ") && said.contains("the pattern"),
+        "{said}"
+    );
+    let (status, problem) = ask("/v1/releases", &json!([]));
+    assert_eq!((status, check(&problem)), (422, failed));
+    // What is not answered is a warning, and a filter that is answered passes.
+    assert_eq!(put(&world, &by("^/a")).0, 200);
+    world.set_rule(|call| match call {
+        Call::Http(request) => {
+            let body = request.body.as_deref().unwrap_or_default();
+            body.contains("^/a").then_some(Fault::Unanswered)
+        }
+        _ => None,
+    });
+    let (_, answer) = ask("/v1/releases/preflight", &json!([]));
+    assert_eq!(
+        (&check(&answer)["status"], &answer["ok"]),
+        (&json!("warning"), &json!(true))
+    );
+    world.clear_rule();
+    let (_, answer) = ask("/v1/releases/preflight", &json!([]));
+    assert_eq!(check(&answer)["status"], "passed");
+    assert_eq!(put(&world, &by("(")).0, 200);
+    let (status, release) = ask("/v1/releases", &json!(["queries"]));
+    assert_eq!(status, 201, "{release}");
+}

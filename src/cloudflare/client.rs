@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::budget::{Accounts, Budget, Correction};
-use super::credential::{Account, Credential, Credentials, INSTALLATION};
+use super::credential::{Account, Credential, Credentials};
 use super::in_flight::InFlight;
 use crate::json;
 use crate::pipeline::config::{Config, Secret};
@@ -76,6 +76,13 @@ impl ApiError {
             }
             _ => 0,
         }
+    }
+
+    /// The token is not valid, or lacks a permission: nothing changes that but a person.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        let denied = |status, code| matches!(status, 401 | 403) || code == 10_000;
+        matches!(self.kind, ErrorKind::Refused { status, code } if denied(status, code))
     }
 
     /// Cloudflare's error code, if it refused with one.
@@ -377,7 +384,7 @@ impl<'a, P: Ports> Cloudflare<'a, P> {
                 let errors = envelope.ok().and_then(|e| e.errors).unwrap_or_default();
                 let error = refusal(
                     what,
-                    (path, credential.is_installations()),
+                    (path, credential.label()),
                     (response.status, response.retry_after_s),
                     &errors,
                 );
@@ -409,7 +416,7 @@ fn put_off(what: &str, retry_after_ms: i64) -> ApiError {
 
 fn refusal(
     what: &str,
-    (path, is_installations): (&str, bool),
+    (path, token): (&str, &str),
     (status, retry_after_s): (u16, Option<i64>),
     errors: &[EnvelopeError],
 ) -> ApiError {
@@ -433,18 +440,13 @@ fn refusal(
             } else {
                 "Workers Scripts Write"
             };
-            let token = if is_installations {
-                INSTALLATION
-            } else {
-                "the Worker's own token"
-            };
             format!(
                 "; check that {token} is valid and has the permission {permission} in this account"
             )
         }
         (_, 10_007) => "; no Worker of this name exists in the account".to_owned(),
         (_, 7_003) => "; check the plan's account_id".to_owned(),
-        (_, 10_220) => "; a secret was changed after the version had been uploaded: upload it again and release that".to_owned(),
+        (_, 10_220) => "; a secret was changed after one of the versions had been uploaded. If that is the new one, upload it again and release that; if it is the old one, first give 100 % to a version of its code that has the present secrets".to_owned(),
         (_, 100_402 | 100_405 | 100_406) => "; a Durable Object migration lies between the versions, which no split can cross: deploy the new one with `wrangler deploy`"
             .to_owned(),
         (_, 100_146) => "; the version does not exist or can't be deployed any more".to_owned(),
@@ -469,6 +471,7 @@ fn refusal(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cloudflare::INSTALLATION;
 
     #[test]
     fn refusals_say_what_to_do() {
@@ -487,7 +490,7 @@ mod tests {
                 message: Some("it is so".to_owned()),
                 detail: None,
             };
-            let of = ("/deployments", true);
+            let of = ("/deployments", INSTALLATION);
             let error = refusal("deploying shop", of, (status, None), &[said]);
             assert_eq!(error.kind, ErrorKind::Refused { status, code });
             assert!(error.detail.contains("it is so; "), "{}", error.detail);

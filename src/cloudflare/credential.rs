@@ -16,6 +16,8 @@ use crate::webhook::{Keyring, NONCE_BYTES, Purpose, SealError};
 
 /// The name of the installation's own token, in budgets and for people.
 pub const INSTALLATION: &str = "CLOUDFLARE_API_TOKEN";
+/// What the token of a connected Worker is called.
+const OF_ONE_WORKER: &str = "the Worker's own token";
 /// Bytes of a digest: enough to tell tokens apart.
 const ID_BYTES: usize = 12;
 
@@ -54,6 +56,16 @@ impl Credential {
     #[must_use]
     pub fn is_installations(&self) -> bool {
         self.0.id == INSTALLATION
+    }
+
+    /// What people know it as.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        if self.is_installations() {
+            INSTALLATION
+        } else {
+            OF_ONE_WORKER
+        }
     }
 
     pub(super) fn token(&self) -> &Secret {

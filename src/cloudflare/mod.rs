@@ -18,6 +18,7 @@ pub use credential::{Account, Credential, INSTALLATION, Resealed, seal_token};
 pub use deployments::Version;
 pub use saved::{NewSavedQuery, SAVED_PER_PAGE, SavedQuery};
 pub use telemetry::{
-    OldVersion, Recent, ScriptCounts, Target, calls_to_measure, error_templates, measure,
-    old_version, parameters_of, queries, recent, stored_requests, targets_window,
+    Measured, OldVersion, Recent, Remembered, ScriptCounts, Target, calls_to_measure,
+    error_templates, measure, measure_one, old_version, parameters_of, queries, recent,
+    stored_requests, targets_window, try_filters,
 };

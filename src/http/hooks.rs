@@ -1,10 +1,11 @@
 //! Inbound hooks: `POST /hooks/{plan}`, signed by the Standard Webhooks scheme, and the secrets that they are signed with.
 
-use ::http::{Request, StatusCode, header};
+use ::http::{HeaderName, Request, StatusCode, header};
 use serde::Serialize;
 use serde_json::json;
 
 use super::body::json_body;
+use super::headers;
 use super::plans::checked_name;
 use super::problem::Problem;
 use super::releases::{Nothing, create_by_hook};
@@ -90,11 +91,11 @@ pub async fn receive<P: Ports>(
     plan: &str,
     request: &Request<Vec<u8>>,
 ) -> Answer {
-    let text = |name: &str| request.headers().get(name)?.to_str().ok();
+    let text = |name: &HeaderName| request.headers().get(name)?.to_str().ok();
     let received = Received {
-        id: text("webhook-id"),
-        timestamp: text("webhook-timestamp"),
-        signature: text("webhook-signature"),
+        id: text(&headers::WEBHOOK_ID),
+        timestamp: text(&headers::WEBHOOK_TIMESTAMP),
+        signature: text(&headers::WEBHOOK_SIGNATURE),
         body: request.body(),
     };
     let now = pipeline.ports.now();

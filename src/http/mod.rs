@@ -9,6 +9,7 @@ pub(crate) mod dashboard;
 pub(crate) mod deliveries;
 mod files;
 pub(crate) mod forecast;
+pub mod headers;
 pub(crate) mod hooks;
 pub(crate) mod judges;
 pub(crate) mod plans;
@@ -49,6 +50,8 @@ pub async fn handle<P: Ports>(
     config: &Result<Config, Vec<String>>,
     request: &Request<Vec<u8>>,
 ) -> Response<Vec<u8>> {
+    #[cfg(not(target_arch = "wasm32"))]
+    let request = &headers::taken_in(request);
     if let (Some(page), Ok(config)) = (Page::of(request.uri().path()), config) {
         let pipeline = Pipeline::new(ports, config);
         let response = dashboard::handle(&pipeline, page, request).await;
@@ -297,6 +300,10 @@ pub(crate) fn no_content() -> Answer {
         .map_err(|error| Problem::internal(&error))
 }
 
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "most of its callers end with it, and are answers themselves"
+)]
 pub(crate) fn json_answer(status: StatusCode, body: &impl Serialize) -> Answer {
     Ok(json_text_answer(status, crate::json::text(body)))
 }

@@ -91,6 +91,20 @@ impl Problem {
         }
     }
 
+    /// The token may not read what has to be known, which nobody can accept.
+    #[must_use]
+    pub fn denied(check: Check) -> Self {
+        let action = check.action.as_deref().unwrap_or_default();
+        let detail = format!(
+            "nothing was changed. {}: {} ({action})",
+            check.name, check.detail
+        );
+        Self {
+            checks: [check].into(),
+            ..Self::new(422, "Preflight failed", detail)
+        }
+    }
+
     /// There is nothing of that name.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(404, "Not found", detail)

@@ -4,14 +4,14 @@ use ::http::{Request, Response, StatusCode, header};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::body::json_body;
-use super::conditional::tagged;
+use super::conditional::{precondition, tagged};
 use super::problem::Problem;
 use super::releases::{Nothing, short_texts};
 use super::route::SubscriberVerb;
 use super::{Answer, json_answer, list_answer, no_content};
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
-use crate::store::{self, StoreError};
+use crate::store::{self, Precondition, StoreError};
 use crate::time::{Rfc3339, UnixMs};
 use crate::webhook::{Format, NONCE_BYTES, Purpose, Subscriber, SubscriberState, WebhookSecret};
 
@@ -344,7 +344,12 @@ pub async fn patch<P: Ports>(
     request: &Request<Vec<u8>>,
 ) -> Answer {
     let patch: SubscriberPatch = json_body(request, &[])?;
+    let condition = precondition(request)?;
     let apply = |subscriber: &mut Subscriber| {
+        if matches!(condition, Precondition::Revision(wanted) if wanted != subscriber.revision) {
+            let detail = "the subscriber is not as If-Match says; read it again";
+            return Err(Problem::new(412, "Precondition failed", detail));
+        }
         take(patch.url.as_ref(), &mut subscriber.url);
         take(patch.events.as_ref(), &mut subscriber.events);
         take(patch.format.as_ref(), &mut subscriber.format);

@@ -23,6 +23,7 @@ pub fn value<T: Serialize + ?Sized>(value: &T) -> Value {
 }
 
 /// A text that [`text`] wrote, over several lines, as `serde_json` has it.
+#[must_use]
 pub fn pretty(text: &str) -> String {
     let mut pretty = String::with_capacity(text.len() * 2);
     let (mut depth, mut is_quoted, mut is_escaped) = (0, false, false);
@@ -70,7 +71,7 @@ impl fmt::Display for Never {
 impl std::error::Error for Never {}
 
 impl Error for Never {
-    /// Only of what is no JSON by its type, as a variant without fields that are to stand beside a tag: no test gets by that.
+    /// Only of what is no JSON by its type, such as a list whose fields are to stand beside a tag: no test gets by that.
     #[cold]
     fn custom<T: fmt::Display>(message: T) -> Self {
         panic!("{message}")

@@ -259,8 +259,10 @@ fn subscribers() -> Vec<Operation> {
             .tagged::<SubscriberView<'static>>("The subscriber.", examples::subscriber)
             .problem(404, NO_SUBSCRIBER, &[]),
         Operation::new(one(Method::PATCH), ("changeSubscriber", "Webhooks"), ("Change a subscriber", "What is absent stays as it is."))
+            .parameters(&[IF_MATCH])
             .body::<SubscriberPatch>(true, examples::subscriber_patch)
             .answer(200, "The subscriber as it is now.", Content::Json(schema::<SubscriberView<'static>>, examples::subscriber), &["ETag"])
+            .problem(412, "The subscriber is not as `If-Match` says: somebody else was faster. Read it again.", &[])
             .problem(404, NO_SUBSCRIBER, &[]),
         Operation::new(one(Method::DELETE), ("deleteSubscriber", "Webhooks"), ("Delete a subscriber", "With its deliveries; its approval links decide nothing any more."))
             .answer(204, "The subscriber is gone.", Content::None, &[])

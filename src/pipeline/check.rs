@@ -7,7 +7,7 @@ use futures_util::future::{FutureExt as _, LocalBoxFuture, Shared, join};
 use super::Pipeline;
 use super::ports::Ports;
 use crate::cloudflare::{
-    Account, ApiError, ErrorKind, ScriptCounts, Target, Urgency, calls_to_measure, measure,
+    Account, ApiError, ErrorKind, Measured, Target, Urgency, calls_to_measure, measure,
     targets_window,
 };
 use crate::gather::{Gather as _, join_all};
@@ -24,7 +24,7 @@ const WHAT: &str = "asking telemetry";
 /// different things of it are asked for one after the other: that is the last number, mostly 0.
 type Slice = (i64, i64, i64, usize);
 /// What telemetry holds of the Workers that asked for a slice.
-type Answer = Rc<Result<SortedMap<String, ScriptCounts>, ApiError>>;
+type Answer = Rc<Result<Measured, ApiError>>;
 type Asked<'a> = SortedMap<Slice, Shared<LocalBoxFuture<'a, Answer>>>;
 /// An account as a token sees it, or why nobody can say.
 type Seen = Result<Account, ApiError>;
@@ -90,9 +90,10 @@ impl<P: Ports> Pipeline<'_, P> {
         }
         // All questions of the account are admitted together: half of a backlog tells nothing of how things stand now. What
         // will be looked at is claimed with them, in the same round trip.
+        let account_id = account.as_ref().map_or("", |account| &account.id);
         let calls = targets
             .values()
-            .map(|targets| calls_to_measure(targets))
+            .map(|targets| calls_to_measure(self.ports, account_id, targets))
             .sum();
         let looks = u32::try_from(looks).unwrap_or(u32::MAX);
         let wanted = [(urgency, calls), (Urgency::Look, looks)];
@@ -119,7 +120,7 @@ impl<P: Ports> Pipeline<'_, P> {
                         Err(error) => return Rc::new(Err(error.clone())),
                     };
                     let cloudflare = &self.cloudflare;
-                    Rc::new(measure(cloudflare, account, times, targets, Urgency::Admitted).await)
+                    Rc::new(measure(cloudflare, account, times, targets, urgency).await)
                 };
                 (*slice, answer.boxed_local().shared())
             })
@@ -245,12 +246,12 @@ fn windows_of(
     let mut windows = Vec::new();
     for slice in slices {
         match answers.get(slice).map(|answer| &**answer) {
-            Some(Ok(counts)) => {
-                windows.push(targets_window(
-                    release,
-                    slice.1..slice.2,
-                    counts.get(script),
-                ));
+            Some(Ok(measured)) => {
+                if let Some(error) = measured.failed.get(script) {
+                    return (windows, Some(failure(error)));
+                }
+                let counts = measured.counts.get(script);
+                windows.push(targets_window(release, slice.1..slice.2, counts));
             }
             Some(Err(error)) => return (windows, Some(failure(error))),
             None => break,

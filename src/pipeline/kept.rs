@@ -1,9 +1,11 @@
-//! What an instance remembers from one invocation to the next: the rows that it has written itself.
+//! What an instance remembers from one invocation to the next: the rows that it has written itself, and which filters no
+//! question to telemetry was answered with.
 //!
 //! A row that is remembered is not read again as long as the database says that the decision which wrote it is still the
 //! release's newest: a check then loads one line instead of the plan and all that has been counted. Nothing rests on it: what
 //! is forgotten is read.
 
+use crate::cloudflare::Remembered;
 use crate::json;
 use crate::release::Release;
 use crate::sorted::{SortedMap, SortedSet};
@@ -28,15 +30,20 @@ fn survives(release: &Release) -> bool {
         if *release.origin == origin && release.progress == progress)
 }
 
-/// The rows that an instance remembers, by release.
+/// What an instance remembers.
 #[derive(Debug, Default)]
-pub struct Kept(SortedMap<String, KeptRow>);
+pub struct Kept {
+    /// Rows by release.
+    rows: SortedMap<String, KeptRow>,
+    /// Filters that are asked apart from others.
+    pub suspects: Remembered,
+}
 
 impl Kept {
     /// Takes out what is remembered of some releases: whoever decides on them puts the new row in, if it wins.
     pub fn take(&mut self, ids: &SortedSet<String>) -> SortedMap<String, KeptRow> {
         ids.iter()
-            .filter_map(|id| self.0.remove_entry(id))
+            .filter_map(|id| self.rows.remove_entry(id))
             .collect()
     }
 
@@ -50,9 +57,9 @@ impl Kept {
             survives(&row.release),
             "it would be read otherwise than it was written"
         );
-        self.0.insert(row.release.id().to_owned(), row);
-        if self.0.len() > MOST {
-            self.0.pop_first();
+        self.rows.insert(row.release.id().to_owned(), row);
+        if self.rows.len() > MOST {
+            self.rows.pop_first();
         }
     }
 }

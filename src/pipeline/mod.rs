@@ -18,13 +18,13 @@ mod witness;
 use futures_util::future::{FutureExt as _, LocalBoxFuture, join, join3};
 use serde_json::{Value, json};
 
-use crate::cloudflare::{Accounts, Cloudflare, INSTALLATION};
+use crate::cloudflare::{Accounts, Cloudflare, INSTALLATION, Urgency};
 use crate::gather::{Gather as _, join_all, map_of, sort_short};
 use crate::release::{
     Decision, Input, Moment, Refusal, Release, SYSTEM, Status, WorkerRef, decide_all,
 };
 use crate::sorted::{SortedMap, SortedSet};
-use crate::store::{self, Owed, StoreError, Write};
+use crate::store::{self, Owed, PlanInUse, StoreError, Write};
 use config::Config;
 use kept::KeptRow;
 use message::{Message, MessageKind};
@@ -316,6 +316,26 @@ impl<'a, P: Ports> Pipeline<'a, P> {
             self.ports.log(&json!({"log": "alert", "detail": detail}));
         }
         Ok(loaded.releases)
+    }
+
+    /// A plan with what a person needs to release by it, and room for so many calls to Cloudflare about its Worker: one round trip,
+    /// unless the Worker has a token of its own, which has a budget of its own.
+    pub(crate) async fn plan_in_use(
+        &self,
+        plan: &str,
+        calls: u32,
+    ) -> Result<Option<PlanInUse>, StoreError> {
+        let budget = self.cloudflare.budget();
+        let claim = budget.cost_us(Urgency::Normal, calls);
+        let statement = store::claim_statement(self.ports.now(), claim);
+        // What is not spent of it is given back at the end of the invocation.
+        let (found, accounts) = store::plan_in_use(self.ports, plan, statement).await?;
+        budget.claimed(claim, 0, accounts);
+        if let Some(found) = &found {
+            let worker = &found.stored.plan.worker;
+            self.cloudflare.learn([(worker, &found.token)]);
+        }
+        Ok(found)
     }
 
     /// What follows a commit: messages for the alarms that changed and for what subscribers are owed, and log lines. A

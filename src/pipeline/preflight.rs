@@ -6,9 +6,9 @@ use serde_json::Value;
 use super::Pipeline;
 use super::ports::Ports;
 use super::start::Ground;
-use crate::cloudflare::{ApiError, ErrorKind, Urgency, Version, stored_requests};
+use crate::cloudflare::{ApiError, ErrorKind, Urgency, Version, stored_requests, try_filters};
 use crate::release::{
-    Check, Facts, Holder, Learned, ListedVersion, Mode, Observability, Plan, Seen, Traffic,
+    Check, Facts, Holder, Learned, ListedVersion, Mode, Observability, Plan, Seen, Traffic, Tried,
     VersionParts, WorkerRef, newest_deployment, preflight, wanted_version,
 };
 
@@ -30,7 +30,7 @@ pub struct Request<'a> {
     pub required_old: Option<&'a str>,
 }
 
-/// What Cloudflare says of a Worker before a release of it: at most six calls.
+/// What Cloudflare says of a Worker before a release of it: at most six calls, and one for each SLO with filters of its own.
 #[derive(Clone, Debug)]
 pub struct Survey {
     /// Deployments and versions, as they were answered.
@@ -41,6 +41,7 @@ pub struct Survey {
     new_parts: Learned<VersionParts>,
     observability: Learned<Observability>,
     traffic: Learned<Traffic>,
+    queries: Vec<(String, Tried)>,
 }
 
 impl Survey {
@@ -65,6 +66,8 @@ impl Survey {
             new_parts: &self.new_parts,
             observability: &self.observability,
             traffic: &self.traffic,
+            queries: &self.queries,
+            token: self.ground.token,
         })
     }
 
@@ -147,7 +150,28 @@ impl<P: Ports> Pipeline<'_, P> {
             new_parts,
             observability: learned(observability),
             traffic: learned(traffic),
+            queries: Vec::new(),
         }
+    }
+
+    /// Asks once what the SLOs count by filters of their own: one that Cloudflare refuses would be refused in each check.
+    pub async fn try_queries(&self, plan: &Plan, survey: &mut Survey) {
+        let until = self.ports.now() - self.config.telemetry_lag_ms;
+        let times = (until - TRAFFIC_MS, until);
+        let tried = try_filters(&self.cloudflare, &plan.worker, times, &plan.slos).await;
+        let tried = tried.into_iter().map(|(slo, answer)| {
+            let tried = match answer {
+                Ok(()) => Tried::Answered,
+                Err(error) => match error.kind {
+                    ErrorKind::Refused {
+                        status: 400 | 422, ..
+                    } if !error.is_denied() => Tried::Refused(error.detail),
+                    _ => Tried::Unknown(error.detail),
+                },
+            };
+            (slo, tried)
+        });
+        survey.queries = tried.collect();
     }
 
     /// Deployments and versions, and what the two versions that they name are made of.
@@ -191,15 +215,9 @@ fn learned<T>(answer: Result<T, ApiError>) -> Learned<T> {
         Ok(it) => return Learned::Known(it),
         Err(error) => error,
     };
-    match error.kind {
-        ErrorKind::Refused {
-            code: 10_007 | 7_003,
-            ..
-        } => Learned::NoWorker(error.detail),
-        ErrorKind::Refused {
-            status: 401 | 403, ..
-        }
-        | ErrorKind::Refused { code: 10_000, .. } => Learned::Denied(error.detail),
+    match error.code() {
+        10_007 | 7_003 => Learned::NoWorker(error.detail),
+        _ if error.is_denied() => Learned::Denied(error.detail),
         _ => Learned::Unknown(error.detail),
     }
 }

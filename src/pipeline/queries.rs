@@ -5,7 +5,7 @@ use super::ports::Ports;
 use super::start::NotReady;
 use crate::cloudflare::{ApiError, ErrorKind, Urgency};
 use crate::gather::join_all;
-use crate::release::{FieldError, Plan};
+use crate::release::{Check, CheckName, FieldError, Mode, Plan};
 use crate::sorted::SortedMap;
 
 /// Keys are looked for in what telemetry keeps at most.
@@ -68,6 +68,11 @@ impl<P: Ports> Pipeline<'_, P> {
     pub async fn snapshot_queries(&self, plan: &mut Plan) -> Result<(), NotReady> {
         match self.resolve_queries(plan).await {
             Ok(Resolved::Whole) => Ok(()),
+            Ok(Resolved::Unread(error)) if error.is_denied() => {
+                let of = (self.token_of(&plan.worker).await, Mode::Deploy);
+                let check = Check::denied(CheckName::TelemetryToken, error.detail, of);
+                Err(NotReady::Denied(Box::new(check)))
+            }
             Ok(Resolved::Unread(error)) => Err(NotReady::Unreadable(error)),
             Err(errors) => {
                 let said = errors

@@ -5,10 +5,13 @@ use serde_json::json;
 
 use super::Pipeline;
 use super::ports::Ports;
-use crate::cloudflare::{ApiError, ErrorKind, OldVersion, Urgency, Version, old_version};
+use crate::cloudflare::{
+    ApiError, ErrorKind, INSTALLATION, OldVersion, Urgency, Version, old_version,
+};
 use crate::gather::{Gather as _, map_of};
 use crate::release::{
-    Command, Deployment, Input, Mode, Release, SYSTEM, Seen, Status, WorkerRef, newest_deployment,
+    Check, CheckName, Command, Deployment, Input, Mode, Release, SYSTEM, Seen, Status, WorkerRef,
+    newest_deployment,
 };
 use crate::store::{self, StoreError};
 use crate::time::UnixMs;
@@ -18,6 +21,8 @@ use crate::time::UnixMs;
 pub enum NotReady {
     /// Cloudflare did not answer; nothing is known.
     Unreadable(ApiError),
+    /// The token may not read what has to be known: the check that says what to do.
+    Denied(Box<Check>),
     /// The database did not answer.
     Store(StoreError),
     /// The Worker's traffic does not allow it now.
@@ -32,13 +37,19 @@ impl NotReady {
     pub fn detail(&self) -> String {
         match self {
             Self::Unreadable(error) => error.detail.clone(),
+            Self::Denied(check) => check.detail.clone(),
             Self::Store(error) => error.to_string(),
             Self::Conflict(detail) | Self::Invalid(_, detail) => detail.clone(),
         }
     }
 }
 
-fn unreadable(error: &ApiError) -> NotReady {
+/// What it means that something could not be read with a token, known to people as this.
+fn unreadable(error: &ApiError, name: CheckName, (token, mode): (&str, Mode)) -> NotReady {
+    if error.is_denied() {
+        let check = Check::denied(name, error.detail.as_str(), (token, mode));
+        return NotReady::Denied(Box::new(check));
+    }
     match error.code() {
         10_007 | 7_003 => NotReady::Invalid(
             "/plan",
@@ -55,6 +66,8 @@ pub struct Ground {
     pub deployments: Result<Vec<Deployment>, ApiError>,
     /// The versions that can be deployed.
     pub versions: Result<Vec<Version>, ApiError>,
+    /// What people know the token as that they were read with.
+    pub token: &'static str,
 }
 
 impl Ground {
@@ -72,7 +85,7 @@ impl Ground {
         {
             return Ok(serving.to_owned());
         }
-        let versions = self.versions.as_ref().map_err(unreadable)?;
+        let versions = self.versions(mode)?;
         let version = if wanted == "latest" {
             // Newest first, and so without numbers: of equals, the last that is met counts.
             versions
@@ -92,14 +105,22 @@ impl Ground {
     ///
     /// # Errors
     /// [`NotReady`]
-    pub fn serving(&self, worker: &WorkerRef) -> Result<&Deployment, NotReady> {
-        let deployments = self.deployments.as_ref().map_err(unreadable)?;
+    pub fn serving(&self, worker: &WorkerRef, mode: Mode) -> Result<&Deployment, NotReady> {
+        let name = CheckName::DeploymentsToken;
+        let unread = |error: &ApiError| unreadable(error, name, (self.token, mode));
+        let deployments = self.deployments.as_ref().map_err(unread)?;
         newest_deployment(deployments).ok_or_else(|| {
             NotReady::Conflict(format!(
                 "Worker {} has no deployment yet; deploy it once with wrangler",
                 worker.script_name
             ))
         })
+    }
+
+    fn versions(&self, mode: Mode) -> Result<&[Version], NotReady> {
+        let name = CheckName::DeploymentsToken;
+        let unread = |error: &ApiError| unreadable(error, name, (self.token, mode));
+        Ok(self.versions.as_ref().map_err(unread)?)
     }
 }
 
@@ -111,10 +132,18 @@ impl<P: Ports> Pipeline<'_, P> {
             self.cloudflare.deployable_versions(worker),
         )
         .await;
+        let token = self.token_of(worker).await;
         Ground {
             deployments,
             versions,
+            token,
         }
+    }
+
+    /// What people know the token of a Worker as.
+    pub(super) async fn token_of(&self, worker: &WorkerRef) -> &'static str {
+        let credential = self.cloudflare.credential(worker).await;
+        credential.map_or(INSTALLATION, |credential| credential.label())
     }
 
     /// The command that starts a release: reads what serves, checks that it can go there and back, and takes the old
@@ -141,8 +170,8 @@ impl<P: Ports> Pipeline<'_, P> {
         }
         let (plan, new) = (&release.origin.plan, &release.origin.new_version);
         let worker = &plan.worker;
-        let deployment = self.serving_now(worker, ground).await?;
-        let versions = ground.versions.as_ref().map_err(unreadable)?;
+        let deployment = self.serving_now((worker, Mode::Deploy), ground).await?;
+        let versions = ground.versions(Mode::Deploy)?;
         let Some(old) = deployment.sole_version().map(str::to_owned) else {
             let now = deployment.describe();
             return Err(NotReady::Conflict(format!(
@@ -185,10 +214,10 @@ impl<P: Ports> Pipeline<'_, P> {
     /// start from an older one would be to start from what no longer serves.
     pub(super) async fn serving_now<'g>(
         &self,
-        worker: &WorkerRef,
+        (worker, mode): (&WorkerRef, Mode),
         ground: &'g Ground,
     ) -> Result<&'g Deployment, NotReady> {
-        let deployment = ground.serving(worker)?;
+        let deployment = ground.serving(worker, mode)?;
         let left = store::last_seen(self.ports, worker).await;
         let lags = |seen: &Seen| deployment.seen().created_us < seen.created_us;
         if left.map_err(NotReady::Store)?.as_ref().is_some_and(lags) {
@@ -209,9 +238,15 @@ impl<P: Ports> Pipeline<'_, P> {
     ) -> Result<OldVersion, NotReady> {
         let plan = &release.origin.plan;
         let until = self.ports.now() - self.config.telemetry_lag_ms;
-        old_version(&self.cloudflare, (&plan.worker, old), until, &plan.slos)
-            .await
-            .map_err(|error| unreadable(&error))
+        let known = old_version(&self.cloudflare, (&plan.worker, old), until, &plan.slos).await;
+        match known {
+            Ok(known) => Ok(known),
+            Err(error) => {
+                let token = self.token_of(&plan.worker).await;
+                let of = (token, release.origin.mode);
+                Err(unreadable(&error, CheckName::TelemetryToken, of))
+            }
+        }
     }
 
     /// A queued release's turn has perhaps come: it starts if nobody holds the Worker and nobody waits longer. Its alarm
@@ -240,13 +275,15 @@ impl<P: Ports> Pipeline<'_, P> {
         let input = match self.start_command(release).await {
             Ok(command) => Input::Command {
                 actor: SYSTEM.to_owned(),
+                shown: None,
                 command,
             },
             // Waiting for its turn in the call budget is no failure of anybody's.
             Err(NotReady::Unreadable(error)) if matches!(error.kind, ErrorKind::PutOff { .. }) => {
                 return Ok(());
             }
-            Err(unknown @ (NotReady::Unreadable(_) | NotReady::Store(_))) => {
+            // A token that was changed by mistake is mended, and whoever waited has kept its place.
+            Err(unknown @ (NotReady::Unreadable(_) | NotReady::Denied(_) | NotReady::Store(_))) => {
                 let detail = format!("a queued release could not start yet: {}", unknown.detail());
                 self.ports
                     .log(&json!({"log": "alert", "release": release.id(), "detail": detail}));
@@ -318,6 +355,7 @@ mod tests {
             let ground = Ground {
                 deployments: Ok(Vec::new()),
                 versions: Ok(serde_json::from_value(versions).unwrap()),
+                token: INSTALLATION,
             };
             ground
                 .resolve_version(&worker, ("latest", Mode::Deploy))

@@ -3,7 +3,7 @@
 use super::Pipeline;
 use super::ports::Ports;
 use super::start::{Ground, NotReady};
-use crate::release::{Command, Release, newest_deployment};
+use crate::release::{Command, Mode, Release, newest_deployment};
 
 impl Ground {
     /// The version that is meant, if it is one of those that the traffic is split between: `latest` is the newer of them.
@@ -41,7 +41,7 @@ impl<P: Ports> Pipeline<'_, P> {
     ) -> Result<Command, NotReady> {
         let new = &release.origin.new_version;
         let worker = &release.origin.plan.worker;
-        let deployment = self.serving_now(worker, ground).await?;
+        let deployment = self.serving_now((worker, Mode::Watch), ground).await?;
         let others: Vec<&str> = deployment.serving().filter(|id| id != new).collect();
         let old = match others.as_slice() {
             [old] => (*old).to_owned(),

@@ -458,7 +458,7 @@ impl Draft {
             detail.push_str("; a deployment of this release landed on top of it in the same moment: deploy theirs again");
             self.event("alert.raised", None, Some(detail.clone()), None);
         }
-        let data = json!({"deployment": theirs, "overwritten": overwritten});
+        let data = json!({"deployment": crate::json::value(&theirs), "overwritten": overwritten});
         let status = Status::Superseded(super::state::Ending {
             reason: Reason::ForeignDeployment,
             detail: Some(detail.clone()),

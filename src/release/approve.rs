@@ -6,19 +6,43 @@ use super::decide::Draft;
 use super::input::{Command, Refusal};
 use super::names::{Reason, StageState};
 use super::plan::OnApprovalTimeout;
-use super::state::{Soak, StageDecision, Status, Wait};
-use crate::slo::{Severity, Slo, Verdict};
+use super::state::{Release, Soak, StageDecision, Status, Wait};
+use crate::slo::{Reading, Severity, Slo, Verdict};
 use crate::time::{UnixMs, rfc3339};
 
 /// A reminder comes at least so long before the time for a decision is over.
 const SHORTEST_REMINDER_MS: i64 = 60_000;
+
+impl Release {
+    /// The SLOs whose harm a person waives who resumes it, or approves its stage, as it stands now: their names.
+    #[must_use]
+    pub fn would_waive(&self) -> Vec<&str> {
+        let slos = &self.origin.plan.slos;
+        let mut names = Vec::new();
+        let mut soak = self.progress.status.soak();
+        while let Some(judged) = soak {
+            for (reading, slo) in judged.readings.iter().zip(slos) {
+                if blocks(reading, slo) && !names.contains(&slo.name.as_str()) {
+                    names.push(slo.name.as_str());
+                }
+            }
+            soak = judged.before.as_deref();
+        }
+        names
+    }
+}
+
+/// Whether it is harm that pauses: such as a person may waive.
+fn blocks(reading: &Reading, slo: &Slo) -> bool {
+    reading.verdict == Verdict::Harm && slo.severity == Severity::Pause
+}
 
 /// Waives the SLOs of severity `pause` that are in harm, in this soak and in the one before that is still judged; answers
 /// their names.
 pub(super) fn waive_harm(soak: &mut Soak, slos: &[Slo]) -> Vec<String> {
     let mut waived = Vec::new();
     for (reading, slo) in soak.readings.iter().zip(slos) {
-        if reading.verdict == Verdict::Harm && slo.severity == Severity::Pause {
+        if blocks(reading, slo) {
             soak.waived.insert(slo.name.clone());
             waived.push(slo.name.clone());
         }
@@ -68,18 +92,11 @@ impl Draft {
 
     pub(super) fn decide_stage(
         &mut self,
-        (stage, version): (usize, Option<u32>),
+        stage: usize,
         approved: bool,
         comment: Option<&String>,
     ) -> Result<(), Refusal> {
         let present = self.next.progress.stage;
-        // This very decision has raised the version already.
-        if version.is_some_and(|shown| shown + 1 != self.next.progress.version) {
-            return Err(Refusal::Conflict(
-                "the release has moved on since this decision was asked for; look at it again"
-                    .to_owned(),
-            ));
-        }
         if stage != present + 1 {
             return Err(Refusal::Conflict(format!(
                 "stage {} waits for approval, not stage {stage}",

@@ -100,7 +100,7 @@ pub(super) struct Draft {
 
 impl Draft {
     fn apply(&mut self, input: &Input) -> Result<(), Refusal> {
-        if let Input::Command { actor, command } = input {
+        if let Input::Command { actor, command, .. } = input {
             self.actor.clone_from(actor);
             self.answer_decided_stage(command)?;
         }
@@ -143,9 +143,24 @@ impl Draft {
                 }
                 Ok(())
             }
-            (rule, Input::Command { command, .. }) => self.command(rule, command),
+            (rule, Input::Command { command, shown, .. }) => {
+                self.still(rule, *shown)?;
+                self.command(rule, command)
+            }
             _ => Err(Refusal::Stale),
         }
+    }
+
+    /// Refuses what was asked for of a state that the release has left; what is done or refused anyhow is so for its own reason.
+    fn still(&self, rule: Rule, shown: Option<u32>) -> Result<(), Refusal> {
+        // This very decision has raised the version already.
+        let moved = shown.is_some_and(|shown| shown + 1 != self.next.progress.version);
+        if moved && !matches!(rule, Rule::Already | Rule::Refuse) {
+            return Err(Refusal::Conflict(
+                "the release has moved on since this was asked for; look at it again".to_owned(),
+            ));
+        }
+        Ok(())
     }
 
     fn command(&mut self, rule: Rule, command: &Command) -> Result<(), Refusal> {
@@ -201,22 +216,12 @@ impl Draft {
                 Ok(())
             }
             (Rule::Promote, _) => self.promote(),
-            (
-                Rule::Approve,
-                Command::Approve {
-                    stage,
-                    version,
-                    comment,
-                },
-            ) => self.decide_stage((*stage, *version), true, comment.as_ref()),
-            (
-                Rule::Deny,
-                Command::Deny {
-                    stage,
-                    version,
-                    comment,
-                },
-            ) => self.decide_stage((*stage, *version), false, comment.as_ref()),
+            (Rule::Approve, Command::Approve { stage, comment }) => {
+                self.decide_stage(*stage, true, comment.as_ref())
+            }
+            (Rule::Deny, Command::Deny { stage, comment }) => {
+                self.decide_stage(*stage, false, comment.as_ref())
+            }
             (Rule::Abandon, _) => self.abandon(),
             (Rule::Already, _) => Err(Refusal::Already),
             _ => Err(self.conflict(command)),

@@ -30,6 +30,7 @@ pub(super) fn moment(now: i64) -> Moment {
 pub(super) fn command(command: Command) -> Input {
     Input::Command {
         actor: "ann".to_owned(),
+        shown: None,
         command,
     }
 }
@@ -218,12 +219,10 @@ pub(super) fn input(kind: Kind, release: &Release, now: i64) -> Input {
         Kind::Promote => command(Command::Promote),
         Kind::Approve => command(Command::Approve {
             stage: 1,
-            version: None,
             comment: None,
         }),
         Kind::Deny => command(Command::Deny {
             stage: 1,
-            version: None,
             comment: None,
         }),
         Kind::Abandon => command(Command::Abandon),

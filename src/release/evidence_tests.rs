@@ -223,6 +223,7 @@ fn whoever_resumes_waives_the_evidence_so_far_and_new_harm_is_shown_anew() {
     let due = release.progress.check_due_at.unwrap();
     let resume = Input::Command {
         actor: "api".to_owned(),
+        shown: None,
         command: Command::Resume,
     };
     let resumed = then(&release, &resume, due);

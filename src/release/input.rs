@@ -31,6 +31,8 @@ pub enum Input {
     Command {
         /// Who, as events name them.
         actor: String,
+        /// The version that the release must still have, as whoever commands was shown it.
+        shown: Option<u32>,
         /// What.
         command: Command,
     },
@@ -121,8 +123,6 @@ pub enum Command {
     Approve {
         /// Which, from 1.
         stage: usize,
-        /// The version that the release must still have, as whoever decides was shown it.
-        version: Option<u32>,
         /// Words for the event.
         comment: Option<String>,
     },
@@ -130,8 +130,6 @@ pub enum Command {
     Deny {
         /// Which, from 1.
         stage: usize,
-        /// The version that the release must still have, as whoever decides was shown it.
-        version: Option<u32>,
         /// Words for the event.
         comment: Option<String>,
     },

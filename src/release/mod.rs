@@ -53,7 +53,7 @@ pub use plan::{
 };
 pub use preflight::{
     Acceptable, Check, CheckName, CheckStatus, DurableObjects, Facts, Findings, Holder, Learned,
-    ListedVersion, Observability, Traffic, VersionParts, newest_deployment, preflight,
+    ListedVersion, Observability, Traffic, Tried, VersionParts, newest_deployment, preflight,
     wanted_version,
 };
 pub use soak::{Look, wants_look, windows_due};

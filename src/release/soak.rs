@@ -12,6 +12,7 @@ use super::names::{Reason, StageState};
 use super::plan::{Percent, Plan};
 use super::state::{Release, Soak, SoakClock, Status, Step};
 use super::witness;
+use crate::json;
 use crate::slo::evidence::ShareMismatch;
 use crate::slo::{Opinion, Reading, Severity, Slo, Verdict, Window};
 use crate::time::UnixMs;
@@ -400,7 +401,7 @@ impl Draft {
             return;
         };
         if soak.told.insert("share".to_owned()) {
-            let data = json!({"share": mismatch});
+            let data = json!({"share": json::value(mismatch)});
             self.event("alert.raised", None, Some(mismatch.to_string()), Some(data));
         }
     }
@@ -411,7 +412,7 @@ impl Draft {
             return;
         };
         if soak.told.insert(format!("harm {stage} {}", reading.slo)) {
-            let data = json!({"severity": severity, "slo": reading});
+            let data = json!({"severity": severity, "slo": json::value(reading)});
             self.event(
                 "slo.violated",
                 Some(Reason::SloViolation.name()),

@@ -547,10 +547,10 @@ impl Release {
         self.origin.mode.is_deploy().then_some(Driven(self))
     }
 
-    /// What an approval would waive, in the words of the newest readings: what lacks data or a verdict, or what a judge holds.
+    /// What a stage that waits for approval lacks, and an approval waives, in the words of the newest readings: what lacks data or a verdict, or what a judge holds.
     /// None if nothing is, or nobody is waited for.
     #[must_use]
-    pub fn would_waive(&self) -> Option<String> {
+    pub fn lacking(&self) -> Option<String> {
         let Status::AwaitingApproval { soak, wait } = &self.progress.status else {
             return None;
         };

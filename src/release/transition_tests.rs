@@ -269,7 +269,6 @@ fn approving_waives_what_was_recorded_meanwhile() {
     );
     let approve = command(Command::Approve {
         stage: 1,
-        version: None,
         comment: None,
     });
     let decision = decide(&harmed, &approve, &moment(due)).unwrap();
@@ -286,4 +285,30 @@ fn approving_waives_what_was_recorded_meanwhile() {
         due,
     );
     assert_eq!(Phase::of(&after.progress.status), Phase::Deploying);
+}
+
+#[test]
+fn what_was_asked_of_another_state_is_refused() {
+    let soaking = soaking_of(fixture::plan(|_| ()));
+    let shown = |shown: u32, command: Command| Input::Command {
+        actor: "ann".to_owned(),
+        shown: Some(shown),
+        command,
+    };
+    let version = soaking.progress.version;
+    let now = moment(NOW + 1);
+    assert!(decide(&soaking, &shown(version, Command::Pause), &now).is_ok());
+    for command in [Command::Pause, Command::Stop] {
+        let refusal = decide(&soaking, &shown(version - 1, command), &now).unwrap_err();
+        assert!(
+            matches!(&refusal, Refusal::Conflict(detail) if detail.contains("moved on")),
+            "{refusal:?}"
+        );
+    }
+    // What is refused anyhow is refused for its own reason.
+    let refusal = decide(&soaking, &shown(1, Command::Resume), &now).unwrap_err();
+    assert!(
+        matches!(&refusal, Refusal::Conflict(detail) if detail.contains("can't be resumed")),
+        "{refusal:?}"
+    );
 }

@@ -15,6 +15,7 @@ use super::soak::{Look, ROUTINE_LOOK_MS, SUSPICIOUS_LOOK_MS};
 use super::state::{Release, Soak, SoakClock, Status, Would};
 use super::view::WouldView;
 use crate::gather::Gather as _;
+use crate::json;
 use crate::slo::{OnNoData, Opinion, Reading, Severity, Tally, Window};
 use crate::time::UnixMs;
 
@@ -189,8 +190,7 @@ impl Draft {
         record.entered_at = Some(since);
         record.soak_ends_at = Some(ends_at);
         record.left_at = None;
-        let data =
-            json!({"percent": percent, "deployment_id": deployment.id, "deployment": deployment});
+        let data = json!({"percent": percent, "deployment_id": deployment.id, "deployment": json::value(&deployment)});
         self.event(
             "stage.started",
             None,
@@ -296,7 +296,8 @@ impl Draft {
             }
             Sight::NewAlone => {
                 self.leave_split();
-                let data = json!({"deployment_id": deployment.id, "deployment": deployment});
+                let data =
+                    json!({"deployment_id": deployment.id, "deployment": json::value(&deployment)});
                 self.finish(Status::Succeeded, None, detail(), Some(data));
             }
             // There is nothing left to compare.
@@ -378,9 +379,9 @@ impl Draft {
         let detail = format!("{sentence}; HMD would have {words} now");
         let would = action.and_then(|action| self.would(action, detail));
         let detail = would.as_ref().map(|would| would.detail.clone());
-        let mut data = json!({"severity": severity, "slo": reading});
+        let mut data = json!({"severity": severity, "slo": json::value(&reading)});
         if let Some(would) = &would {
-            data["would"] = json!(WouldView::from(would));
+            data["would"] = json::value(&WouldView::from(would));
         }
         let detail = detail.unwrap_or_else(|| sentence.clone());
         let reason = Reason::SloViolation.name();
@@ -487,7 +488,7 @@ impl Draft {
             return;
         };
         let mut data = serde_json::Map::new();
-        data.insert("would".to_owned(), json!(WouldView::from(&would)));
+        data.insert("would".to_owned(), json::value(&WouldView::from(&would)));
         if !lacking.is_empty() {
             data.insert("slos".to_owned(), json!(lacking));
         }

@@ -5,9 +5,9 @@ use std::cell::RefCell;
 use wasm_bindgen::{JsCast as _, JsValue};
 use worker::js_sys::{Array, Function, Object, Promise, Reflect, Uint8Array, global};
 use worker::wasm_bindgen_futures::JsFuture;
-use worker::{AbortSignal, Fetch, Method, Request, RequestInit, RequestRedirect};
+use worker::{AbortSignal, Fetch, Headers};
 
-use super::ports::{WorkerPorts, in_time};
+use super::ports::{WorkerPorts, in_time, outgoing};
 use crate::access::{KnownKeys, RsaKey};
 use crate::pipeline::ports::{AccessKeys, HttpError};
 
@@ -18,10 +18,7 @@ thread_local! {
 
 impl AccessKeys for WorkerPorts {
     async fn read_keys(&self, url: &str, timeout_ms: u32) -> Result<String, HttpError> {
-        let mut init = RequestInit::new();
-        init.with_method(Method::Get)
-            .with_redirect(RequestRedirect::Manual);
-        let request = Request::new_with_init(url, &init)
+        let request = outgoing(url, "GET", &Headers::new(), None)
             .map_err(|error| HttpError::Failed(error.to_string()))?;
         let call = async |signal: AbortSignal| {
             let mut response = Fetch::Request(request).send_with_signal(&signal).await?;

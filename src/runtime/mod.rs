@@ -207,12 +207,13 @@ async fn incoming_request(request: &mut worker::Request) -> worker::Result<Reque
     // Whole: the dashboard compares where a form came from with where it was sent.
     let url = request.inner().url();
     let mut builder = Request::builder().method(method).uri(url);
-    let mut announced = 0;
-    for (name, value) in request.headers() {
-        if name.eq_ignore_ascii_case("content-length") {
-            announced = value.parse().unwrap_or(0);
+    let given = request.headers();
+    let announced = given.get("content-length")?;
+    let announced = announced.map_or(0, |length| length.parse().unwrap_or(0));
+    for name in api::headers::all() {
+        if let Some(value) = given.get(name.as_str())? {
+            builder = builder.header(name, value);
         }
-        builder = builder.header(name, value);
     }
     // A body that is too large is not read: one byte over the limit is enough to be refused.
     let body = if announced > MAX_BODY_BYTES {

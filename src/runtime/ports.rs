@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::{ContextV7, Timestamp, Uuid};
 use wasm_bindgen::{JsCast as _, JsValue};
+use web_sys::{RequestInit, RequestRedirect};
 use worker::wasm_bindgen_futures::JsFuture;
 use worker::{
-    AbortController, AbortSignal, D1Database, Date, Env, Fetch, Fetcher, Headers, Method, Request,
-    RequestInit, RequestRedirect,
+    AbortController, AbortSignal, D1Database, Date, Env, Fetch, Fetcher, Headers, Request,
 };
 
 use crate::http::StaticFile;
@@ -159,16 +159,13 @@ impl HttpOut for WorkerPorts {
             .set("content-type", "application/json")
             .map_err(failed)?;
         headers.set("accept", "application/json").map_err(failed)?;
-        let mut init = RequestInit::new();
-        init.with_method(if request.method == "POST" {
-            Method::Post
+        let method = if request.method == "POST" {
+            "POST"
         } else {
-            Method::Get
-        })
-        .with_headers(headers)
-        .with_redirect(RequestRedirect::Manual)
-        .with_body(request.body.map(JsValue::from));
-        let outgoing = Request::new_with_init(&request.url, &init).map_err(failed)?;
+            "GET"
+        };
+        let body = request.body.map(JsValue::from);
+        let outgoing = outgoing(&request.url, method, &headers, body.as_ref()).map_err(failed)?;
         let call = async |signal: AbortSignal| {
             let mut response = Fetch::Request(outgoing).send_with_signal(&signal).await?;
             Ok::<_, worker::Error>(HttpResponse {
@@ -186,12 +183,8 @@ impl HttpOut for WorkerPorts {
         for (name, value) in &request.headers {
             headers.set(name, value).map_err(failed)?;
         }
-        let mut init = RequestInit::new();
-        init.with_method(Method::Post)
-            .with_headers(headers)
-            .with_redirect(RequestRedirect::Manual)
-            .with_body(Some(JsValue::from(request.body)));
-        let outgoing = Request::new_with_init(&request.url, &init).map_err(failed)?;
+        let body = JsValue::from(request.body);
+        let outgoing = outgoing(&request.url, "POST", &headers, Some(&body)).map_err(failed)?;
         let call = async |signal: AbortSignal| {
             let mut response = Fetch::Request(outgoing).send_with_signal(&signal).await?;
             let retry_after_s = retry_after_s(&response)?;
@@ -205,6 +198,23 @@ impl HttpOut for WorkerPorts {
         };
         in_time(request.timeout_ms, call).await
     }
+}
+
+/// A request that follows no redirect. `worker`'s own way to make one brings along what all it may ask of Cloudflare's images.
+pub(super) fn outgoing(
+    url: &str,
+    method: &str,
+    headers: &Headers,
+    body: Option<&JsValue>,
+) -> worker::Result<Request> {
+    let init = RequestInit::new();
+    init.set_method(method);
+    init.set_headers(headers.0.as_ref());
+    init.set_redirect(RequestRedirect::Manual);
+    if let Some(body) = body {
+        init.set_body(body);
+    }
+    Ok(web_sys::Request::new_with_str_and_init(url, &init)?.into())
 }
 
 /// Makes a call, and ends it when its time is over.
@@ -251,7 +261,8 @@ impl Files for WorkerPorts {
         let failed = |error: worker::Error| FileError(name, error.to_string());
         // The host is of no account: the binding has these files and nothing else.
         let url = format!("https://assets.invalid/{name}");
-        let mut response = self.files.fetch(url, None).await.map_err(failed)?;
+        let request = outgoing(&url, "GET", &Headers::new(), None).map_err(failed)?;
+        let mut response = self.files.fetch_request(request).await.map_err(failed)?;
         match response.status_code() {
             200 => response.text().await.map_err(failed),
             status => Err(FileError(name, format!("the answer is {status}"))),

@@ -213,15 +213,46 @@ impl Filter {
                 "must be \"string\", \"number\" or \"boolean\"".to_owned(),
             ));
         }
-        let needs_value = !matches!(operation, "exists" | "is_null");
-        let scalar = self
-            .value
-            .as_ref()
-            .is_some_and(|value| !value.is_array() && !value.is_object() && !value.is_null());
-        if needs_value && !scalar {
-            errors.push(("/value".to_owned(), "must be a text, a number or a boolean (for in and not_in, one comma-separated text)".to_owned()));
+        if !matches!(operation, "exists" | "is_null")
+            && let Some(detail) = self.value_error(operation)
+        {
+            errors.push(("/value".to_owned(), detail.to_owned()));
         }
         errors
+    }
+
+    /// What Cloudflare would refuse of its value.
+    fn value_error(&self, operation: &str) -> Option<&'static str> {
+        use serde_json::Value;
+
+        let value = self.value.as_ref().unwrap_or(&Value::Null);
+        let of_type = self.value_type.as_deref().unwrap_or_default();
+        match operation {
+            "in" | "not_in" => {
+                let is_number = |item: &str| item.trim().parse::<serde_json::Number>().is_ok();
+                match value.as_str() {
+                    None => Some("must be one text, its items separated by commas"),
+                    Some(text) if of_type == "number" && !text.split(',').all(is_number) => {
+                        Some("must be numbers in one text, separated by commas")
+                    }
+                    Some(_) => None,
+                }
+            }
+            "includes" | "not_includes" | "starts_with" | "ends_with" | "regex" => {
+                (!value.is_string()).then_some("must be a text")
+            }
+            _ => match of_type {
+                "string" => {
+                    (!value.is_string()).then_some("must be a text, since its type is \"string\"")
+                }
+                "number" => (!value.is_number())
+                    .then_some("must be a number, without quotes, since its type is \"number\""),
+                "boolean" => (!value.is_boolean()).then_some(
+                    "must be true or false, without quotes, since its type is \"boolean\"",
+                ),
+                _ => None,
+            },
+        }
     }
 }
 

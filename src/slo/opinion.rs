@@ -28,7 +28,9 @@ pub enum Say {
 }
 
 impl Say {
-    fn name(self) -> &'static str {
+    /// For people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Pass => "pass",
             Self::Hold => "hold",
@@ -120,6 +122,12 @@ struct Wire {
 }
 
 impl Saying {
+    /// Whether the reason is the judge's own.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        self.verdict != Say::Undecided
+    }
+
     /// No answer.
     #[must_use]
     pub fn undecided(why: &str) -> Self {

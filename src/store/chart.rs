@@ -8,14 +8,15 @@ use crate::pipeline::ports::{Row, Statement};
 use crate::slo::evidence::Interval;
 use crate::slo::{SloCounts, Verdict};
 
-// Up to 400 evenly, by seeks in the primary key, so that a release of weeks costs no more than one of hours; then those that the
+// Up to 400 evenly (fewer of many SLOs: a text of D1 has 2 MB at most), by seeks in the primary key, so that a release of weeks costs no more than one of hours; then those that the
 // partial index knows. Of each only what a chart needs, as one text: sentences and names would be nine tenths of it.
 const CHART: &str = r#"WITH RECURSIVE
-    ends (lo, hi) AS (SELECT
+    ends (lo, hi, most) AS (SELECT
         (SELECT window_index FROM windows WHERE release = ?1 ORDER BY window_index LIMIT 1),
-        (SELECT window_index FROM windows WHERE release = ?1 ORDER BY window_index DESC LIMIT 1)),
+        (SELECT window_index FROM windows WHERE release = ?1 ORDER BY window_index DESC LIMIT 1),
+        (SELECT min(400, 2400 / max(json_array_length(origin, '$.plan.slos'), 1)) FROM releases WHERE id = ?1)),
     places (i) AS (SELECT lo FROM ends WHERE lo IS NOT NULL
-        UNION ALL SELECT i + max(CAST((hi - lo + 399) / 400 AS INTEGER), 1) FROM places, ends WHERE i < hi),
+        UNION ALL SELECT i + max(CAST((hi - lo + most - 1) / most AS INTEGER), 1) FROM places, ends WHERE i < hi),
     chosen (i) AS (
         SELECT (SELECT window_index FROM windows WHERE release = ?1 AND window_index >= places.i ORDER BY window_index LIMIT 1) FROM places
         UNION SELECT hi FROM ends

@@ -17,8 +17,8 @@ pub use connections::{
     Connection, Disconnected, delete_connection, get_connection, list_connections, put_connection,
 };
 pub use dashboard::{
-    Known, Story, SubscriberPage, count_sign_in, fleet_tag, known_workers, plan_and_holder,
-    revision, signed_in, story, subscriber_page, use_sign_in_link,
+    Fleet, Heard, Known, PlanInUse, Story, SubscriberPage, count_sign_in, fleet, fleet_revision,
+    pair, plan_in_use, revision, signed_in, story, subscriber_page, use_sign_in_link,
 };
 pub use deliveries::{
     Attempt, Call, Delivery, DeliveryFilter, Leased, Outcome, Owed, PageEnd, Recorded,

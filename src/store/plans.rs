@@ -83,7 +83,7 @@ pub async fn put_plan(
     precondition: Precondition,
     now: UnixMs,
 ) -> Result<Option<StoredPlan>, StoreError> {
-    let body = serde_json::json!(plan).to_string();
+    let body = crate::json::value(plan).to_string();
     let params = vec![name.into(), body.into(), now.into(), precondition.into()];
     let rows = sql.batch(vec![Statement::new(PUT, params)]).await?;
     rows.iter().flatten().next().map(stored).transpose()

@@ -1,6 +1,6 @@
 //! Subscribers.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::row::{StoreError, json as json_column, number, text};
 use crate::pipeline::ports::{Row, Sql, Statement};
@@ -83,7 +83,7 @@ pub(super) fn subscriber(row: &Row) -> Result<Subscriber, StoreError> {
 }
 
 fn param(subscriber: &Subscriber) -> String {
-    json!([subscriber]).to_string()
+    crate::json::text(&[subscriber])
 }
 
 /// Keeps a new subscriber.

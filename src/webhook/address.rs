@@ -143,7 +143,7 @@ impl Host {
             return inside.strip_suffix(']')?.parse().ok().map(Self::V6);
         }
         Some(host.parse().map_or_else(
-            |_| Self::Name(host.trim_end_matches('.').to_lowercase()),
+            |_| Self::Name(host.trim_end_matches('.').to_ascii_lowercase()),
             Self::V4,
         ))
     }

@@ -218,6 +218,80 @@ await test('fields that mean nothing with what is chosen are not shown', async (
   assert.deepEqual(await shown(), []);
 });
 
+await test('saved queries are chosen from a list, and a large plan is folded', async () => {
+  const saved = await api('POST', `/v1/workers/${ACCOUNT}/checkout/queries`, { plan: 'checkout', slo: 'errors', part: 'bad', name: 'Failed checkouts' });
+  for (const scripts of [true, false]) {
+    const page = await open({ scripts });
+    if (scripts) await signIn(page);
+    else {
+      await page.goto(`${HMD_URL}/`);
+      await page.type('#token', HMD_TOKEN);
+      await submit(page, 'form[action="/sign-in"] button');
+    }
+    await page.goto(`${HMD_URL}/plans/checkout`);
+    await submit(page, '#load-queries');
+    const offered = await page.$$eval('#queries option', (all) => all.map((it) => [it.value, it.textContent]));
+    assert.deepEqual(offered, [[saved.id, 'Failed checkouts']]);
+    await page.select('#slos-0-kind', 'query');
+    await page.type('#slos-0-saved_bad', saved.id);
+    await page.$eval('#slos-0-limit', (it) => { it.value = '0.05'; });
+    if (!scripts) {
+      await submit(page, 'form#plan .commands button');
+      assert.equal(await page.$eval('#slos-0-saved_bad', (it) => it.value), saved.id);
+    }
+  }
+  await api('PUT', '/v1/plans/checkout', plan('checkout', false));
+  const large = plan('shop', false);
+  large.stages = [...Array(19).keys()].map((i) => ({ percent: 5 * (i + 1), soak: '3s', description: 'look at the funnel' })).concat({ percent: 100, soak: '3s' });
+  large.slos = [...Array(20).keys()].map((i) => ({ ...large.slos[0], name: `errors ${i}` }));
+  await api('PUT', '/v1/plans/large', large);
+  const page = await open();
+  await signIn(page);
+  await page.goto(`${HMD_URL}/plans/large`);
+  assert.equal(await page.$('#slos-3-name'), null);
+  await submit(page, 'button[value="open.slos.3"]');
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'slos-3-name');
+  await page.$eval('#slos-3-name', (it) => { it.value = 'three'; });
+  await submit(page, 'button[value="as-json"]');
+  assert.equal(JSON.parse(await page.$eval('#json', (it) => it.value)).slos[3].name, 'three');
+  await submit(page, 'button[value="form"]');
+  await submit(page, 'form#plan .commands button');
+  await page.waitForSelector('::-p-text(Saved.)');
+  assert.equal((await api('GET', '/v1/plans/large')).slos[3].name, 'three');
+});
+
+await test('an open page asks once a second while it is looked at, and says when nobody answers', async () => {
+  const page = await open();
+  await signIn(page);
+  const asked = [];
+  let cut = false;
+  await page.setRequestInterception(true);
+  page.on('request', (request) => {
+    if (cut) return request.abort();
+    if (request.headers()['x-hmd-fragment']) asked.push(Date.now());
+    return request.continue();
+  });
+  const answers = [];
+  page.on('response', (response) => { if (response.request().headers()['x-hmd-fragment']) answers.push(response.status()); });
+  await page.goto(`${HMD_URL}/`);
+  const more = async (count) => { const from = asked.length; while (asked.length < from + count) await page.waitForResponse((it) => it.request().headers()['x-hmd-fragment']); };
+  await more(4);
+  for (const [i, at] of asked.entries()) assert.ok(i === 0 || at - asked[i - 1] >= 950, asked.join());
+  // Nothing is going on: even the first answer has no body.
+  assert.ok(answers.every((it) => it === 304), answers.join());
+  await page.evaluate(() => Object.defineProperty(document, 'hidden', { configurable: true, get: () => true }));
+  const before = asked.length;
+  await page.evaluate(() => new Promise((done) => { setTimeout(done, 2500); }));
+  assert.ok(asked.length <= before + 1, `${asked.length - before} while hidden`);
+  await page.evaluate(() => Object.defineProperty(document, 'hidden', { configurable: true, get: () => false }));
+  cut = true;
+  await page.waitForFunction(() => document.getElementById('stale')?.textContent.includes('does not answer'));
+  await shot(page, 'stale');
+  cut = false;
+  await page.waitForFunction(() => document.getElementById('stale').textContent === '');
+  said.length = 0; // Chromium's own words on what was cut off.
+});
+
 await test('a person approves, another denies', async () => {
   for (const [script, verb, end] of [['search', 'approve', 'succeeded'], ['mail', 'deny', 'reverted']]) {
     await worker(script, 0.001);
@@ -276,6 +350,104 @@ await test('stages are moved by the mouse', async () => {
   assert.deepEqual(await percents(), moved);
   await page.waitForSelector('[id$="-percent"][aria-invalid]');
   said.length = 0; // The 422.
+});
+
+await test('a button means the stage that it stands at, wherever the mouse has moved that', async () => {
+  const page = await open();
+  await signIn(page);
+  await page.goto(`${HMD_URL}/plans/shop`);
+  const percents = () => page.$$eval('[data-list=stages] [id$="-percent"]', (all) => all.map((it) => it.value));
+  const [first, second, last] = await percents();
+  // The second is moved before the first, as the mouse does it.
+  await page.evaluate(() => {
+    const list = document.querySelector('[data-list=stages]');
+    const [first, second] = list.querySelectorAll('.item[draggable=true]');
+    const drag = (type, target, clientY = 0) => target.dispatchEvent(new DragEvent(type, { bubbles: true, cancelable: true, clientY }));
+    drag('dragstart', second);
+    drag('dragover', first, first.getBoundingClientRect().top + 1);
+    drag('dragend', second);
+  });
+  assert.deepEqual(await percents(), [second, first, last]);
+  const ends = await page.$$eval('[data-list=stages] .item[draggable] .moves button', (all) => all.map((it) => it.disabled));
+  assert.deepEqual(ends, [true, false, false, false, true, false]);
+  await submit(page, '#remove-stages-0');
+  assert.deepEqual(await percents(), [second, last]);
+});
+
+await test('a link on another site leads in without signing anybody out', async () => {
+  const server = createServer((_, response) => {
+    response.setHeader('content-type', 'text/html');
+    response.end(`<!doctype html><title>elsewhere</title><link rel="icon" href="data:,"><a id="in" href="${HMD_URL}/plans/shop">in</a>`);
+  });
+  await new Promise((done) => { server.listen(0, '127.0.0.1', done); });
+  const page = await open();
+  await signIn(page);
+  await page.goto(`${HMD_URL}/plans/shop`);
+  const other = await page.browserContext().newPage();
+  // `localhost` is another site than `127.0.0.1`.
+  await other.goto(`http://localhost:${server.address().port}/`);
+  await other.click('#in');
+  await other.waitForSelector('form#plan');
+  assert.equal(new URL(other.url()).pathname, '/plans/shop');
+  // The form of the first tab is still good.
+  await page.bringToFront();
+  await submit(page, 'form#plan .commands button');
+  await page.waitForSelector('::-p-text(Saved.)');
+  // Two tabs that wait for a sign-in: either form works.
+  const signedOut = await open();
+  await signedOut.goto(`${HMD_URL}/plans`);
+  const second = await signedOut.browserContext().newPage();
+  await second.goto(`${HMD_URL}/releases`);
+  await signedOut.bringToFront();
+  await signedOut.type('#token', HMD_TOKEN);
+  await submit(signedOut, 'form[action="/sign-in"] button');
+  assert.equal(new URL(signedOut.url()).pathname, '/plans');
+  server.close();
+});
+
+await test('an update leaves what is open, scrolled or focused as it is', async () => {
+  await worker('steady', 0.001);
+  const slow = plan('steady', false);
+  slow.stages[0].soak = '60s';
+  await api('PUT', '/v1/plans/steady', slow);
+  const { id } = await api('POST', '/v1/releases', { plan: 'steady', new_version: 'latest' });
+  const page = await open({ width: 500 });
+  await signIn(page);
+  await page.goto(`${HMD_URL}/releases/${id}`);
+  await page.waitForSelector('#windows-1 table', { timeout: 30_000 });
+  const updated = async () => {
+    const tag = await page.$eval('#live', (it) => it.dataset.tag);
+    await page.waitForFunction((before) => document.querySelector('#live').dataset.tag !== before, {}, tag);
+  };
+  const opened = () => page.$$eval('details[id^="windows-"]', (all) => all.filter((it) => it.open).map((it) => it.id));
+  await page.focus('#windows-1 > summary');
+  await page.keyboard.press('Enter');
+  await updated();
+  assert.deepEqual(await opened(), ['windows-1']);
+  assert.equal(await page.evaluate(() => document.activeElement.parentElement.id), 'windows-1');
+  // Scrolled by keys, it stays where it is, with the focus.
+  await page.focus('#table-1');
+  const scrolled = await page.$eval('#table-1', (it) => { it.firstElementChild.style.width = '2000px'; it.scrollLeft = 30; return it.scrollLeft; });
+  assert.equal(scrolled, 30);
+  await page.focus('#windows-1 > summary');
+  await page.keyboard.press('Enter');
+  await updated();
+  assert.deepEqual(await opened(), []);
+  await page.focus('footer', { preventScroll: true }).catch(() => {});
+  await page.evaluate(() => document.querySelector('#how > summary').focus());
+  await updated();
+  assert.equal(await page.evaluate(() => document.activeElement.parentElement.id), 'how');
+  // Without an answer, the page says that it is no longer what it seems.
+  await page.setOfflineMode(true);
+  await page.waitForFunction(() => document.title.startsWith('⚠') && document.querySelector('#stale').textContent.includes('HMD does not answer'), { timeout: 15_000 });
+  const left = () => page.$eval('[data-remaining]', (it) => it.textContent);
+  const stood = await left();
+  await new Promise((done) => { setTimeout(done, 2_500); });
+  assert.equal(await left(), stood, 'no clock runs on');
+  await page.setOfflineMode(false);
+  await page.waitForFunction(() => !document.title.startsWith('⚠') && !document.querySelector('#stale').textContent);
+  said.splice(0, said.length, ...said.filter((line) => !line.includes('ERR_INTERNET_DISCONNECTED')));
+  await api('POST', `/v1/releases/${id}/stop`);
 });
 
 await test('a Worker is connected with a token of its own, and disconnected', async () => {
@@ -392,10 +564,35 @@ await test('axe finds nothing on any page, in both themes, wide and narrow', asy
   await worker('narrow', 0.001);
   await api('PUT', '/v1/plans/narrow', plan('narrow', true));
   const running = await api('POST', '/v1/releases', { plan: 'narrow', new_version: 'latest' });
+  // The page of a signed link, as a subscriber gets it.
+  let told;
+  const link = new Promise((resolve) => { told = resolve; });
+  const receiver = createServer(async (request, response) => {
+    let body = '';
+    for await (const part of request) body += part;
+    if (request.url === '/judge') {
+      response.end(JSON.stringify({ verdict: 'pass', reason: 'no <b>complaint</b> today' }));
+      return;
+    }
+    response.end();
+    const { data } = JSON.parse(body);
+    if (data.approve_url) told(data.approve_url);
+  });
+  await new Promise((done) => { receiver.listen(0, '127.0.0.1', done); });
+  const receives = `http://127.0.0.1:${receiver.address().port}`;
+  await api('POST', '/v1/subscribers', { url: `${receives}/`, events: ['approval.requested'], approvals: true, worker: 'link' });
+  await worker('link', 0.001);
+  await api('PUT', '/v1/plans/link', {
+    ...plan('link', true),
+    slos: [...plan('link', true).slos, { name: 'second opinion', sli: { kind: 'judge', url: `${receives}/judge` }, objective: 'pass' }],
+  });
+  const linked = await api('POST', '/v1/releases', { plan: 'link', new_version: 'latest' });
+  const approval = new URL(await link);
   const pages = {
     workers: '/', connect: '/connect', new: '/new', 'new-release': '/new?plan=shop', plans: '/plans', plan: '/plans/shop', 'plan-fresh': '/plans/fresh', history: '/releases',
     none: '/releases?worker=none', compare: `/compare?id=${releases[0].id}&id=${releases[1].id}`, webhooks: '/webhooks', subscriber,
-    delivery: `${subscriber}/deliveries/${deliveries[0].id}`, running: `/releases/${running.id}`, missing: '/releases/rel_none',
+    delivery: `${subscriber}/deliveries/${deliveries[0].id}`, running: `/releases/${running.id}`, judged: `/releases/${linked.id}`, forecast: '/plans/shop/forecast', 'plan-large': '/plans/large',
+    'new-checked': `/new?plan=shop&version=${releases[0].new_version}&check=1`, approval: `${approval.pathname}${approval.search}`, missing: '/releases/rel_none',
     ...Object.fromEntries(releases.slice(0, 2).map((it, i) => [`release-${i}`, `/releases/${it.id}`])),
   };
   const found = [];
@@ -419,7 +616,15 @@ await test('axe finds nothing on any page, in both themes, wide and narrow', asy
       await page.goto(`${HMD_URL}${path}`);
       await check(page, name);
     }
+    await page.goto(`${HMD_URL}/plans/large`);
+    await submit(page, '#load-queries');
+    await submit(page, 'button[value="open.slos.3"]');
+    await check(page, 'plan-large-open');
+    await page.goto(`${HMD_URL}/plans/checkout`);
+    await submit(page, '#load-queries');
+    await check(page, 'plan-queries');
   }
+  receiver.close();
   said.splice(0, said.length, ...said.filter((line) => !line.includes('rel_none')));
   assert.deepEqual(found, []);
 });

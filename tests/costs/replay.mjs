@@ -11,7 +11,8 @@ const { env, dispose } = await getPlatformProxy({ configPath: "wrangler.toml", p
 try {
   const db = env.DB;
   for (const text of migrations) {
-    const statements = text.replace(/--.*$/gm, "").split(";");
+    // What a trigger does ends with a semicolon, too, before its END.
+    const statements = text.replace(/--.*$/gm, "").split(/;(?!\s*END\b)/);
     await db.batch(statements.filter((sql) => sql.trim()).map((sql) => db.prepare(sql)));
   }
   const counts = {};

@@ -358,4 +358,9 @@ fn a_cookie_made_for_one_person_is_worth_nothing_to_others_or_without_access() {
         &signer.assertion(evil, START),
     ));
     assert!(page.contains("&lt;script&gt;alert(1)") && !page.contains(evil));
+    // Whoever comes from another site shows no cookie: a new one would take the place of the one that forms are tied to.
+    let page =
+        Browser::new(&world).get_with("/", &[(HEADER, &ada), ("sec-fetch-site", "cross-site")]);
+    assert_eq!(page.status(), 200);
+    assert!(page.headers().get("set-cookie").is_none() && text(&page).contains("http-equiv"));
 }

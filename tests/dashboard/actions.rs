@@ -132,9 +132,10 @@ fn a_release_is_checked_first_and_refused_in_place() {
 }
 
 /// The fields of a form as a browser would send them: every input, select and textarea of the page's plan form.
-fn fields_of(page: &str) -> Vec<(String, String)> {
+pub fn fields_of(page: &str) -> Vec<(String, String)> {
     let plain = |text: &str| {
         text.replace("&quot;", "\"")
+            .replace("&#39;", "'")
             .replace("&lt;", "<")
             .replace("&gt;", ">")
             .replace("&amp;", "&")
@@ -144,10 +145,12 @@ fn fields_of(page: &str) -> Vec<(String, String)> {
     let mut fields = Vec::new();
     for tag in form.split('<') {
         if tag.starts_with("input ") {
-            fields.push((
-                after(tag, "name=\"").to_owned(),
-                plain(after(tag, "value=\"")),
-            ));
+            // JSON stands in quotes of the other kind.
+            let json = tag
+                .split_once("value='")
+                .and_then(|it| it.1.split_once('\''));
+            let value = json.map_or_else(|| after(tag, "value=\""), |(value, _)| value);
+            fields.push((after(tag, "name=\"").to_owned(), plain(value)));
         } else if tag.starts_with("select ") {
             fields.push((after(tag, "name=\"").to_owned(), String::new()));
         } else if tag.starts_with("option ") && tag.contains(" selected") {
@@ -326,6 +329,41 @@ fn subscribers_are_added_tested_changed_and_told_again() {
 }
 
 #[test]
+fn undo_says_at_once_what_stands_before_it() {
+    let (world, browser) = scene();
+    let versions = world.worker("shop", &[healthy(), healthy()]);
+    world.plan("shop", |_| ());
+    let id = world.release("shop");
+    world.finish(&id);
+    let from_report = browser.page(&format!("/releases/{id}"));
+    let history = browser.page("/releases");
+    let undo = format!("/new?plan=shop&amp;version={}&amp;check=1", versions[0]);
+    for page in [&from_report, &history] {
+        assert!(page.contains(&format!("href=\"{undo}\"")), "{page}");
+    }
+    for version in &versions {
+        assert!(
+            history.contains(&format!("<code title=\"{version}\">")),
+            "old and new"
+        );
+    }
+    let page = browser.page(&undo.replace("&amp;", "&"));
+    assert!(page.contains("Ready to be released"), "{page}");
+    let chosen = format!("value=\"{}\" checked", versions[0]);
+    assert!(page.contains(&chosen), "{page}");
+    // What serves already can't be released again, and that is said before anything is done.
+    let again = browser.page(&format!("/new?plan=shop&version={}&check=1", versions[1]));
+    assert!(again.contains("Not ready to be released"), "{again}");
+    assert_eq!(
+        world.api("GET", "/v1/releases", &Value::Null).1["items"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+}
+
+#[test]
 fn a_release_that_only_watches_is_made_shown_and_stopped() {
     let (world, browser) = scene();
     let versions = world.worker("shop", &[healthy(), failing(0.4)]);
@@ -373,9 +411,133 @@ fn a_release_that_only_watches_is_made_shown_and_stopped() {
     let shown = browser.page(path);
     assert!(shown.contains("HMD would have gone back to the old version now"));
     assert!(shown.contains("At 25 %"), "{shown}");
+    assert!(shown.contains("In force <strong>25 %") && !shown.contains("then it goes back"));
     browser.done(path, &format!("{path}/stop"), &[]);
     assert_eq!(world.get(id)["state"], "cancelled");
     let ended = browser.page(path);
-    assert!(ended.contains("mode=watch") && !ended.contains("Undo: release"));
-    assert!(browser.page("/releases").contains("watches only"));
+    assert!(ended.contains("&amp;mode=watch"));
+    assert!(!ended.contains("Set: 0 %"), "it set nothing: {ended}");
+    // Run again, it watches again; there is nothing to undo.
+    let history = browser.page("/releases");
+    assert!(history.contains("watches only") && history.contains("&amp;mode=watch"));
+    assert!(
+        !history.contains(">Undo<") && !ended.contains(">Undo<"),
+        "{history}"
+    );
+}
+
+#[test]
+fn a_refused_change_of_a_subscriber_keeps_what_was_typed_and_overwrites_nobody() {
+    let (world, browser) = scene();
+    let (_, made) = world.api(
+        "POST",
+        "/v1/subscribers",
+        &json!({"url": "https://hooks.example.com/a"}),
+    );
+    let path = format!("/webhooks/{}", made["id"].as_str().unwrap());
+    let subscriber = || {
+        world
+            .api(
+                "GET",
+                &format!("/v1{}", path.replace("webhooks", "subscribers")),
+                &Value::Null,
+            )
+            .1
+    };
+    let shown = browser.page(&path);
+    let revision = after(&shown, "name=\"revision\" value=\"").to_owned();
+    let change = |revision: &str, url: &str, events: &str| {
+        let fields = [
+            ("revision", revision),
+            ("url", url),
+            ("events", events),
+            ("format", "slack"),
+        ];
+        browser.post(&path, &path, &fields)
+    };
+    let refused = change(&revision, "http://10.0.0.1/typed", "release.*");
+    assert_eq!(refused.status(), 422);
+    let page = text(&refused);
+    assert!(
+        page.contains("value=\"http://10.0.0.1/typed\"") && page.contains("value=\"release.*\""),
+        "{page}"
+    );
+    assert!(page.contains("value=\"slack\" selected"), "{page}");
+    // No events at all is refused where it was typed, not passed over.
+    let refused = change(&revision, "https://hooks.example.com/b", "");
+    assert_eq!(refused.status(), 422);
+    assert!(
+        text(&refused).contains("id=\"events-error\""),
+        "{}",
+        text(&refused)
+    );
+    assert_eq!(
+        change(&revision, "https://hooks.example.com/b", "*").status(),
+        303
+    );
+    // Whoever had the page open before is told.
+    let late = change(&revision, "https://hooks.example.com/c", "*");
+    assert_eq!(late.status(), 412);
+    assert!(text(&late).contains("value=\"https://hooks.example.com/c\""));
+    assert_eq!(subscriber()["url"], "https://hooks.example.com/b");
+}
+
+#[test]
+fn a_form_that_was_gone_back_to_makes_another_release() {
+    let (world, browser) = scene();
+    world.worker("shop", &[healthy(), healthy()]);
+    world.plan("shop", |_| ());
+    let page = "/new?plan=shop";
+    let fields = |key, note| {
+        [
+            ("plan", "shop"),
+            ("version", "latest"),
+            ("do", "create"),
+            ("key", key),
+            ("note", note),
+        ]
+    };
+    browser.done(page, "/new", &fields("k1", "the first"));
+    let refused = browser.post(page, "/new", &fields("k1", "the second"));
+    assert_eq!(refused.status(), 409);
+    let shown = text(&refused);
+    assert!(
+        shown.contains("This is another one") && !shown.contains("Idempotency"),
+        "{shown}"
+    );
+    let key = after(&shown, "name=\"key\" value=\"").to_owned();
+    assert_ne!(key, "k1");
+    browser.done(page, "/new", &fields(&key, "the second"));
+    let releases = world.api("GET", "/v1/releases", &Value::Null).1;
+    assert_eq!(releases["items"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn many_subscribers_and_long_answers_fit_their_pages() {
+    let (world, browser) = scene();
+    let (_, made) = world.api(
+        "POST",
+        "/v1/subscribers",
+        &json!({"url": "https://hooks.example.com/a"}),
+    );
+    let id = made["id"].as_str().unwrap();
+    let path = format!("/webhooks/{id}");
+    browser.done(&path, &format!("{path}/test"), &[]);
+    world.run_for(2_000);
+    world.execute(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100)
+         INSERT INTO delivery_attempts (message, subscriber, attempt, at, duration_ms, status, error, response)
+            SELECT message, subscriber, attempt + i, at, 5, 500, 'refused', printf('%.1000c', '<') FROM delivery_attempts, n;
+         CREATE TEMP TABLE copies AS SELECT * FROM subscribers;
+         UPDATE copies SET url = 'https://hooks.example.com/' || printf('%.300c', 'x');
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
+         INSERT INTO subscribers (id, url, events, format, approvals, state, secret, revision, created_at, updated_at)
+            SELECT 'sub_copy' || i, url, events, format, approvals, state, secret, revision, created_at + i, updated_at FROM copies, n;",
+    );
+    let delivery = after(&browser.page(&path), &format!("href=\"{path}/deliveries/")).to_owned();
+    let page = browser.page(&format!("{path}/deliveries/{delivery}"));
+    assert!(page.contains("older ones are in the API"), "{page}");
+    let page = browser.page("/webhooks");
+    assert!(page.contains("/webhooks?page=2"), "{page}");
+    browser.page("/webhooks?page=7");
 }

@@ -8,7 +8,11 @@ mod support;
 mod access;
 mod actions;
 mod pages;
+mod plans;
+mod polls;
+mod release;
 mod sign_in;
+mod witness;
 mod workers;
 
 use std::rc::Rc;
@@ -54,7 +58,10 @@ fn cookie_of(response: &Response<Vec<u8>>) -> String {
 /// Somebody at a browser.
 struct Browser {
     world: Rc<World>,
+    /// The session's.
     cookie: String,
+    /// What ties sign-in pages to it.
+    guest: String,
 }
 
 impl Browser {
@@ -63,6 +70,7 @@ impl Browser {
         Self {
             world,
             cookie: String::new(),
+            guest: String::new(),
         }
     }
 
@@ -74,9 +82,7 @@ impl Browser {
     }
 
     fn sign_in(&mut self, token: &str) -> Response<Vec<u8>> {
-        let page = self.get("/sign-in");
-        self.cookie = cookie_of(&page);
-        let form = form_token(&text(&page));
+        let form = self.sign_in_form();
         let fields = [
             ("form", form.as_str()),
             ("token", token),
@@ -89,12 +95,26 @@ impl Browser {
         response
     }
 
+    /// The token of the sign-in form, with its cookie kept.
+    fn sign_in_form(&mut self) -> String {
+        let page = self.get("/sign-in");
+        if page.headers().contains_key("set-cookie") {
+            self.guest = cookie_of(&page);
+        }
+        form_token(&text(&page))
+    }
+
+    fn cookies(&self) -> String {
+        format!("{}; {}", self.guest, self.cookie)
+    }
+
     fn get(&self, path: &str) -> Response<Vec<u8>> {
         self.get_with(path, &[])
     }
 
     fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Response<Vec<u8>> {
-        let mut all = vec![("cookie", self.cookie.as_str())];
+        let cookies = self.cookies();
+        let mut all = vec![("cookie", cookies.as_str())];
         all.extend_from_slice(headers);
         self.world
             .call("GET", &format!("{HOST}{path}"), &all, Vec::new())
@@ -118,7 +138,8 @@ impl Browser {
         headers: &[(&str, &str)],
         fields: &[(&str, &str)],
     ) -> Response<Vec<u8>> {
-        let mut all = vec![("cookie", self.cookie.as_str()), FORM];
+        let cookies = self.cookies();
+        let mut all = vec![("cookie", cookies.as_str()), FORM];
         all.extend_from_slice(headers);
         self.world
             .call("POST", &format!("{HOST}{path}"), &all, encode(fields))

@@ -52,7 +52,7 @@ fn every_page_shows_what_there_is_and_runs_nobodys_text() {
                 "Why it ended",
                 "Slo violation.",
                 "dot harm",
-                "Run it again",
+                "Run again",
             ],
         ),
         (
@@ -173,7 +173,10 @@ fn texts_of_versions_and_of_those_who_decide_run_nowhere() {
 /// How SQLite goes about a statement, step by step.
 fn plan_of(world: &World, statement: &Statement) -> Vec<String> {
     let sql = statement.sql.replace("?1", "'x'");
-    let sql = sql.replace("?2", "48").replace("?3", "0");
+    let mut sql = sql.replace("?2", "48").replace("?3", "0");
+    for i in 4..=8 {
+        sql = sql.replace(&format!("?{i}"), "7");
+    }
     let rows = world.rows(&format!("EXPLAIN QUERY PLAN {sql}"));
     let detail = |row: &serde_json::Map<String, Value>| row["detail"].as_str().unwrap().to_owned();
     rows.iter().map(detail).collect()
@@ -193,6 +196,8 @@ fn a_page_reads_the_database_once_and_an_unchanged_one_reads_a_row() {
         "/releases",
         "/plans",
         "/plans/good",
+        "/new",
+        "/new?plan=good",
         "/webhooks",
         &release,
     ] {
@@ -202,7 +207,7 @@ fn a_page_reads_the_database_once_and_an_unchanged_one_reads_a_row() {
         assert_eq!(tape.batches.len(), 1, "{path}");
         if path == "/" {
             // Of releases, only those that are shown are read; plans are few.
-            let steps = plan_of(&world, &tape.batches[0][0]);
+            let steps = plan_of(&world, &tape.batches[0][1]);
             let reads = |step: &&String| {
                 reads_a_table(step) && !step.ends_with(" k") && !step.ends_with(" w")
             };
@@ -240,11 +245,10 @@ fn a_page_reads_the_database_once_and_an_unchanged_one_reads_a_row() {
             steps.iter().all(|step| !reads_a_table(step)),
             "{path}: {steps:?}"
         );
-        if path != "/" {
-            let by_id =
-                |step: &String| step.starts_with("SEARCH releases") && step.contains("(id=?)");
-            assert!(steps.len() == 1 && by_id(&steps[0]), "{steps:?}");
-        }
+        let by_id = |step: &String| {
+            step.starts_with("SEARCH ") && (step.contains("(id=?)") || step.contains("(rowid=?)"))
+        };
+        assert!(steps.len() == 1 && by_id(&steps[0]), "{steps:?}");
         world.api(
             "POST",
             &format!("/v1/releases/{}/{command}", ids[2]),
@@ -297,4 +301,100 @@ fn a_thousand_releases_and_two_hundred_running_fit_a_page() {
     let older = browser.page("/releases");
     let next = after(&older, "aria-label=\"Pages\"><a href=\"").replace("&amp;", "&");
     assert!(browser.page(&next).contains("Older releases"));
+}
+
+#[test]
+fn whatever_the_history_is_filtered_by_is_found_by_an_index() {
+    let (world, browser) = scene();
+    for (query, index) in [
+        ("", "releases_created"),
+        ("worker=a", "releases_of_worker"),
+        ("worker=a&plan=b&state=paused", "releases_of_worker"),
+        ("plan=b&state=paused", "releases_of_plan"),
+        ("state=superseded", "releases_of_state"),
+        ("state=rolling_out", "releases_of_state"),
+    ] {
+        *world.tape.borrow_mut() = Some(Tape::default());
+        browser.page(&format!("/releases?{query}"));
+        let tape = world.tape.borrow_mut().take().unwrap();
+        let steps = plan_of(&world, &tape.batches[0][0]);
+        assert!(
+            steps[0].starts_with("SEARCH releases") && steps[0].contains(index),
+            "{query}: {steps:?}"
+        );
+        let sorts = steps.iter().any(|step| step.contains("TEMP B-TREE"));
+        assert_eq!(sorts, query == "state=rolling_out", "{query}: {steps:?}");
+    }
+}
+
+#[test]
+fn events_have_pages_and_a_report_knows_its_end_however_much_has_happened() {
+    let (world, browser, ids) = full();
+    let path = format!("/releases/{}", ids[1]);
+    let short = browser.page(&path);
+    assert!(!short.contains("Older events") && short.contains("Harm that was found"));
+    world.execute(&format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100)
+         INSERT INTO events SELECT release, 1000 + i, json_object('sequence', 1000 + i, 'type', 'alert.raised', 'at', 1790845200000,
+            'actor', 'hmd', 'stage', NULL, 'reason', NULL, 'detail', 'alert no. ' || i, 'data', NULL)
+            FROM n, (SELECT DISTINCT release FROM events WHERE release = '{}')",
+        ids[1]
+    ));
+    let page = browser.page(&path);
+    assert!(page.contains("alert no. 100") && !page.contains("alert no. 60<"));
+    assert!(
+        page.contains("Harm that was found") && page.contains("Decided by"),
+        "{page}"
+    );
+    let older = after(&page, "aria-label=\"Events\"><a href=\"");
+    let next = browser.page(&format!("{path}{}", older.split('#').next().unwrap()));
+    assert!(
+        next.contains("alert no. 60<") && !next.contains("alert no. 61<"),
+        "{next}"
+    );
+    assert!(next.contains("Harm that was found"));
+}
+
+#[test]
+fn compared_releases_show_what_was_judged_last() {
+    let (_world, browser, ids) = full();
+    let page = browser.page(&format!("/compare?id={}&id={}", ids[0], ids[1]));
+    for needed in [
+        "Health at last",
+        "verdict safe",
+        "verdict harm",
+        "In stage 3",
+    ] {
+        assert!(page.contains(needed), "{needed} in {page}");
+    }
+}
+
+#[test]
+fn who_comes_by_a_link_is_told_nothing_that_did_not_happen() {
+    let (_world, browser, ids) = full();
+    let path = format!("/releases/{}?done=approve", ids[0]);
+    assert!(browser.page(&path).contains("Approved."));
+    let from = |site| text(&browser.get_with(&path, &[("sec-fetch-site", site)]));
+    assert!(from("same-origin").contains("Approved."));
+    assert!(!from("none").contains("Approved.") && !from("cross-site").contains("Approved."));
+}
+
+#[test]
+fn a_refused_command_leads_back_and_keeps_what_was_typed() {
+    let (_world, browser, ids) = full();
+    let path = format!("/releases/{}", ids[0]);
+    let fields = [("stage", "1"), ("comment", EVIL)];
+    let refused = browser.post(&path, &format!("{path}/deny"), &fields);
+    assert_eq!(refused.status(), 409);
+    let page = text(&refused);
+    assert!(
+        page.contains(&format!("<a href=\"{path}\">Back</a>")),
+        "{page}"
+    );
+    assert!(page.contains("&lt;script&gt;alert(1)") && !page.contains("<script>"));
+    let missing = text(&browser.get("/webhooks/sub_none/deliveries/msg_none"));
+    assert!(
+        missing.contains("<a href=\"/webhooks/sub_none\">Back</a>"),
+        "{missing}"
+    );
 }

@@ -92,7 +92,7 @@ fn signing_in_gives_a_cookie_that_scripts_and_other_sites_do_not_get() {
     let plain = world.call("GET", "http://127.0.0.1:8787/sign-in", &[], Vec::new());
     let cookie = plain.headers()["set-cookie"].to_str().unwrap();
     assert!(
-        cookie.starts_with("hmd=") && !cookie.contains("Secure"),
+        cookie.starts_with("hmd-guest=") && !cookie.contains("Secure"),
         "{cookie}"
     );
     // Signed out is signed out.
@@ -171,14 +171,17 @@ fn no_form_works_without_its_token_or_from_another_site() {
     let paths = [
         format!("/releases/{release}/stop"),
         format!("/releases/{release}/delete"),
+        format!("/releases/{release}/approve"),
         "/new".to_owned(),
         "/connect".to_owned(),
         format!("/workers/{}/shop/disconnect", crate::support::ACCOUNT),
         "/plans/shop".to_owned(),
         "/plans/shop/delete".to_owned(),
+        "/plans/shop/forecast".to_owned(),
         "/webhooks".to_owned(),
         format!("/webhooks/{subscriber}"),
         format!("/webhooks/{subscriber}/delete"),
+        format!("/webhooks/{subscriber}/rotate-secret"),
         format!("/webhooks/{subscriber}/deliveries/msg_1/replay"),
         "/sign-out".to_owned(),
         "/sign-in".to_owned(),
@@ -239,9 +242,7 @@ fn who_guesses_is_made_to_wait() {
     );
     assert_eq!(refused.headers()["retry-after"], "600");
     // Another address is another matter; no address is kept.
-    let page = browser.get("/sign-in");
-    browser.cookie = cookie_of(&page);
-    let form = form_token(&text(&page));
+    let form = browser.sign_in_form();
     let headers = [OWN, ("cf-connecting-ip", "203.0.113.7")];
     let other = browser.send(
         "/sign-in",
@@ -269,9 +270,7 @@ fn only_pages_of_the_dashboard_are_gone_on_to() {
         ("/releases\r\nset-cookie: a=b", "/"),
     ] {
         let mut browser = Browser::new(&world);
-        let page = browser.get("/sign-in");
-        browser.cookie = cookie_of(&page);
-        let form = form_token(&text(&page));
+        let form = browser.sign_in_form();
         let fields = [("form", form.as_str()), ("token", TOKEN), ("next", next)];
         let response = browser.send("/sign-in", &[OWN], &fields);
         assert_eq!(response.headers()["location"], goes_to, "{next}");
@@ -297,4 +296,68 @@ fn a_link_signs_in_once_and_not_for_long() {
     assert_eq!(browser.get(&altered).status(), 403);
     world.now.set(START + 15 * 60_000);
     assert_eq!(browser.get(&late).status(), 403, "its time is over");
+}
+
+#[test]
+fn who_comes_from_another_site_keeps_their_session() {
+    let world = World::new();
+    let mut browser = Browser::signed_in(&world);
+    let session = browser.cookie.clone();
+    let form = form_token(&browser.page("/"));
+    // A link on another site: the browser sends no strict cookie, and would take a new one.
+    let guest = std::mem::take(&mut browser.guest);
+    browser.cookie.clear();
+    for path in ["/", "/releases?state=paused&worker=a", "/sign-in?next=/"] {
+        let bounced = browser.get_with(path, &[("sec-fetch-site", "cross-site")]);
+        assert_eq!(bounced.status(), 200, "{path}");
+        assert!(bounced.headers().get("set-cookie").is_none(), "{path}");
+        let path = path.replace('&', "&amp;");
+        let refresh = format!("<meta http-equiv=\"refresh\" content=\"0; url={path}\">");
+        assert!(text(&bounced).contains(&refresh), "{}", text(&bounced));
+    }
+    // An old browser says nothing of where it comes from: what it is given has another name than the session.
+    assert_eq!(browser.get("/").status(), 303);
+    let page = browser.get("/sign-in?next=/");
+    let given = cookie_of(&page);
+    assert!(given.starts_with("__Host-hmd-guest="), "{given}");
+    // Then this page itself asks, with all cookies.
+    browser.cookie = session;
+    browser.guest = given.clone();
+    let asked = browser.get_with("/", &[("sec-fetch-site", "same-origin")]);
+    assert_eq!(asked.status(), 200);
+    let stop = browser.send("/releases/rel_none/stop", &[OWN], &[("form", &form)]);
+    assert_eq!(
+        stop.status(),
+        404,
+        "the form of the other tab is still good"
+    );
+    // Neither is worth anything under the other's name.
+    let renamed =
+        |cookie: &str, name: &str| format!("{name}={}", cookie.split_once('=').unwrap().1);
+    let (session, mut stranger) = (browser.cookie.clone(), Browser::new(&world));
+    stranger.cookie = renamed(&given, "__Host-hmd");
+    assert_eq!(stranger.get("/").status(), 303);
+    stranger.cookie = renamed(&session, "__Host-hmd-guest");
+    assert_eq!(stranger.get("/").status(), 303);
+    assert_ne!(guest, given);
+}
+
+#[test]
+fn all_tabs_that_wait_for_a_sign_in_share_a_cookie() {
+    let world = World::new();
+    let mut browser = Browser::new(&world);
+    let first = browser.sign_in_form();
+    let again = browser.get("/sign-in");
+    assert!(again.headers().get("set-cookie").is_none());
+    assert_eq!(form_token(&text(&again)), first);
+    let wrong = [("form", first.as_str()), ("token", "a guess")];
+    let refused = browser.send("/sign-in", &[OWN], &wrong);
+    assert_eq!(refused.status(), 403);
+    assert!(refused.headers().get("set-cookie").is_none());
+    for _ in 0..2 {
+        let fields = [("form", first.as_str()), ("token", TOKEN)];
+        let response = browser.send("/sign-in", &[OWN], &fields);
+        assert_eq!(response.status(), 303, "{}", text(&response));
+        assert!(cookie_of(&response).starts_with("__Host-hmd="));
+    }
 }

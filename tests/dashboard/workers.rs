@@ -75,3 +75,56 @@ fn a_worker_is_connected_tried_at_once_and_disconnected() {
     );
     assert_eq!(browser.post("/", &path, &[]).status(), 404);
 }
+
+#[test]
+fn the_list_tells_of_watches_of_other_pages_and_of_what_it_can_not_read() {
+    let (world, browser) = scene();
+    for script in ["shop", "mail"] {
+        world.worker(script, &[healthy(), healthy()]);
+        world.plan(script, |_| ());
+    }
+    world.api("PUT", "/v1/plans/shop-fast", &{
+        let mut plan = world.api("GET", "/v1/plans/shop", &Value::Null).1;
+        plan["stages"] = json!([{"percent": 100, "soak": "60s"}]);
+        plan
+    });
+    let body = json!({"plan": "shop", "new_version": "latest", "mode": "watch"});
+    let (status, watch) = world.api("POST", "/v1/releases", &body);
+    assert_eq!(status, 201, "{watch}");
+    let watch = format!("href=\"/releases/{}\"", watch["id"].as_str().unwrap());
+    let card = |page: &str| {
+        let start = page.find("<h2>shop</h2>").unwrap();
+        page[start..start + page[start..].find("</article>").unwrap()].to_owned()
+    };
+    let shop = card(&browser.page("/"));
+    assert!(
+        shop.contains(&watch) && shop.contains("watches only"),
+        "{shop}"
+    );
+    assert!(!shop.contains("No release is running"), "{shop}");
+    for plan in ["shop", "shop-fast"] {
+        assert!(shop.contains(&format!("href=\"/plans/{plan}\"")), "{shop}");
+    }
+    // The title is of all Workers.
+    let id = world.release("mail");
+    for path in ["/", "/?search=shop", "/?page=9"] {
+        let page = browser.page(path);
+        assert!(
+            page.contains("<title>▶ 1 running · Workers"),
+            "{path}: {page}"
+        );
+    }
+    let empty = browser.page("/?page=9");
+    assert!(!empty.contains("No Worker yet") && empty.contains("No Worker on this page"));
+    // Of a newer HMD.
+    world.execute(&format!(
+        "UPDATE releases SET progress = json_set(progress, '$.schema', 99) WHERE id = '{id}'"
+    ));
+    let page = browser.page("/");
+    assert!(
+        page.contains("this version of HMD can&#39;t read")
+            || page.contains("this version of HMD can't read"),
+        "{page}"
+    );
+    assert!(page.contains(&format!("href=\"/releases/{id}\"")));
+}

@@ -672,3 +672,29 @@ fn a_dry_run_shows_every_step_and_bundles_the_worker_with_its_bindings() {
     );
     std::fs::remove_dir_all(&directory).unwrap();
 }
+
+#[test]
+fn what_somebody_else_has_of_these_names_is_left_alone() {
+    let account = Account::new("stranger");
+    account.deploy(&[], &[]).must_succeed();
+    let foreign = json!([{"id": "v", "annotations": {"workers/tag": "shop-7"},
+        "resources": {"bindings": [{"type": "secret_text", "name": "SHOP_KEY"}]}, "secrets": {}}]);
+    account.change(|content| {
+        content["versions"] = foreign.clone();
+        content["active"] = json!([{"version_id": "v", "percentage": 100}]);
+    });
+    let said = ["a Worker hmd that is not HMD", "--adopt"];
+    let ran = account.deploy(&[], &[]).must_fail_saying(&said);
+    assert_eq!(ran.changes(), [] as [&str; 0]);
+    // So is a database that has tables, but not HMD's.
+    account.change(|content| {
+        content["versions"] = json!([]);
+        content["databases"][0]["num_tables"] = json!(7);
+        content["migrations"] = json!([]);
+    });
+    let said = ["a D1 database hmd", "--adopt"];
+    let ran = account.deploy(&[], &[]).must_fail_saying(&said);
+    assert_eq!(ran.changes(), [] as [&str; 0]);
+    let adopted = account.deploy(&["--adopt"], &[]).must_succeed();
+    assert!(adopted.changes().contains(&"deploy"));
+}

@@ -103,7 +103,7 @@ impl World {
                 return;
             }
             self.now.set(next);
-            if next == sweep {
+            if next >= sweep {
                 self.swept_at.set(next);
                 self.sweep();
             }

@@ -14,7 +14,8 @@ use crate::setup;
 use crate::steps::Step;
 
 /// What the Worker is made from; schemas too, since SQL and JSON may be compiled in.
-const PARTS: [&str; 5] = [
+const PARTS: [&str; 6] = [
+    ".cargo",
     "Cargo.toml",
     "Cargo.lock",
     "rust-toolchain.toml",

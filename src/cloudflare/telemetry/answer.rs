@@ -3,16 +3,13 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::MAX_ROWS;
-use crate::cloudflare::client::{ApiError, Cloudflare, Urgency};
-use crate::cloudflare::credential::Account;
+use super::{Asking, MAX_ROWS, WHAT};
+use crate::cloudflare::client::{ApiError, Urgency};
 use crate::cloudflare::lenient::null_as_default;
 use crate::gather::Gather as _;
 use crate::pipeline::ports::Ports;
 use crate::sorted::SortedMap;
 use crate::time::UnixMs;
-
-const WHAT: &str = "asking telemetry";
 
 /// What a row is of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -140,28 +137,27 @@ pub(super) fn request((from, to): (UnixMs, UnixMs), question: &Value) -> Value {
     })
 }
 
-/// Asks one question about `[from, to)` of an account.
+/// Asks one question, whose call has been admitted.
 pub(super) async fn ask<P: Ports>(
-    cloudflare: &Cloudflare<'_, P>,
-    account: &Account,
-    (from, to): (UnixMs, UnixMs),
+    asking: &Asking<'_, P>,
     question: &Value,
 ) -> Result<Answer, ApiError> {
-    let body = request((from, to), question);
+    let body = request(asking.times, question);
     let path = format!(
         "/accounts/{}/workers/observability/telemetry/query",
-        account.id
+        asking.account.id
     );
-    let answer: WireAnswer = cloudflare
+    let answer: WireAnswer = asking
+        .cloudflare
         .call_large(
-            &account.credential,
+            &asking.account.credential,
             WHAT,
             ("POST", &path),
             Some(&body),
             (Urgency::Admitted, None),
         )
         .await?;
-    read(answer, (from, to), question)
+    read(answer, asking.times, question)
 }
 
 fn read(

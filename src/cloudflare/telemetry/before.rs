@@ -1,7 +1,8 @@
 //! The old version before a release: what "no worse than old" and the evidence rule need to know of it.
 
+use super::apart::Suspects;
 use super::questions;
-use super::{Target, measure};
+use super::{Target, measure_one};
 use crate::cloudflare::client::{ApiError, Cloudflare, Urgency};
 use crate::gather::join_all;
 use crate::pipeline::ports::Ports;
@@ -110,7 +111,7 @@ async fn bursts<P: Ports>(
             script: of.0.script_name.clone(),
             slos: more.clone(),
         };
-        if questions::count(&[target]) <= MOST_QUESTIONS {
+        if questions::count(&[target], &Suspects::default()) <= MOST_QUESTIONS {
             asked.push(i);
             wanted = more;
         }
@@ -159,11 +160,8 @@ async fn counts<P: Ports>(
         script: worker.script_name.clone(),
         slos,
     };
-    let targets = std::slice::from_ref(&target);
     let account = cloudflare.account_of(worker).await?;
-    let mut counts = measure(cloudflare, &account, times, targets, urgency).await?;
-    let of_version = counts
-        .get_mut(&worker.script_name)
-        .and_then(|counts| counts.versions.remove(version));
+    let mut counts = measure_one(cloudflare, &account, times, &target, urgency).await?;
+    let of_version = counts.versions.remove(version);
     Ok(of_version.map(|of| of.slos).unwrap_or_default())
 }

@@ -3,19 +3,36 @@
 use serde_json::{Value, json};
 
 use super::answer::{Answer, Group};
-use super::{ScriptCounts, Target};
+use super::apart::{Piece, Suspects};
+use super::{Measured, ScriptCounts, Target, WHAT};
+use crate::cloudflare::client::ApiError;
 use crate::gather::Gather as _;
 use crate::slo::{Filter, Objective, Part, SliKind, Slo, SloCounts, VersionCounts};
-use crate::sorted::SortedMap;
 
 /// The questions for some targets: totals first, then errors (if any SLO wants them), then slot by slot what else the
 /// SLOs count. A slot holds what one SLO of each Worker counts, as an OR of (scripts AND filters).
-pub(super) struct Questions {
-    /// Filters and calculations, one object for each question.
-    pub(super) bodies: Vec<Value>,
-    errors_at: Option<usize>,
-    slots_from: usize,
+pub(super) struct Questions<'a> {
+    /// Filters and calculations of totals and errors, one object for each question.
+    pub(super) base: Vec<Value>,
+    /// What is counted in each slot.
+    pub(super) slots: Vec<Vec<Kind<'a>>>,
+    of_scripts: Value,
     percentiles: Vec<(&'static str, &'static str)>,
+}
+
+/// Workers that count the same share a group of filters: as a rule there are few kinds of them.
+#[derive(Clone)]
+pub(super) struct Kind<'a> {
+    counted: Counted<'a>,
+    /// The Workers.
+    pub(super) scripts: Vec<&'a str>,
+}
+
+impl Kind<'_> {
+    /// What it counts, as text: by this it is known again.
+    pub(super) fn name(&self) -> String {
+        Value::Array(self.counted.filters()).to_string()
+    }
 }
 
 /// Filters that all have to hold.
@@ -121,10 +138,37 @@ fn wants_errors(targets: &[Target]) -> bool {
     slos.any(|(slo, _)| slo.sli.kind == SliKind::ErrorRate)
 }
 
+/// What is counted in each slot, and of which Workers.
+fn kinds(targets: &[Target]) -> Vec<Vec<Kind<'_>>> {
+    let mut kinds: Vec<Vec<Kind<'_>>> = Vec::new();
+    for target in targets {
+        for (slot, counted) in slots(target).into_iter().enumerate() {
+            if kinds.len() <= slot {
+                kinds.push(Vec::new());
+            }
+            let alike = &mut kinds[slot];
+            match alike.iter_mut().find(|other| other.counted == counted) {
+                Some(kind) => kind.scripts.push(&target.script),
+                None => alike.push(Kind {
+                    counted,
+                    scripts: vec![&target.script],
+                }),
+            }
+        }
+    }
+    kinds
+}
+
 /// How many questions there are for some targets.
-pub(super) fn count(targets: &[Target]) -> usize {
-    let most = targets.iter().map(|target| slots(target).len()).max();
-    1 + usize::from(wants_errors(targets)) + most.unwrap_or(0)
+pub(super) fn count(targets: &[Target], suspects: &Suspects) -> usize {
+    let of_slots = if suspects.is_empty() {
+        let most = targets.iter().map(|target| slots(target).len()).max();
+        most.unwrap_or(0)
+    } else {
+        let kinds = kinds(targets);
+        kinds.iter().map(|kinds| suspects.part(kinds).len()).sum()
+    };
+    1 + usize::from(wants_errors(targets)) + of_slots
 }
 
 fn percentile(slo: &Slo) -> Option<(&'static str, &'static str)> {
@@ -160,8 +204,8 @@ pub fn parameters_of(script: &str, slo: &Slo, part: Part) -> Option<Value> {
     }))
 }
 
-impl Questions {
-    pub(super) fn of(targets: &[Target]) -> Self {
+impl<'a> Questions<'a> {
+    pub(super) fn of(targets: &'a [Target]) -> Self {
         let scripts = targets.iter().map(|t| t.script.as_str()).into_set();
         let scripts: Vec<&str> = scripts.into_iter().collect();
         // Never by version: a third one must be seen.
@@ -171,8 +215,8 @@ impl Questions {
             "string",
             &json!(scripts.join(",")),
         );
-        let mut base = vec![of_scripts.clone()];
-        base.extend(invocations());
+        let mut filters = vec![of_scripts.clone()];
+        filters.extend(invocations());
         let slos = || {
             targets
                 .iter()
@@ -185,118 +229,151 @@ impl Questions {
                 percentiles.push(percentile);
             }
         }
-        let count = json!({"operator": "count", "alias": "n"});
-        let mut calculations = vec![count.clone()];
+        let mut calculations = vec![count_events()];
         for (i, (key, operator)) in percentiles.iter().enumerate() {
             let alias = format!("t{i}");
             calculations.push(
                 json!({"operator": operator, "key": key, "keyType": "number", "alias": alias}),
             );
         }
-        let mut bodies = vec![json!({"filters": base, "calculations": calculations})];
-        let mut ask = |filters: &[Value]| {
-            bodies.push(json!({"filters": filters, "calculations": [count]}));
-            bodies.len() - 1
-        };
-        let wants_errors = wants_errors(targets);
-        let errors_at = wants_errors.then(|| ask(&[base.as_slice(), &[failed()]].concat()));
-        let slots_from = 1 + usize::from(wants_errors);
-        let counted_of: Vec<(&str, Vec<Counted<'_>>)> = targets
-            .iter()
-            .map(|target| (target.script.as_str(), slots(target)))
-            .collect();
-        let most = counted_of.iter().map(|(_, slots)| slots.len()).max();
-        for slot in 0..most.unwrap_or(0) {
-            // Workers that count the same share a group: as a rule there are few kinds of them.
-            let mut alike: Vec<(Counted<'_>, Vec<&str>)> = Vec::new();
-            for (script, slots) in &counted_of {
-                let Some(counted) = slots.get(slot) else {
-                    continue;
-                };
-                match alike.iter_mut().find(|(other, _)| other == counted) {
-                    Some((_, scripts)) => scripts.push(script),
-                    None => alike.push((*counted, vec![script])),
-                }
-            }
-            let each = alike.into_iter().map(|(counted, scripts)| {
-                let operation = if scripts.len() == 1 { "eq" } else { "in" };
-                let scripts = json!(scripts.join(","));
-                let mut filters = vec![leaf("$metadata.service", operation, "string", &scripts)];
-                filters.extend(counted.filters());
-                group("and", &filters)
-            });
-            ask(&[of_scripts.clone(), group("or", &each.collect::<Vec<_>>())]);
+        let mut base = vec![json!({"filters": filters, "calculations": calculations})];
+        if wants_errors(targets) {
+            filters.push(failed());
+            base.push(json!({"filters": filters, "calculations": [count_events()]}));
         }
         Self {
-            bodies,
-            errors_at,
-            slots_from,
+            base,
+            slots: kinds(targets),
+            of_scripts,
             percentiles,
         }
     }
 
-    /// What the answers, one for each question, say of each Worker.
+    /// The question that asks for some of a slot's kinds.
+    pub(super) fn of_kinds(&self, kinds: &[Kind<'_>]) -> Value {
+        let each = kinds.iter().map(|kind| {
+            let operation = if kind.scripts.len() == 1 { "eq" } else { "in" };
+            let scripts = json!(kind.scripts.join(","));
+            let mut filters = vec![leaf("$metadata.service", operation, "string", &scripts)];
+            filters.extend(kind.counted.filters());
+            group("and", &filters)
+        });
+        let filters = [
+            self.of_scripts.clone(),
+            group("or", &each.collect::<Vec<_>>()),
+        ];
+        json!({"filters": filters, "calculations": [count_events()]})
+    }
+
+    /// What the answers say of each Worker: those to totals and errors, and the pieces of each slot.
     pub(super) fn read(
         &self,
         targets: &[Target],
-        answers: &[Answer],
-    ) -> SortedMap<String, ScriptCounts> {
-        let sampled = answers.iter().any(|answer| answer.sampled);
-        let mut counts: SortedMap<String, ScriptCounts> = SortedMap::new();
+        base: &[Answer],
+        pieces: &[Vec<Piece<'_>>],
+    ) -> Measured {
+        let answered = pieces
+            .iter()
+            .flatten()
+            .filter_map(|piece| piece.answer.as_ref().ok());
+        let sampled = base.iter().chain(answered).any(|answer| answer.sampled);
+        let mut measured = Measured::default();
         for target in targets {
             let slots = slots(target);
+            let of_slots = slots
+                .iter()
+                .zip(pieces)
+                .map(|(counted, pieces)| answer_of(target, *counted, pieces));
+            let of_slots: Vec<&Answer> = match of_slots.collect() {
+                Ok(answers) => answers,
+                Err(error) => {
+                    measured.failed.insert(target.script.clone(), error);
+                    continue;
+                }
+            };
             // A version shows up by its invocations, or by what a query of its own counts.
-            let mine = self.slots_from..self.slots_from + slots.len();
-            let seen = std::iter::once(&answers[0])
-                .chain(&answers[mine])
+            let seen = std::iter::once(&base[0])
+                .chain(of_slots.iter().copied())
                 .flat_map(|answer| answer.groups(&target.script))
                 .into_set();
             for at in seen {
-                let of = VersionCounts {
-                    requests: answers[0].count(at),
-                    slos: target
-                        .slos
-                        .iter()
-                        .map(|(slo, above_ms)| self.counts_of(slo, *above_ms, &slots, answers, at))
-                        .collect(),
+                let counts_of = |(slo, above_ms): &(Slo, Option<f64>)| {
+                    self.counts_of((slo, *above_ms), &slots, (base, &of_slots), at)
                 };
-                let entry = counts.or_default(target.script.clone());
+                let of = VersionCounts {
+                    requests: base[0].count(at),
+                    slos: target.slos.iter().map(counts_of).collect(),
+                };
+                let entry: &mut ScriptCounts = measured.counts.or_default(target.script.clone());
                 entry.sampled = sampled;
                 entry.versions.insert(at.version.clone(), of);
             }
         }
-        counts
+        measured
     }
 
     fn counts_of(
         &self,
-        slo: &Slo,
-        above_ms: Option<f64>,
+        (slo, above_ms): (&Slo, Option<f64>),
         slots: &[Counted<'_>],
-        answers: &[Answer],
+        (base, of_slots): (&[Answer], &[&Answer]),
         at: &Group,
     ) -> SloCounts {
         let (total, bad) = counted(slo, above_ms);
         let in_slot = |counted: Counted<'_>| {
             let slot = slots.iter().position(|slot| *slot == counted);
-            slot.map_or(0, |slot| answers[self.slots_from + slot].count(at))
+            slot.map_or(0, |slot| of_slots[slot].count(at))
         };
-        let requests = total.map_or_else(|| answers[0].count(at), &in_slot);
+        let requests = total.map_or_else(|| base[0].count(at), &in_slot);
         let bad = match slo.sli.kind {
-            SliKind::ErrorRate => self
-                .errors_at
-                .map_or(0, |question| answers[question].count(at)),
+            SliKind::ErrorRate => base.get(1).map_or(0, |errors| errors.count(at)),
             _ => bad.map_or(0, in_slot),
         };
         // An event that came in between two questions must not make more bad requests than requests.
         let bad = bad.min(requests);
         let shown = percentile(slo)
             .and_then(|wanted| self.percentiles.iter().position(|p| *p == wanted))
-            .and_then(|i| answers[0].value(&format!("t{i}"), at));
+            .and_then(|i| base[0].value(&format!("t{i}"), at));
         SloCounts {
             requests,
             bad,
             shown,
         }
     }
+}
+
+fn count_events() -> Value {
+    json!({"operator": "count", "alias": "n"})
+}
+
+/// The answer that tells of a Worker in one slot, or why there is none and which SLOs it was for.
+fn answer_of<'p>(
+    target: &Target,
+    wanted: Counted<'_>,
+    pieces: &'p [Piece<'_>],
+) -> Result<&'p Answer, ApiError> {
+    let tells = |piece: &&Piece<'_>| {
+        let mut kinds = piece.kinds.iter();
+        kinds.any(|kind| kind.counted == wanted)
+    };
+    // Mostly there is but one.
+    let piece = match pieces {
+        [piece] => Some(piece),
+        _ => pieces.iter().find(tells),
+    };
+    let Some(piece) = piece else {
+        return Err(ApiError::unreadable(WHAT, "a question was not answered"));
+    };
+    piece.answer.as_ref().map_err(|error| {
+        let counts = |(slo, above_ms): &&(Slo, Option<f64>)| {
+            let (total, bad) = counted(slo, *above_ms);
+            [total, bad].contains(&Some(wanted))
+        };
+        let names = target.slos.iter().filter(counts);
+        let names: Vec<&str> = names.map(|(slo, _)| slo.name.as_str()).collect();
+        ApiError {
+            kind: error.kind,
+            detail: format!("for SLO {}: {}", names.join(", "), error.detail),
+        }
+    })
 }

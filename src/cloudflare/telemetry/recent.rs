@@ -1,6 +1,6 @@
 //! The last day of a Worker: what a forecast is made of.
 
-use super::{ScriptCounts, Target, measure};
+use super::{ScriptCounts, Target, measure_one};
 use crate::cloudflare::client::{ApiError, Cloudflare, ErrorKind, Urgency};
 use crate::gather::join_all;
 use crate::pipeline::ports::Ports;
@@ -95,10 +95,8 @@ async fn counts<P: Ports>(
     target: &Target,
     urgency: Urgency,
 ) -> Result<ScriptCounts, ApiError> {
-    let targets = std::slice::from_ref(target);
     let account = cloudflare.account_of(worker).await?;
-    let mut counts = measure(cloudflare, &account, times, targets, urgency).await?;
-    Ok(counts.remove(&worker.script_name).unwrap_or_default())
+    measure_one(cloudflare, &account, times, target, urgency).await
 }
 
 /// Start, end and requests of each part: the least urgent of all, so whoever asks in a busy moment does without.

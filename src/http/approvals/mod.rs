@@ -23,6 +23,8 @@ use crate::store;
 use crate::time::{Rfc3339, UnixMs, rfc3339};
 use crate::webhook::{ApprovalToken, TokenError};
 
+/// Not among those that `http` names.
+static ROBOTS: HeaderName = HeaderName::from_static("x-robots-tag");
 /// What the page may load: the dashboard's style and icon, and nothing that runs.
 const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
@@ -242,22 +244,14 @@ async fn settle<P: Ports>(
     }
     let Link { token, release } = link;
     let actor = format!("link:{}", token.subscriber);
-    let (stage, version) = (token.stage, Some(token.version));
-    let comment = body.comment;
+    let (stage, comment) = (token.stage, body.comment);
     let input = Input::Command {
         actor: body.by.map_or(actor.clone(), |by| format!("{actor}:{by}")),
+        shown: Some(token.version),
         command: if token.approve {
-            Command::Approve {
-                stage,
-                version,
-                comment,
-            }
+            Command::Approve { stage, comment }
         } else {
-            Command::Deny {
-                stage,
-                version,
-                comment,
-            }
+            Command::Deny { stage, comment }
         },
     };
     let id = release.id().to_owned();
@@ -367,10 +361,7 @@ fn private(mut response: Response<Vec<u8>>) -> Response<Vec<u8>> {
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
         (header::VARY, "accept"),
-        (
-            HeaderName::from_static("x-robots-tag"),
-            "noindex, nofollow, noarchive",
-        ),
+        (ROBOTS.clone(), "noindex, nofollow, noarchive"),
     ];
     for (name, value) in headers {
         response

@@ -58,7 +58,8 @@ pub(super) fn decision(link: &Link) -> Markup {
                         (split("then", view.next_percent))
                         @if token.approve {
                             p { "The new version gets " (view.next_percent) " of the traffic, and is watched there." }
-                            @if let Some(waived) = release.would_waive() { p.warn { "Approving waives for this stage: " (waived) "." } }
+                            @if let Some(waived) = release.lacking() { p.warn { "Approving waives for this stage: " (waived) "." } }
+                            (layout::waives(&release.would_waive()))
                         } @else {
                             p { "The old version gets all traffic again, and the release ends as reverted." }
                         }

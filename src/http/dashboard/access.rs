@@ -4,11 +4,10 @@ use ::http::Request;
 
 use super::super::problem::Problem;
 use crate::access::{Assertion, KnownKeys, Person, Rejection, RsaKey, Step, Team};
+use crate::http::headers::ACCESS_ASSERTION;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
 
-/// Where Access puts its assertion.
-const HEADER: &str = "cf-access-jwt-assertion";
 /// When reading the team's keys is given up, in milliseconds.
 const TIMEOUT_MS: u32 = 5_000;
 
@@ -20,7 +19,7 @@ pub(super) async fn person<P: Ports>(
     let Some(team) = &pipeline.config.access else {
         return Ok(None);
     };
-    let mut headers = request.headers().get_all(HEADER).into_iter();
+    let mut headers = request.headers().get_all(&ACCESS_ASSERTION).into_iter();
     let refused = |rejection: Rejection| {
         let detail = format!(
             "this request has an assertion of Cloudflare Access that is not believed: {rejection}. Sign out at /cdn-cgi/access/logout and in again; if that does not help, whoever runs this installation should look at ACCESS_TEAM_DOMAIN and ACCESS_AUD"
@@ -62,7 +61,13 @@ async fn key<P: Ports>(
             why = format!(": {error}");
             let line = serde_json::json!({"log": "alert", "path": team.certs_url, "detail": format!("the keys of Cloudflare Access could not be read: {error}")});
             ports.log(&line);
-            known.after_failure(now)
+            // Another request may have read them meanwhile: what it knows is not forgotten.
+            let newest = ports.known_keys();
+            if newest == known {
+                known.after_failure(now)
+            } else {
+                newest
+            }
         });
         step = known.settled(id, now);
         ports.remember_keys(known);

@@ -1,20 +1,27 @@
 //! `/new`: choosing a version, checking it, and releasing it.
 
-use ::http::{HeaderName, Method, StatusCode};
+use ::http::{Method, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::future::join;
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
 use super::super::Answer;
+use super::super::headers::IDEMPOTENCY_KEY;
 use super::super::problem::Problem;
+use super::super::releases::KEY_OF_ANOTHER;
 use super::layout::{self, hidden, sentence, short, time_text};
+use super::watch::watches;
 use super::{Desk, Form, Nav, see_other};
 use crate::pipeline::ports::Ports;
-use crate::store;
+use crate::release::Release;
+use crate::store::{self, PlanInUse};
 
 /// Versions to choose from; any other can be named.
 const VERSIONS: usize = 10;
+/// Calls to Cloudflare for its page: which versions there are, and which serve.
+const CALLS: u32 = 2;
 /// Plans to choose from on a page.
 const PLANS: usize = 100;
 
@@ -24,7 +31,18 @@ pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>) -> Answer {
     if query.get("plan").is_empty() {
         return choose_plan(desk).await;
     }
-    page(desk, &query, None, None).await
+    let checks = !query.get("check").is_empty();
+    page(desk, &query, checks, None).await
+}
+
+/// Where a version is released by the plan of a release, in its mode. `checked`: with what stands before it.
+pub(super) fn again(release: &Release, version: &str, checked: bool) -> String {
+    let mode = if watches(release) { "&mode=watch" } else { "" };
+    let check = if checked { "&check=1" } else { "" };
+    format!(
+        "/new?plan={}&version={version}{mode}{check}",
+        release.origin.plan_name
+    )
 }
 
 async fn choose_plan<P: Ports>(desk: &Desk<'_, P>) -> Answer {
@@ -51,22 +69,33 @@ async fn choose_plan<P: Ports>(desk: &Desk<'_, P>) -> Answer {
     desk.page(Some(Nav::New), "New release", &body)
 }
 
-/// The form, as far as it is filled in, with what a check found and what was refused.
+/// The form, as far as it is filled in, with what was refused; if it `checks`, with what that finds.
 async fn page<P: Ports>(
     desk: &Desk<'_, P>,
     form: &Form,
-    checked: Option<&Value>,
-    refused: Option<&Problem>,
+    checks: bool,
+    mut refused: Option<Problem>,
 ) -> Answer {
+    let mut checked = None;
+    if checks {
+        let found = desk.post("/v1/releases/preflight", &wanted(form)).await;
+        match found {
+            Ok(found) => checked = Some(found),
+            Err(problem) => refused = Some(problem),
+        }
+    }
+    let (checked, refused) = (checked.as_ref(), refused.as_ref());
     let plan = form.get("plan");
-    let found = store::plan_and_holder(desk.pipeline.ports, plan).await?;
-    let Some((stored, holder)) = found else {
+    let found = desk.pipeline.plan_in_use(plan, CALLS).await?;
+    let Some(PlanInUse { stored, holder, .. }) = found else {
         return Err(Problem::not_found(format!("there is no plan {plan:?}")));
     };
     let worker = &stored.plan.worker;
     let base = format!("/v1/workers/{}/{}", worker.account_id, worker.script_name);
-    let versions = get(desk, &format!("{base}/versions")).await;
-    let deployments = get(desk, &format!("{base}/deployments")).await;
+    let (versions, deployments) = (format!("{base}/versions"), format!("{base}/deployments"));
+    // In boxes, for they are all of the API.
+    let versions = Box::pin(get(desk, &versions));
+    let (versions, deployments) = join(versions, Box::pin(get(desk, &deployments))).await;
     let serving = deployments
         .as_ref()
         .map_or(Value::Null, |it| it["items"][0]["versions"].clone());
@@ -183,6 +212,7 @@ fn accepts(form: &Form, checked: Option<&Value>, refused: Option<&Problem>) -> M
         "observability",
         "sampling",
         "durable_objects",
+        "queries",
     ];
     let failed = |name: &str| {
         let seen = checked.and_then(|it| it["checks"].as_array());
@@ -226,9 +256,8 @@ fn preflight(found: &Value) -> Markup {
     }
 }
 
-/// `POST /new`.
-pub(super) async fn submit<P: Ports>(desk: &Desk<'_, P>) -> Answer {
-    let form = desk.form();
+/// The release that a form asks for, as the API takes it.
+fn wanted(form: &Form) -> Value {
     let version = match (form.get("other"), form.get("version")) {
         ("", "") => "latest",
         ("", version) => version,
@@ -248,23 +277,33 @@ pub(super) async fn submit<P: Ports>(desk: &Desk<'_, P>) -> Answer {
             body[name] = json!(form.get(name));
         }
     }
+    body
+}
+
+/// `POST /new`.
+pub(super) async fn submit<P: Ports>(desk: &Desk<'_, P>) -> Answer {
+    let mut form = desk.form();
     if form.get("do") == "check" {
-        return match desk.post("/v1/releases/preflight", &body).await {
-            Ok(found) => page(desk, &form, Some(&found), None).await,
-            Err(problem) => page(desk, &form, None, Some(&problem)).await,
-        };
+        return page(desk, &form, true, None).await;
     }
     // The same form sent twice makes one release.
     let key = format!("dashboard-{}", form.get("key"));
-    let headers = [(HeaderName::from_static("idempotency-key"), key)];
+    let headers = [(IDEMPOTENCY_KEY.clone(), key)];
     match desk
-        .call(Method::POST, "/v1/releases", &headers, &body)
+        .call(Method::POST, "/v1/releases", &headers, &wanted(&form))
         .await
     {
         Ok(release) => {
             let id = release["id"].as_str().unwrap_or_default();
             see_other(&format!("/releases/{id}?done=created"))
         }
-        Err(problem) => page(desk, &form, None, Some(&problem)).await,
+        Err(mut problem) => {
+            // A page that was gone back to. What it holds now is another release, and needs a key of its own to be one.
+            if problem.detail == KEY_OF_ANOTHER {
+                "a release was created from this page already. This is another one: send it once more if it is wanted, too".clone_into(&mut problem.detail);
+                form.0.retain(|(name, _)| name != "key");
+            }
+            page(desk, &form, false, Some(problem)).await
+        }
     }
 }

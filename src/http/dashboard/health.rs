@@ -6,6 +6,7 @@ use maud::{Markup, html};
 
 use super::chart::{Room, Scene, charts, e_text, shapes, weight};
 use super::layout::{sentence, time, verdict};
+use super::watch::watches;
 use crate::release::{Release, SoakClock, Status, Step, place_in};
 use crate::slo::evidence::{Grounds, grouped};
 use crate::slo::{OnUndecided, Reading, Rule, Severity, SliKind, Slo, Verdict};
@@ -106,7 +107,7 @@ fn legend(release: &Release) -> Markup {
             span.key-of { span.key.new {} " new version" } " " span.key-of { span.key.old {} " old version" } " " span.key-of { span.key.limit {} " what is allowed" } " "
             (key("safe", "safe")) (key("undecided", "undecided")) (key("harm", "harm")) (key("no-data", "no data")) (key("sampled", "sampled"))
         }
-        details.how {
+        details.how #how {
             summary { "How to read this" }
             p { "A mark is a window of " (release.origin.plan.check_interval) " (on a long release one stands for its neighbours, and the worst one is shown); its colour and shape are the verdict after it. Shaded times are a stage's warm-up, which comparisons leave out." }
             p { "“The stage so far” adds windows up (of harm, those since it began to show): the line is what was counted, and the shaded band is where the new version truly lies, however often one looks. It is in harm once the whole band is past what is allowed." }
@@ -115,17 +116,19 @@ fn legend(release: &Release) -> Markup {
     }
 }
 
-/// What reaching the line does.
-fn consequence(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Revert => "then it goes back",
-        Severity::Pause => "then it pauses",
-        Severity::Observe => "then that is recorded",
+/// What reaching the line does; of a release that only watches, what HMD would do if it deployed.
+fn consequence(severity: Severity, watches: bool) -> &'static str {
+    match (severity, watches) {
+        (Severity::Observe, _) => "then that is recorded",
+        (Severity::Revert, false) => "then it goes back",
+        (Severity::Pause, false) => "then it pauses",
+        (Severity::Revert, true) => "then HMD would go back",
+        (Severity::Pause, true) => "then HMD would pause",
     }
 }
 
 /// The evidence on both sides, in words.
-fn evidence_words(slo: &Slo, verdict: Verdict, grounds: &Grounds) -> String {
+fn evidence_words(slo: &Slo, verdict: Verdict, grounds: &Grounds, watches: bool) -> String {
     let needed = e_text(grounds.ln_e_needed);
     let mut words = format!(
         "Evidence of harm: {} of {needed} needed",
@@ -136,7 +139,7 @@ fn evidence_words(slo: &Slo, verdict: Verdict, grounds: &Grounds) -> String {
     }
     if verdict != Verdict::Harm {
         words.push_str("; ");
-        words.push_str(consequence(slo.severity));
+        words.push_str(consequence(slo.severity, watches));
     }
     let _ = write!(
         words,
@@ -174,7 +177,7 @@ fn one(release: &Release, slo: &Slo, reading: Option<&Reading>) -> Markup {
         @if let Some(reading) = reading {
             p { strong { (sentence(&reading.sentence)) } }
             @if let Some(grounds) = tested && reading.verdict != Verdict::NotApplicable {
-                p { (evidence_words(slo, reading.verdict, grounds)) }
+                p { (evidence_words(slo, reading.verdict, grounds, watches(release))) }
             }
         }
         @if waived { p.warn { "A person has waived its harm for this stage: what was seen before does not count any more." } }
@@ -273,20 +276,32 @@ mod tests {
         .unwrap();
         let ln = |e: f64| e.ln();
         assert_eq!(
-            evidence_words(&slo, Verdict::Undecided, &grounds(ln(3.13), ln(3.13))),
+            evidence_words(
+                &slo,
+                Verdict::Undecided,
+                &grounds(ln(3.13), ln(3.13)),
+                false
+            ),
             "Evidence of harm: 3.1 of 100 needed; then it goes back. Evidence of safety: 7.4 of 20 needed, and 12,000 of 20,000 requests."
         );
-        let words = evidence_words(&slo, Verdict::Harm, &grounds(ln(81_234.0), ln(81_234.0)));
+        let words = evidence_words(
+            &slo,
+            Verdict::Harm,
+            &grounds(ln(81_234.0), ln(81_234.0)),
+            false,
+        );
         assert!(
             words.starts_with("Evidence of harm: 81,234 of 100 needed. "),
             "{words}"
         );
-        let words = evidence_words(&slo, Verdict::Safe, &grounds(-20.0, ln(12.0)));
+        let words = evidence_words(&slo, Verdict::Safe, &grounds(-20.0, ln(12.0)), false);
         assert!(
             words.starts_with("Evidence of harm: less than 0.1 of 100 needed (it has been 12); "),
             "{words}"
         );
-        let words = evidence_words(&slo, Verdict::Harm, &grounds(500.0, 500.0));
+        let words = evidence_words(&slo, Verdict::Undecided, &grounds(1.0, 1.0), true);
+        assert!(words.contains("; then HMD would go back. "), "{words}");
+        let words = evidence_words(&slo, Verdict::Harm, &grounds(500.0, 500.0), false);
         assert!(words.contains("more than a million of 100"), "{words}");
     }
 }

@@ -5,12 +5,12 @@ use maud::{Markup, html};
 use super::super::Answer;
 use super::super::problem::Problem;
 use super::super::releases::{cursor_of, read_cursor};
-use super::layout::{self, duration, sentence, state, time, words};
+use super::layout::{self, duration, sentence, short, state, time, words};
+use super::report::again;
 use super::{Desk, Form, Nav};
 use crate::gather::Gather as _;
 use crate::pipeline::ports::Ports;
-use crate::release::Release;
-use crate::slo::{Reading, Verdict};
+use crate::release::{Judged, Release};
 use crate::store::{self, ReleaseFilter};
 use crate::time::{UnixMs, parse_rfc3339_us};
 
@@ -88,7 +88,7 @@ fn next_page(query: &Form, cursor: &str) -> String {
 fn filters(query: &Form) -> Markup {
     html! {
         form.filter method="get" action="/releases" role="search" {
-            @for (name, label, kind) in [("worker", "Worker", "text"), ("plan", "Plan", "text"), ("since", "From", "date"), ("until", "To", "date")] {
+            @for (name, label, kind) in [("worker", "Worker", "text"), ("plan", "Plan", "text"), ("since", "From (UTC)", "date"), ("until", "To (UTC)", "date")] {
                 div { label for=(name) { (label) } input id=(name) name=(name) type=(kind) value=(query.get(name)); }
             }
             div { (layout::select(("state", "state", "State"), &STATES, query.get("state"))) }
@@ -101,24 +101,19 @@ fn filters(query: &Form) -> Markup {
 fn entry(release: &Release) -> Markup {
     let (origin, progress) = (&release.origin, &release.progress);
     let script = &origin.plan.worker.script_name;
-    let again = |version: &str| format!("/new?plan={}&version={version}", origin.plan_name);
-    let of = |what: &str| format!("{what} of {script}, {}", release.id());
     html! {
         label.mark { input type="checkbox" name="id" value=(release.id()); span.hidden { "Compare " (release.id()) } }
         div {
             h2 { a href=(format!("/releases/{}", release.id())) { (script) } " " (state(progress.status.name())) (super::watch::tag(release)) }
             p.quiet {
-                (time(origin.created_at)) " · plan " (origin.plan_name) " · " (super::release::version(release)) " · by " (origin.created_by)
+                (time(origin.created_at)) " · plan " (origin.plan_name) " · " @if !progress.old_version.is_empty() { (short(&progress.old_version)) " → " } (short(&origin.new_version)) " · by " (origin.created_by)
                 @if let (Some(from), Some(to)) = (progress.started_at, progress.ended_at) { " · took " (duration(to - from)) }
             }
             @if let Some(note) = &origin.note { p { (note) } }
             @if let Some(end) = progress.status.ending() {
                 p { (sentence(&words(end.reason.name()))) @if let Some(detail) = &end.detail { " " (sentence(detail)) } }
             }
-            @if release.is_over() {
-                p { a href=(again(&origin.new_version)) aria-label=(of("Run again: release")) { "Run again" }
-                    @if !progress.old_version.is_empty() { " · " a href=(again(&progress.old_version)) aria-label=(of("Undo: release")) { "Undo" } } }
-            }
+            @if release.is_over() { (again(release)) }
         }
     }
 }
@@ -131,11 +126,12 @@ pub(super) async fn compare<P: Ports>(desk: &Desk<'_, P>) -> Answer {
         let detail = "mark exactly two releases in the history, then compare them";
         return Err(Problem::new(400, "Two releases are compared", detail));
     }
-    let found = desk.pipeline.load(&ids).await?;
-    let pair: Vec<&Release> = found.values().collect();
-    let [a, b] = pair[..] else {
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let found = store::pair(desk.pipeline.ports, [ids[0], ids[1]]).await?;
+    let Some([(a, newest_a), (b, newest_b)]) = found else {
         return Err(Problem::not_found("one of these releases does not exist"));
     };
+    let (a, b) = (&a, &b);
     let row = |name: &str, of: &dyn Fn(&Release) -> Markup| {
         html! { tr { th scope="row" { (name) } td { (of(a)) } td { (of(b)) } } }
     };
@@ -156,7 +152,7 @@ pub(super) async fn compare<P: Ports>(desk: &Desk<'_, P>) -> Answer {
                     (row("Reached", &|it| html! { "stage " (it.progress.stage + 1) }))
                     (row("Objectives", &|it| html! { @for slo in &it.origin.plan.slos { (slo.name) ": " (slo.indicator()) " " (slo.objective_text()) br; } }))
                     (row("Check interval", &|it| html! { (it.origin.plan.check_interval) }))
-                    (row("Last verdicts", &verdicts))
+                    tr { th scope="row" { "Health at last" } td { (verdicts(newest_a.as_ref())) } td { (verdicts(newest_b.as_ref())) } }
                 }
             }
         }
@@ -164,14 +160,15 @@ pub(super) async fn compare<P: Ports>(desk: &Desk<'_, P>) -> Answer {
     desk.page(Some(Nav::History), "Compare two releases", &body)
 }
 
-fn verdicts(release: &Release) -> Markup {
-    let readings: &[Reading] = release
-        .progress
-        .status
-        .soak()
-        .map_or(&[], |soak| &soak.readings);
+/// What was judged last.
+fn verdicts(newest: Option<&Judged>) -> Markup {
+    let Some(newest) = newest else {
+        return html! { "nothing was judged" };
+    };
     html! {
-        @for reading in readings { (reading.slo) ": " (layout::verdict(reading.verdict)) br; }
-        @if readings.iter().all(|reading| reading.verdict == Verdict::NotApplicable) { "on the release's page" }
+        @for reading in &newest.readings {
+            p { (reading.slo) ": " (layout::verdict(reading.verdict)) " " (sentence(&reading.sentence)) }
+        }
+        p.quiet { "In stage " (newest.stage) }
     }
 }

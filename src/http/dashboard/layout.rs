@@ -1,6 +1,7 @@
 //! What all pages share: the frame, and the small pieces that they are made of.
 
-use maud::{DOCTYPE, Markup, html};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use serde_json::Value;
 
 use super::super::problem::Problem;
 use super::Nav;
@@ -65,6 +66,23 @@ pub(in crate::http) fn page(frame: &Frame<'_>, body: &Markup) -> Markup {
 /// A hidden field.
 pub(in crate::http) fn hidden(name: &str, value: &str) -> Markup {
     html! { input type="hidden" name=(name) value=(value); }
+}
+
+/// A hidden field that holds JSON. In quotes of the other kind, for JSON is half quotes, and each would take six bytes.
+pub(in crate::http) fn hidden_json(name: &str, value: &Value) -> Markup {
+    let mut text = String::new();
+    for c in crate::json::text(value).chars() {
+        match c {
+            '&' => text.push_str("&amp;"),
+            '\'' => text.push_str("&#39;"),
+            '<' => text.push_str("&lt;"),
+            '>' => text.push_str("&gt;"),
+            other => text.push(other),
+        }
+    }
+    PreEscaped(format!(
+        "<input type=\"hidden\" name=\"{name}\" value='{text}'>"
+    ))
 }
 
 /// A moment: UTC here, the viewer's own zone where JavaScript runs.
@@ -210,13 +228,24 @@ pub(in crate::http) fn problem(problem: &Problem) -> Markup {
 /// A detail as a sentence of its own.
 pub(in crate::http) fn sentence(detail: &str) -> String {
     let mut letters = detail.chars();
-    let first = letters.next().map(|first| first.to_uppercase().to_string());
+    let first = letters
+        .next()
+        .map(|first| first.to_ascii_uppercase().to_string());
     let end = if detail.ends_with(['.', '!', '?']) {
         ""
     } else {
         "."
     };
     format!("{}{}{end}", first.unwrap_or_default(), letters.as_str())
+}
+
+/// What approving or resuming waives besides.
+pub(in crate::http) fn waives(names: &[&str]) -> Markup {
+    html! {
+        @if !names.is_empty() {
+            p.warn { "This waives the harm of " strong { (names.join(", ")) } " for this stage: the evidence of it so far is forgotten, and it stops nothing any more." }
+        }
+    }
 }
 
 /// A command behind a confirm step that needs no JavaScript.
@@ -226,13 +255,13 @@ pub(in crate::http) fn confirm(
     more: &Markup,
 ) -> Markup {
     html! {
-        details.confirm {
+        details.confirm id=(action) {
             summary class=(kind) { (name) "…" }
             form method="post" action=(action) {
                 (hidden("form", form_token))
                 p { (explained) }
                 (more)
-                button class=(kind) type="submit" { "Yes: " (name.to_lowercase()) }
+                button class=(kind) type="submit" { "Yes: " (name.to_ascii_lowercase()) }
             }
         }
     }

@@ -9,9 +9,12 @@ mod forecast;
 mod health;
 mod history;
 pub(super) mod layout;
+mod opinions;
 mod plan;
 mod plan_field;
 mod plan_form;
+mod plan_items;
+mod plan_queries;
 mod plan_sentence;
 mod release;
 mod report;
@@ -22,19 +25,17 @@ mod webhooks;
 mod workers;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
+use super::headers::{FETCH_SITE, FRAGMENT};
 use super::problem::Problem;
-use super::releases::Actor;
+use super::releases::{Actor, Shown as ShownVersion};
 use super::route::Route;
 use super::{Answer, MAX_BODY_BYTES, StaticFile, only};
 use crate::access::Person;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
-use crate::webhook::Purpose;
 use layout::Frame;
 use session::{Shown, Visitor};
 
@@ -44,8 +45,8 @@ pub use session::sign_in_path;
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 /// The actor of what is done here by whoever shows the API token; whom Cloudflare Access names is `access:<e-mail>`.
 const ACTOR: &str = "dashboard";
-/// Marks a request for what changes on a page alone.
-const FRAGMENT: &str = "x-hmd-fragment";
+/// Not among those that `http` names.
+static OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 
 /// A page of the dashboard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,7 +191,13 @@ pub(super) struct Desk<'a, P> {
 impl<P: Ports> Desk<'_, P> {
     /// The fields of the query.
     fn query(&self) -> Form {
-        Form::read(self.request.uri().query().unwrap_or("").as_bytes())
+        let mut query = Form::read(self.request.uri().query().unwrap_or("").as_bytes());
+        // Only HMD itself says that something was done: a link from elsewhere may say anything.
+        let site = self.request.headers().get(&FETCH_SITE);
+        if site.is_some_and(|site| site.as_bytes() != b"same-origin") {
+            query.0.retain(|(name, _)| name != "done");
+        }
+        query
     }
 
     fn form(&self) -> Form {
@@ -222,13 +229,15 @@ impl<P: Ports> Desk<'_, P> {
     /// A page that shows changes by itself: 304 if the browser has this state, the changing part alone if it asks for that.
     /// `tag` must change with everything that `live` shows.
     fn live(&self, nav: Nav, title: &str, tag: &str, (still, live): (&Markup, &Markup)) -> Answer {
+        // What the script says when it gets no answer; it is there before, or nobody would be read it.
+        let stale = html! { p #stale .stale role="status" {} };
         let region = html! {
             div #live data-tag=(tag) data-title=(title) { (live) }
         };
-        let mut response = if self.request.headers().contains_key(FRAGMENT) {
+        let mut response = if self.request.headers().contains_key(&FRAGMENT) {
             html_answer(StatusCode::OK, region)?
         } else {
-            self.page(Some(nav), title, &html! { (still) (region) })?
+            self.page(Some(nav), title, &html! { (still) (stale) (region) })?
         };
         if let Ok(tag) = HeaderValue::from_str(tag) {
             response.headers_mut().insert(header::ETAG, tag);
@@ -240,16 +249,6 @@ impl<P: Ports> Desk<'_, P> {
     fn has(&self, tag: &str) -> bool {
         let known = self.request.headers().get(header::IF_NONE_MATCH);
         known.is_some_and(|known| known.as_bytes() == tag.as_bytes())
-    }
-
-    /// A short tag of a longer text.
-    fn tag(&self, text: &str) -> String {
-        let mac = self
-            .pipeline
-            .config
-            .keys
-            .mac(Purpose::Form, text.as_bytes());
-        format!("\"{}\"", URL_SAFE_NO_PAD.encode(&mac[..12]))
     }
 
     /// What the API answers.
@@ -276,6 +275,10 @@ impl<P: Ports> Desk<'_, P> {
         let actor = self.person.map(|person| format!("access:{}", person.name));
         let actor = Actor(actor.unwrap_or_else(|| ACTOR.to_owned()));
         request.extensions_mut().insert(actor);
+        // What a form was made from, if it matters for what the form asks for.
+        if let Ok(version) = self.form().get("shown").parse() {
+            request.extensions_mut().insert(ShownVersion(version));
+        }
         let path = request.uri().path().to_owned();
         let route = Route::of(&path).ok_or_else(nothing)?;
         let response = super::answer(self.pipeline, route, &request).await?;
@@ -303,6 +306,17 @@ fn html_answer(status: StatusCode, markup: Markup) -> Answer {
         .header(header::CONTENT_TYPE, "text/html; charset=utf-8")
         .body(markup.into_string().into_bytes())
         .map_err(|error| Problem::internal(&error))
+}
+
+/// The page that a path is a part of, or is reached from.
+fn above(mut path: &str) -> &str {
+    while let Some((rest, _)) = path.rsplit_once('/') {
+        path = rest;
+        if Page::of(path).is_some_and(|page| page.methods().contains(&Method::GET)) {
+            return path;
+        }
+    }
+    "/"
 }
 
 /// After something was done, a page that can be loaded again without doing it again.
@@ -356,9 +370,13 @@ fn is_secure(request: &Request<Vec<u8>>) -> bool {
 /// Whether a form was sent by a page of this very installation: browsers say where each POST comes from.
 fn is_own(request: &Request<Vec<u8>>, public_url: Option<&str>) -> bool {
     let headers = request.headers();
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let Some(origin) = text("origin") else {
-        return text("sec-fetch-site") == Some("same-origin");
+    let text = |name: &HeaderName| {
+        headers
+            .get(name)
+            .and_then(|value: &HeaderValue| value.to_str().ok())
+    };
+    let Some(origin) = text(&header::ORIGIN) else {
+        return text(&FETCH_SITE) == Some("same-origin");
     };
     let uri = request.uri();
     let own = uri.scheme_str().zip(uri.authority());
@@ -366,9 +384,16 @@ fn is_own(request: &Request<Vec<u8>>, public_url: Option<&str>) -> bool {
         || public_url.is_some_and(|url| url == origin || url.starts_with(&format!("{origin}/")))
 }
 
+/// Whether the browser was led here by a page of another site: it then keeps strict cookies to itself, whether it has any or not.
+fn comes_from_elsewhere(request: &Request<Vec<u8>>) -> bool {
+    let site = request.headers().get(&FETCH_SITE);
+    site.is_some_and(|site| site.as_bytes() == b"cross-site")
+}
+
 /// Who asks for a page.
 #[derive(Default)]
 struct Caller {
+    /// Who is signed in.
     visitor: Option<Visitor>,
     /// Whom Cloudflare Access names.
     person: Option<Person>,
@@ -392,7 +417,9 @@ impl Caller {
         let visitor = Visitor::of(request.headers(), config, now, (secure, person.as_ref()));
         // Whoever comes from Access has signed in already. Only a page gets a cookie: a form without one was made elsewhere, and
         // a part of a page has forms around it that are too old.
-        let reads = *request.method() != Method::POST && !request.headers().contains_key(FRAGMENT);
+        let reads = *request.method() != Method::POST
+            && !request.headers().contains_key(&FRAGMENT)
+            && !comes_from_elsewhere(request);
         let (visitor, is_new) = match (visitor, &person) {
             (None, Some(person)) if reads => {
                 let shown = Shown::Person(person);
@@ -415,7 +442,7 @@ pub(crate) async fn handle<P: Ports>(
     page: Page<'_>,
     request: &Request<Vec<u8>>,
 ) -> Response<Vec<u8>> {
-    let fragment = request.headers().contains_key(FRAGMENT);
+    let fragment = request.headers().contains_key(&FRAGMENT);
     let (caller, response) = match Caller::of(pipeline, page, request).await {
         Ok(caller) => {
             let response = answer(pipeline, page, request, &caller).await;
@@ -424,20 +451,23 @@ pub(crate) async fn handle<P: Ports>(
         Err(problem) => (Caller::default(), Err(problem)),
     };
     let mut response = response.unwrap_or_else(|problem| {
-        if problem.status >= 500 {
+        if problem.status >= 500 && !problem.foreseen {
             let line = json!({"log": "alert", "path": "dashboard", "status": problem.status, "detail": problem.detail});
             pipeline.ports.log(&line);
         }
         if fragment {
             return problem.response();
         }
+        let form = Form::read(request.body());
+        let comment = form.get("comment");
+        let above = above(request.uri().path());
         let body = html! {
             h1 { (problem.title) }
             (layout::problem(&problem))
-            p { a href="/" { "All Workers" } }
+            @if !comment.is_empty() { p { "Your comment was:" } pre tabindex="0" { (comment) } }
+            p { @if above != "/" { a href=(above) { "Back" } " · " } a href="/" { "All Workers" } }
         };
-        let visitor = caller.visitor.as_ref().filter(|visitor| visitor.signed_in);
-        let token = visitor.map(|visitor| visitor.form_token(&pipeline.config.keys));
+        let token = caller.visitor.as_ref().map(|visitor| visitor.form_token(&pipeline.config.keys));
         let frame = Frame {
             title: &problem.title,
             nav: None,
@@ -472,10 +502,7 @@ fn protected(mut response: Response<Vec<u8>>) -> Response<Vec<u8>> {
         (header::REFERRER_POLICY, "same-origin"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
-        (
-            HeaderName::from_static("cross-origin-opener-policy"),
-            "same-origin",
-        ),
+        (OPENER_POLICY.clone(), "same-origin"),
     ];
     for (name, value) in fixed {
         headers.insert(name, HeaderValue::from_static(value));
@@ -504,22 +531,30 @@ async fn answer<P: Ports>(
             return Err(refused());
         }
         let token = Form::read(request.body());
-        let owns =
-            visitor.is_some_and(|visitor| visitor.owns_form(&config.keys, token.get("form")));
-        if !owns {
+        let guest = (page == Page::SignIn)
+            .then(|| {
+                let now = pipeline.ports.now();
+                Visitor::guest(request.headers(), config, now, is_secure(request))
+            })
+            .flatten();
+        let maker = guest.as_ref().or(visitor);
+        if !maker.is_some_and(|maker| maker.owns_form(&config.keys, token.get("form"))) {
             return Err(refused());
         }
     }
+    let shows_no_cookie = visitor.is_none() && comes_from_elsewhere(request);
     match page {
         Page::Asset(file) => return asset(pipeline, request, file).await,
         Page::SignIn if posted => return sign_in::sign_in(pipeline, request).await,
-        Page::SignIn => return sign_in::show(pipeline, request, visitor),
+        // A one-time link needs no cookie, and gives one.
         Page::SignInLink(token) => return sign_in::by_link(pipeline, token, request).await,
         Page::SignOut => return sign_in::sign_out(is_secure(request)),
+        _ if shows_no_cookie && !posted => return sign_in::bounce(request),
+        Page::SignIn => return sign_in::show(pipeline, request, visitor),
         _ => (),
     }
-    let Some(visitor) = visitor.filter(|visitor| visitor.signed_in) else {
-        if posted || request.headers().contains_key(FRAGMENT) {
+    let Some(visitor) = visitor else {
+        if posted || request.headers().contains_key(&FRAGMENT) {
             return Err(Problem::new(401, "Signed out", "sign in again"));
         }
         let target = request.uri().path_and_query().map_or("/", |it| it.as_str());

@@ -13,6 +13,7 @@ pub(super) fn field_id(pointer: &str) -> String {
     let steps: Vec<&str> = pointer.split('/').skip(1).collect();
     match steps[..] {
         ["slos", i, "objective", ..] => format!("slos-{i}-limit"),
+        ["slos", i, "sli", "saved", part] => format!("slos-{i}-saved_{part}"),
         ["slos", i, "sli", field, ..] => format!("slos-{i}-{field}"),
         [list, i, field, ..] => format!("{list}-{i}-{field}"),
         ["worker", field] => field.to_owned(),
@@ -38,6 +39,8 @@ pub(super) struct Field<'a> {
     pub name: &'a str,
     pub label: &'a str,
     pub value: &'a Value,
+    /// The list of choices that the browser offers.
+    pub choices: Option<&'a str>,
 }
 
 pub(super) fn value_text(value: &Value) -> String {
@@ -54,7 +57,7 @@ pub(super) fn field(draft: &Draft<'_>, field: &Field<'_>, locked: bool) -> Marku
     html! {
         div.field {
             label for=(field.id) { (field.label) }
-            input id=(field.id) name=(field.name) value=(value_text(field.value)) autocomplete="off" readonly[locked]
+            input id=(field.id) name=(field.name) value=(value_text(field.value)) autocomplete="off" readonly[locked] list=[field.choices]
                 autofocus[draft.focus.as_deref() == Some(field.id)]
                 aria-invalid=[error.map(|_| "true")] aria-describedby=[error.map(|_| error_id.as_str())];
             @if let Some(error) = error { p.error id=(error_id) { (error.detail) } }
@@ -92,7 +95,7 @@ pub(super) fn moves(draft: &Draft<'_>, list: &str, i: usize, movable: usize, wha
     let button = |verb: &str, sign: &str, possible: bool| {
         let id = format!("{verb}-{list}-{i}");
         html! {
-            button.plain id=(id) type="submit" name="do" value=(format!("{verb}.{list}.{i}")) disabled[!possible]
+            button id=(id) name="do" value=(format!("{verb}.{list}.{i}")) disabled[!possible]
                 autofocus[draft.focus.as_deref() == Some(id.as_str())] aria-label=(format!("{what}: {verb}")) { (sign) }
         }
     };

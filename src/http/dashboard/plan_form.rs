@@ -71,8 +71,17 @@ fn base(form: &Form, prefix: &str) -> Map<String, Value> {
     }
 }
 
+/// Whether the form has fields for an item: of one that is folded it has only what it was made from.
+fn is_open(form: &Form, prefix: &str, field: &str) -> bool {
+    let name = format!("{prefix}.{field}");
+    form.0.iter().any(|(known, _)| *known == name)
+}
+
 fn stage(form: &Form, prefix: &str) -> Value {
     let mut stage = base(form, prefix);
+    if !is_open(form, prefix, "percent") {
+        return Value::Object(stage);
+    }
     let field = |name: &str| form.get(&format!("{prefix}.{name}")).to_owned();
     // Never taken away: without them the API could not point at the field.
     stage.insert("percent".to_owned(), number(&field("percent")));
@@ -97,6 +106,9 @@ fn stage(form: &Form, prefix: &str) -> Value {
 
 fn slo(form: &Form, prefix: &str) -> Value {
     let mut slo = base(form, prefix);
+    if !is_open(form, prefix, "name") {
+        return Value::Object(slo);
+    }
     let field = |name: &str| form.get(&format!("{prefix}.{name}")).to_owned();
     slo.insert("name".to_owned(), field("name").into());
     let kind = field("kind");
@@ -127,8 +139,13 @@ fn slo(form: &Form, prefix: &str) -> Value {
             crate::json::parse(&text).unwrap_or(Value::String(text)),
         );
     }
-    if kind != "query" {
-        sli.remove("saved");
+    sli.remove("saved");
+    let saved = ["bad", "total"].map(|part| (part, field(&format!("saved_{part}"))));
+    for (part, id) in saved {
+        if kind == "query" && !id.is_empty() {
+            let saved = sli.entry("saved").or_insert(json!({}));
+            saved[part] = id.into();
+        }
     }
     for name in ["url", "model"] {
         let text = if kind == "judge" {
@@ -227,30 +244,42 @@ pub(super) enum Edit<'f> {
     Remove(&'f str, usize),
     Up(&'f str, usize),
     Down(&'f str, usize),
+    /// Shows the fields of one that is folded.
+    Open(&'f str, usize),
 }
 
 impl<'f> Edit<'f> {
-    /// `add.stages`, `up.slos.2` and so on; places count from 0.
-    pub fn parse(text: &'f str) -> Option<Self> {
-        let mut parts = text.split('.');
-        let (verb, list) = (parts.next()?, parts.next()?);
+    /// The button of a form that was pressed, if it is one of these: `add.stages`, `up.slos.2` and so on. The number names an item as the
+    /// form's fields do; its place is where the browser has moved it to.
+    pub fn of(form: &'f Form) -> Option<Self> {
+        let mut parts = form.get("do").split('.');
+        let (verb, list, item) = (parts.next()?, parts.next()?, parts.next());
         if !LISTS.contains(&list) {
             return None;
         }
-        let place = || text.rsplit('.').next()?.parse().ok();
+        let place = || {
+            let item = item?;
+            order(form, list).iter().position(|known| known == item)
+        };
+        // An item that is not there is no ground for saving anything.
+        let place = place().unwrap_or(usize::MAX);
         Some(match verb {
             "add" => Self::Add(list),
-            "remove" => Self::Remove(list, place()?),
-            "up" => Self::Up(list, place()?),
-            "down" => Self::Down(list, place()?),
+            "remove" => Self::Remove(list, place),
+            "up" => Self::Up(list, place),
+            "down" => Self::Down(list, place),
+            "open" => Self::Open(list, place),
             _ => return None,
         })
     }
 
     /// Changes the plan. Answers the field that is then to have the focus, so that keys alone can go on.
     pub fn apply(self, plan: &mut Value) -> Option<String> {
-        let (Self::Add(list) | Self::Remove(list, _) | Self::Up(list, _) | Self::Down(list, _)) =
-            self;
+        let (Self::Add(list)
+        | Self::Remove(list, _)
+        | Self::Up(list, _)
+        | Self::Down(list, _)
+        | Self::Open(list, _)) = self;
         let items = plan.get_mut(list)?.as_array_mut()?;
         let is_stages = list == "stages";
         // The last stage is 100 %, and stays the last.
@@ -281,10 +310,14 @@ impl<'f> Edit<'f> {
                 let verb = if at == 1 { "down" } else { "up" };
                 Some(format!("{verb}-{list}-{}", at - 1))
             }
-            Self::Down(_, at) if at + 1 < movable => {
+            Self::Down(_, at) if at < movable.saturating_sub(1) => {
                 items.swap(at, at + 1);
                 let verb = if at + 2 == movable { "up" } else { "down" };
                 Some(format!("{verb}-{list}-{}", at + 1))
+            }
+            Self::Open(_, at) => {
+                let field = if is_stages { "percent" } else { "name" };
+                Some(format!("{list}-{at}-{field}"))
             }
             _ => None,
         }
@@ -402,8 +435,15 @@ mod tests {
                 .map(|stage| stage["percent"].clone())
                 .collect()
         };
+        let edit_of = |text: &str, order: [&str; 4]| -> Form {
+            let fields = order.map(|item| (format!("stages.{item}.soak"), String::new()));
+            let mut form = Form(fields.into());
+            form.0.push(("do".to_owned(), text.to_owned()));
+            form
+        };
         let mut edit = |text: &str| {
-            let focus = Edit::parse(text).unwrap().apply(&mut plan);
+            let form = edit_of(text, ["0", "1", "2", "3"]);
+            let focus = Edit::of(&form).unwrap().apply(&mut plan);
             (percents(&plan), focus)
         };
         assert_eq!(
@@ -427,6 +467,8 @@ mod tests {
             "remove.stages.3",
             "up.stages.0",
             "up.stages.99",
+            "up.stages.x",
+            "remove.stages",
         ] {
             assert_eq!(
                 edit(refused),
@@ -435,8 +477,18 @@ mod tests {
             );
         }
         assert_eq!(edit("remove.stages.0").0, [10, 50, 100]);
-        for garbled in ["", "up", "up.worker.1", "up.stages.x", "explode.stages.1"] {
-            assert_eq!(Edit::parse(garbled), None, "{garbled}");
+        let order = ["1", "0", "2", "3"];
+        for garbled in ["", "up", "up.worker.1", "explode.stages.1"] {
+            assert_eq!(Edit::of(&edit_of(garbled, order)), None, "{garbled}");
+        }
+        // The mouse has moved the second before the first: a button still means the item that it stands at.
+        for (text, meant) in [
+            ("remove.stages.0", Edit::Remove("stages", 1)),
+            ("up.stages.0", Edit::Up("stages", 1)),
+            ("down.stages.1", Edit::Down("stages", 0)),
+            ("remove.stages.2", Edit::Remove("stages", 2)),
+        ] {
+            assert_eq!(Edit::of(&edit_of(text, order)), Some(meant), "{text}");
         }
     }
 }

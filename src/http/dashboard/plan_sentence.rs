@@ -8,10 +8,20 @@ use super::chart::e_text;
 use crate::release::{Plan, protocol};
 use crate::slo::{OnUndecided, Rule, Severity, SliKind, Slo};
 
+const NOT_WHOLE: &str = "Not whole yet.";
+
+/// An SLO in a few words.
+pub(super) fn objective(slo: &Value) -> String {
+    match crate::json::read::<Slo>(slo) {
+        Ok(slo) => format!("{} must be {}.", slo.indicator(), slo.objective_text()),
+        Err(_) => NOT_WHOLE.to_owned(),
+    }
+}
+
 /// An SLO of the plan that a page edits, in words. The plan is there if it is whole.
 pub(super) fn preview(plan: Option<&Plan>, slo: &Value, index: usize) -> String {
     let Ok(slo) = crate::json::read::<Slo>(slo) else {
-        return "Not whole yet.".to_owned();
+        return NOT_WHOLE.to_owned();
     };
     let mut words = format!(
         "{} must be {}; judged from {} requests on.",

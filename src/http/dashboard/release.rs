@@ -5,11 +5,14 @@ use maud::{Markup, html};
 use serde_json::{Value, json};
 
 use super::super::Answer;
+use super::super::headers::FRAGMENT;
 use super::super::problem::Problem;
+use super::super::releases::load;
 use super::health::{health, holding};
 use super::layout::{
-    self, confirm, done, duration, hidden, link_or_text, short, sign, split, state, time, words,
+    confirm, done, duration, hidden, link_or_text, short, sign, split, state, time, waives, words,
 };
+use super::opinions::opinions;
 use super::report::{queries, report};
 use super::watch;
 use super::workers::share;
@@ -22,21 +25,24 @@ use crate::release::{
 use crate::store::{self, Story};
 use crate::time::UnixMs;
 
-/// Events on the page; the API has them all.
+/// Events on a page.
 const EVENTS: i64 = 40;
 
 /// `GET /releases/{id}`.
 pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>, id: &str) -> Answer {
     let ports = desk.pipeline.ports;
     let missing = || Problem::not_found(format!("there is no release {id:?}"));
-    if desk.request.headers().contains_key(super::FRAGMENT) {
+    if desk.request.headers().contains_key(&FRAGMENT) {
         let seq = store::revision(ports, id).await?.ok_or_else(missing)?;
         let tag = format!("\"{seq}\"");
         if desk.has(&tag) {
             return not_modified(&tag);
         }
     }
-    let story = store::story(ports, id, EVENTS).await?.ok_or_else(missing)?;
+    let before = desk.query().get("events").parse().unwrap_or(i64::MAX >> 11);
+    let story = store::story(ports, id, (EVENTS, before))
+        .await?
+        .ok_or_else(missing)?;
     let release = &story.release;
     let name = release.progress.status.name();
     let script = &release.origin.plan.worker.script_name;
@@ -60,6 +66,7 @@ fn body<P: Ports>(desk: &Desk<'_, P>, story: &Story) -> Markup {
         (commands(release, (&desk.form_token, desk.person.is_some())))
         section.card { h2 { "Stages" } (stages(release, now)) }
         (health(story, desk.query().get("slo").parse().ok()))
+        (opinions(story))
         (events(story))
         (queries(story))
     }
@@ -69,7 +76,6 @@ fn head(release: &Release, newest: Option<&Judged>) -> Markup {
     let (origin, progress) = (&release.origin, &release.progress);
     let worker = &origin.plan.worker;
     let newest = newest.map(|judged| &judged.window);
-    let set = share(release);
     html! {
         p.lead {
             (state(progress.status.name())) (watch::tag(release))
@@ -78,7 +84,9 @@ fn head(release: &Release, newest: Option<&Judged>) -> Markup {
             }
         }
         section.card {
-            (split("Set", set))
+            @if let Some(share) = share(release) { (split(if watch::watches(release) { "In force" } else { "Set" }, share)) }
+            @else if progress.started_at.is_some() { p.quiet { "The split is not HMD’s any more." } }
+            @else { p.quiet { "HMD has set no split for it." } }
             @if let Some(window) = newest {
                 @let counted = window.new.requests + window.old.requests;
                 @if let Some(seen) = measured(window.new.requests, counted) {
@@ -124,7 +132,7 @@ fn stages(release: &Release, now: UnixMs) -> Markup {
     html! {
         ol.stages {
             @for (i, (stage, record)) in release.origin.plan.stages.iter().zip(&progress.stages).enumerate() {
-                @let here = i == progress.stage && !release.is_over();
+                @let here = i == progress.stage && progress.started_at.is_some() && !release.is_over();
                 li class=(stage_name(record.state)) aria-current=[here.then_some("step")] {
                     strong { (stage.percent) } " for " (stage.soak) " " (state(stage_name(record.state)))
                     @if stage.advance == Advance::Manual { " " span.tag { "needs approval" } }
@@ -156,14 +164,24 @@ fn soak(release: &Release, soak_ms: i64, now: UnixMs) -> Markup {
         return html! {
             p { "Waits for approval since " (time(wait.since))
                 @if let Some(at) = wait.deny_at { "; denied at " (time(at)) " if nobody decides" } "." }
-            @if let Some(waived) = release.would_waive() { p.warn { "Approving waives for this stage: " (waived) "." } }
+            @if let Some(waived) = release.lacking() { p.warn { "Approving waives for this stage: " (waived) "." } }
+            (waives(&release.would_waive()))
         };
     }
     if watch::waits_for_a_split(release) {
         return html! { p.quiet { "Waits for somebody to give the new version some of the traffic." } };
     }
+    // While a split is being applied, the soak that is still watched is the one before, and its clock has run out.
+    if let Some(deploying) = status.deploying() {
+        let what = if deploying.completing {
+            "that the new version gets everything"
+        } else {
+            "of the split"
+        };
+        return html! { p.quiet { "Cloudflare is being told " (what) "." } };
+    }
     let Some(soak) = status.soak() else {
-        return html! { p.quiet { "Cloudflare is being told of the split." } };
+        return html! { p.quiet { "Cloudflare is being told that the old version gets everything." } };
     };
     let (remaining, ends_at) = match soak.clock {
         SoakClock::EndsAt(at) => ((at - now).max(0), Some(at)),
@@ -193,7 +211,7 @@ fn stage_name(state: StageState) -> &'static str {
 
 fn events(story: &Story) -> Markup {
     html! {
-        section.card {
+        section.card #events {
             h2 { "Events" }
             @if story.events.is_empty() { p.quiet { "Nothing has happened yet." } }
             ol.events {
@@ -207,6 +225,14 @@ fn events(story: &Story) -> Markup {
                     }
                 }
             }
+            // They are numbered from 1, without a gap.
+            @let around = [
+                story.events.first().filter(|newest| newest.sequence < story.release.progress.last_event).map(|_| ("?#events".to_owned(), "Newest events")),
+                story.events.last().filter(|oldest| oldest.sequence > 1).map(|oldest| (format!("?events={}#events", oldest.sequence), "Older events")),
+            ];
+            @if around.iter().any(Option::is_some) {
+                nav.pages aria-label="Events" { @for (link, name) in around.iter().flatten() { a href=(link) { (name) } } }
+            }
         }
     }
 }
@@ -214,7 +240,17 @@ fn events(story: &Story) -> Markup {
 /// The commands that the state allows: what the table of transitions refuses is not offered.
 fn commands(release: &Release, (form_token, is_known): (&str, bool)) -> Markup {
     let phase = Phase::of(&release.progress.status);
-    let allows = |kind| !matches!(rule(phase, kind), Rule::Refuse | Rule::Already);
+    // A queued one starts when it is its turn: the table's start is HMD's own.
+    let allows = |kind| match kind {
+        Kind::Start => phase == Phase::Staged,
+        _ => !matches!(rule(phase, kind), Rule::Refuse | Rule::Already),
+    };
+    let waived = release.would_waive();
+    // What they do depends on what is shown: the release must still be as it was.
+    let shown = html! {
+        (hidden("shown", &release.progress.version.to_string()))
+        (hidden("waives", &waived.join(", ")))
+    };
     let path = |verb: &str| format!("/releases/{}/{verb}", release.id());
     let stage = release.progress.stage + 1;
     let [starts, stops] = watch::effects(release);
@@ -282,7 +318,11 @@ fn commands(release: &Release, (form_token, is_known): (&str, bool)) -> Markup {
             section.commands aria-label="Commands" {
                 @for (kind, verb, words) in all {
                     @if allows(kind) {
-                        @let more = if matches!(kind, Kind::Approve | Kind::Deny) { who.clone() } else { Markup::default() };
+                        @let more = html! {
+                            @if matches!(kind, Kind::Approve | Kind::Resume) { (waives(&waived)) }
+                            @if matches!(kind, Kind::Approve | Kind::Resume | Kind::Promote) { (shown) }
+                            @if matches!(kind, Kind::Approve | Kind::Deny) { (who) }
+                        };
                         (confirm((&path(verb), form_token), words, &more))
                     }
                 }
@@ -294,9 +334,33 @@ fn commands(release: &Release, (form_token, is_known): (&str, bool)) -> Markup {
     }
 }
 
+/// Refuses to waive anything else than what was named.
+async fn waives_as_shown<P: Ports>(
+    desk: &Desk<'_, P>,
+    (id, shown): (&str, &str),
+) -> Result<(), Problem> {
+    let release = load(desk.pipeline, id).await?;
+    let waived = release.would_waive().join(", ");
+    if waived.trim() == shown {
+        return Ok(());
+    }
+    let detail = format!(
+        "nothing was done: what this waives has changed in the meantime{}{waived}; look at the release again",
+        if waived.is_empty() {
+            ""
+        } else {
+            ", and now is harm of "
+        }
+    );
+    Err(Problem::conflict(detail))
+}
+
 /// `POST /releases/{id}/{verb}`.
 pub(super) async fn act<P: Ports>(desk: &Desk<'_, P>, id: &str, verb: &str) -> Answer {
     let form = desk.form();
+    if matches!(verb, "approve" | "resume") {
+        waives_as_shown(desk, (id, form.get("waives"))).await?;
+    }
     let known = ["start", "stop", "pause", "resume", "promote", "abandon"];
     match verb {
         "approve" | "deny" => {
@@ -324,9 +388,4 @@ pub(super) async fn act<P: Ports>(desk: &Desk<'_, P>, id: &str, verb: &str) -> A
         _ => return Err(Problem::not_found(format!("{verb:?} is no command"))),
     }
     see_other(&format!("/releases/{id}?done={verb}"))
-}
-
-/// The state of a release that a list shows.
-pub(super) fn version(release: &Release) -> Markup {
-    layout::short(&release.origin.new_version)
 }

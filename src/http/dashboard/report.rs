@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 
 use super::chart::e_text;
 use super::layout::{duration, sentence, time, words};
-use super::watch;
+use super::{create, opinions, watch};
 use crate::cloudflare;
-use crate::release::{Release, StageRecord, WorkerRef};
+use crate::release::{Reason, Release, StageRecord, Status, WorkerRef};
 use crate::slo::evidence::grouped;
 use crate::slo::{Reading, SliKind, Verdict};
 use crate::store::{StoredEvent, Story};
@@ -46,17 +46,12 @@ pub(super) fn report(story: &Story) -> Markup {
     let release = &story.release;
     let ending = release.progress.status.ending();
     let by = story
-        .events
+        .ends
         .iter()
         .find(|event| ENDS.contains(&event.kind.as_str()));
-    let (old, new) = (&release.progress.old_version, &release.origin.new_version);
+    let new = &release.origin.new_version;
     let watches = watch::watches(release);
-    let mode = if watches { "&mode=watch" } else { "" };
-    let again = |version: &str| {
-        let plan = &release.origin.plan_name;
-        format!("/new?plan={plan}&version={version}{mode}")
-    };
-    let found = found(&story.events);
+    let found = found(&story.ends);
     html! {
         section.card.report {
             h2 { "Why it ended" }
@@ -68,30 +63,55 @@ pub(super) fn report(story: &Story) -> Markup {
             }
             @if !found.is_empty() {
                 h3 { "Harm that was found" }
-                ul.found { @for (reading, event) in &found { li { (harm(reading, event)) } } }
+                ul.found { @for (reading, event) in &found { li { (harm(release, reading, event)) } } }
             }
             @if ending.is_none() && let Some(newest) = &story.newest {
                 ul.found { @for reading in &newest.readings { li { (reading.slo) ": " (sentence(&reading.sentence)) } } }
             }
+            (opinions::last(story))
             @if let Some(event) = by { p.quiet { "Decided by " (event.actor) " at " (time(event.at)) @if let Some(stage) = event.stage { " in stage " (stage) } "." } }
             @if let Some((from, to)) = span(release) {
                 p.quiet { "Bad requests can be looked at in Cloudflare’s dashboard, from " (time(from)) " to " (time(to)) " (" (duration(to - from)) "):" }
                 ul { (links(&release.origin.plan.worker, new, (from, to))) }
             }
-            p { a href=(again(new)) { "Run it again" }
-                @if !old.is_empty() && !watches { " · " a href=(again(old)) { "Undo: release the version before" } } }
+            (again(release))
         }
     }
 }
 
-fn harm(reading: &Reading, event: &StoredEvent) -> Markup {
+/// What can be made of a release that is over: the same once more, or the version before, where the new one may still serve.
+pub(super) fn again(release: &Release) -> Markup {
+    let (origin, progress) = (&release.origin, &release.progress);
+    let watches = watch::watches(release);
+    let of = |what: &str| {
+        let script = &origin.plan.worker.script_name;
+        format!("{what}: release of {script}, {}", release.id())
+    };
+    let may_serve = match &progress.status {
+        Status::Succeeded => true,
+        // A stranger's split, or the one that could not be taken back.
+        Status::Superseded(end) => end.reason != Reason::NewerRelease,
+        _ => false,
+    };
+    html! {
+        p { a href=(create::again(release, &origin.new_version, false)) aria-label=(of("Run again")) { "Run again" }
+            @if may_serve && !watches && !progress.old_version.is_empty() {
+                " · " a href=(create::again(release, &progress.old_version, true)) aria-label=(of("Undo")) title="Releases the version before" { "Undo" }
+            } }
+    }
+}
+
+fn harm(release: &Release, reading: &Reading, event: &StoredEvent) -> Markup {
+    let mut slos = release.origin.plan.slos.iter();
+    let judge = slos.find(|slo| slo.name == reading.slo && slo.has_judge());
     html! {
         strong { (reading.slo) } " (" (reading.objective) ")"
         @if let Some(stage) = event.stage { " in stage " (stage) } " at " (time(event.at)) ": " (sentence(&reading.sentence))
         @if let Some(grounds) = &reading.evidence && reading.verdict == Verdict::Harm {
             " Evidence of harm: " (e_text(grounds.ln_e)) " of " (e_text(grounds.ln_e_needed)) " needed."
         }
-        p.quiet { "New version: " (grouped(reading.new.bad)) " bad of " (grouped(reading.new.requests)) "; old version: " (grouped(reading.old.bad)) " of " (grouped(reading.old.requests)) "." }
+        @if let Some(slo) = judge { p.quiet { "Asked was " code { (opinions::asked(slo)) } "." } }
+        @else { p.quiet { "New version: " (grouped(reading.new.bad)) " bad of " (grouped(reading.new.requests)) "; old version: " (grouped(reading.old.bad)) " of " (grouped(reading.old.requests)) "." } }
     }
 }
 
@@ -145,15 +165,16 @@ pub(super) fn queries(story: &Story) -> Markup {
     let run = story.newest.as_ref().map(|judged| judged.window.run());
     html! {
         section.card {
-            details {
+            details #asked {
                 summary { "What is asked of telemetry" }
                 p { "Per window of " (plan.check_interval) ": events of " code { "$workers.scriptName = " (plan.worker.script_name) } ", by " code { "$workers.scriptVersion.id" } "." }
                 ul {
                     @for slo in &plan.slos {
                         li { strong { (slo.name) } ": "
                             @match (slo.sli.kind, slo.time_key()) {
-                                (SliKind::Query, _) => { code.block { (json!({"bad": slo.sli.bad, "total": slo.sli.total})) } },
+                                (SliKind::Query, _) => { code.block { (json!({"bad": crate::json::value(&slo.sli.bad), "total": crate::json::value(&slo.sli.total)})) } },
                                 (SliKind::RequestCount, _) => "how many there are",
+                                (SliKind::Judge, _) => { "nothing; " code { (opinions::asked(slo)) } " is asked" },
                                 (_, Some(key)) => { code { (key) } ", " @if let Some(percentile) = slo.sli.percentile { (percentile.label()) } },
                                 (_, None) => "which of them failed, by outcome and status",
                             }

@@ -14,9 +14,9 @@ use crate::time::UnixMs;
 use crate::webhook::{Keyring, Purpose};
 
 /// How long somebody stays signed in.
-pub(super) const SESSION_MS: i64 = 12 * 3_600_000;
-/// How long a sign-in page can be left open.
-pub(super) const GUEST_MS: i64 = 3_600_000;
+const SESSION_MS: i64 = 12 * 3_600_000;
+/// How long a browser keeps the cookie that ties sign-in pages to it: all of its tabs share one.
+const GUEST_MS: i64 = 12 * 3_600_000;
 /// How long a one-time link works.
 const LINK_MS: i64 = 15 * 60_000;
 /// Longest cookie or token that is looked at.
@@ -24,6 +24,10 @@ const MAX_BYTES: usize = 512;
 /// Over HTTPS the browser itself holds the cookie to this host, path and scheme.
 const SECURE_COOKIE: &str = "__Host-hmd";
 const COOKIE: &str = "hmd";
+/// The sign-in form's cookie has a name of its own: a browser that comes from another site shows no strict cookie, so a guest's would
+/// take the place of a session that is still good.
+const SECURE_GUEST: &str = "__Host-hmd-guest";
+const GUEST: &str = "hmd-guest";
 
 /// What a session cookie says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,17 +108,17 @@ fn person_tag(config: &Config, person: &Person) -> String {
 #[derive(Clone, Debug)]
 pub(super) struct Visitor {
     /// The cookie's text: what form tokens are bound to.
-    pub cookie: String,
-    /// Whether it has shown the API token, or Cloudflare Access has named somebody.
-    pub signed_in: bool,
+    cookie: String,
+    /// Nobody has signed in by it: it only holds the sign-in form.
+    is_guest: bool,
 }
 
 impl Visitor {
     /// A new cookie. `nonce` must be fresh and random.
     pub fn new(config: &Config, now: UnixMs, nonce: [u8; 32], shown: Shown<'_>) -> Self {
-        let signed_in = !matches!(shown, Shown::Nothing);
+        let is_guest = matches!(shown, Shown::Nothing);
         let session = Session {
-            expires_at: now + if signed_in { SESSION_MS } else { GUEST_MS },
+            expires_at: now + if is_guest { GUEST_MS } else { SESSION_MS },
             nonce: URL_SAFE_NO_PAD.encode(&nonce[..16]),
             token: matches!(shown, Shown::Token).then(|| token_tag(config)),
             person: match shown {
@@ -123,19 +127,39 @@ impl Visitor {
             },
         };
         let cookie = sign(&config.keys, Purpose::Session, &session);
-        Self { cookie, signed_in }
+        Self { cookie, is_guest }
     }
 
-    /// Whoever sends these headers, if they hold a valid cookie. Where Cloudflare Access names somebody, only a cookie that was
-    /// made for them is one; and such a cookie is none without Access.
+    /// Whoever sends these headers, if they are signed in. Where Cloudflare Access names somebody, only a cookie that was made for
+    /// them counts; and such a cookie is none without Access.
     pub fn of(
         headers: &HeaderMap,
         config: &Config,
         now: UnixMs,
         (secure, person): (bool, Option<&Person>),
     ) -> Option<Self> {
-        let wanted = if secure { SECURE_COOKIE } else { COOKIE };
         let person = person.map(|person| person_tag(config, person));
+        let fits = |session: &Session| {
+            let tag = session.token.as_deref();
+            session.person == person
+                && tag.is_none_or(|tag| tag == token_tag(config))
+                && (tag.is_some() || person.is_some())
+        };
+        Self::found(headers, config, now, (cookie_name(false, secure), &fits))
+    }
+
+    /// The browser that a sign-in page was given to, if it still has the cookie of that.
+    pub fn guest(headers: &HeaderMap, config: &Config, now: UnixMs, secure: bool) -> Option<Self> {
+        let fits = |session: &Session| session.token.is_none() && session.person.is_none();
+        Self::found(headers, config, now, (cookie_name(true, secure), &fits))
+    }
+
+    fn found(
+        headers: &HeaderMap,
+        config: &Config,
+        now: UnixMs,
+        (wanted, fits): (&str, &dyn Fn(&Session) -> bool),
+    ) -> Option<Self> {
         let cookies = headers.get_all(header::COOKIE);
         let texts = cookies.iter().filter_map(|value| value.to_str().ok());
         texts
@@ -144,20 +168,17 @@ impl Visitor {
             .filter(|(name, _)| *name == wanted)
             .find_map(|(_, cookie)| {
                 let session: Session = verify(&config.keys, Purpose::Session, cookie)?;
-                let tag = session.token.as_deref();
-                let fits =
-                    tag.is_none_or(|tag| tag == token_tag(config)) && session.person == person;
-                (fits && now < session.expires_at).then(|| Self {
+                (fits(&session) && now < session.expires_at).then(|| Self {
                     cookie: cookie.to_owned(),
-                    signed_in: tag.is_some() || session.person.is_some(),
+                    is_guest: session.token.is_none() && session.person.is_none(),
                 })
             })
     }
 
     /// The header that gives the browser its cookie.
     pub fn set_cookie(&self, secure: bool) -> String {
-        let ms = if self.signed_in { SESSION_MS } else { GUEST_MS };
-        set_cookie(&self.cookie, ms / 1_000, secure)
+        let ms = if self.is_guest { GUEST_MS } else { SESSION_MS };
+        set_cookie((self.is_guest, secure), &self.cookie, ms / 1_000)
     }
 
     /// What the forms of this browser carry.
@@ -176,18 +197,24 @@ impl Visitor {
     }
 }
 
-fn set_cookie(value: &str, max_age_s: i64, secure: bool) -> String {
-    let (name, flag) = if secure {
-        (SECURE_COOKIE, "; Secure")
-    } else {
-        (COOKIE, "")
-    };
+fn cookie_name(is_guest: bool, secure: bool) -> &'static str {
+    match (is_guest, secure) {
+        (false, true) => SECURE_COOKIE,
+        (false, false) => COOKIE,
+        (true, true) => SECURE_GUEST,
+        (true, false) => GUEST,
+    }
+}
+
+fn set_cookie((is_guest, secure): (bool, bool), value: &str, max_age_s: i64) -> String {
+    let name = cookie_name(is_guest, secure);
+    let flag = if secure { "; Secure" } else { "" };
     format!("{name}={value}; Path=/; Max-Age={max_age_s}; HttpOnly; SameSite=Strict{flag}")
 }
 
 /// The header that takes the cookie away.
 pub(super) fn clear_cookie(secure: bool) -> String {
-    set_cookie("", 0, secure)
+    set_cookie((false, secure), "", 0)
 }
 
 /// The path of a link that signs in to the dashboard once, within a quarter of an hour. `nonce` must be fresh and random.
@@ -208,7 +235,7 @@ pub(super) fn read_link(keys: &Keyring, token: &str, now: UnixMs) -> Option<Sign
 
 /// Names a browser's address, for counting its tries, without keeping the address. An IPv6 network counts as one.
 pub(super) fn client_tag(headers: &HeaderMap, keys: &Keyring) -> String {
-    let address = headers.get("cf-connecting-ip");
+    let address = headers.get(&crate::http::headers::CLIENT_ADDRESS);
     let address = address.and_then(|value| value.to_str().ok()).unwrap_or("");
     let network = match address.parse() {
         Ok(std::net::IpAddr::V6(address)) => format!("{:x?}", &address.segments()[..4]),

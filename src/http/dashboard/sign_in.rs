@@ -1,7 +1,7 @@
 //! Signing in with the API token or a one-time link, and signing out.
 
 use ::http::{HeaderValue, Request, Response, StatusCode, header};
-use maud::{Markup, html};
+use maud::{DOCTYPE, Markup, html};
 use subtle::ConstantTimeEq as _;
 
 use super::super::Answer;
@@ -57,13 +57,13 @@ pub(super) fn show<P: Ports>(
     visitor: Option<&Visitor>,
 ) -> Answer {
     let query = Form::read(request.uri().query().unwrap_or("").as_bytes());
-    if visitor.is_some_and(|visitor| visitor.signed_in) {
+    if visitor.is_some() {
         return see_other(next(&query));
     }
     form(pipeline, request, (StatusCode::OK, None), next(&query))
 }
 
-/// The form, with a cookie that ties it to this browser.
+/// The form, tied to this browser by a cookie: the one that it has, or its other tabs' forms would be worth nothing.
 fn form<P: Ports>(
     pipeline: &Pipeline<'_, P>,
     request: &Request<Vec<u8>>,
@@ -71,7 +71,11 @@ fn form<P: Ports>(
     next: &str,
 ) -> Answer {
     let (config, ports) = (pipeline.config, pipeline.ports);
-    let visitor = Visitor::new(config, ports.now(), ports.random(), Shown::Nothing);
+    let (now, secure) = (ports.now(), is_secure(request));
+    let known = Visitor::guest(request.headers(), config, now, secure);
+    let is_known = known.is_some();
+    let visitor =
+        known.unwrap_or_else(|| Visitor::new(config, now, ports.random(), Shown::Nothing));
     let body = html! {
         section.card.narrow {
             h1 { "Sign in" }
@@ -88,7 +92,30 @@ fn form<P: Ports>(
         }
     };
     let response = page(status, "Sign in", &body)?;
-    with_cookie(response, &visitor.set_cookie(is_secure(request)))
+    if is_known {
+        return Ok(response);
+    }
+    with_cookie(response, &visitor.set_cookie(secure))
+}
+
+/// For who comes from another site, and so shows no cookie: the same address once more, asked for by this page, to which the browser
+/// does show them. Without a cookie of its own, which would take the place of a session that is still good.
+pub(super) fn bounce(request: &Request<Vec<u8>>) -> Answer {
+    let uri = request.uri();
+    let query = Form::read(uri.query().unwrap_or("").as_bytes());
+    // What another site says was done is not repeated.
+    let target = match uri.path_and_query() {
+        Some(all) if query.get("done").is_empty() => all.as_str(),
+        _ => uri.path(),
+    };
+    let body = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head { title { "HMD" } meta http-equiv="refresh" content=(format!("0; url={target}")); }
+            body { a href=(target) { "Go on to HMD" } }
+        }
+    };
+    html_answer(StatusCode::OK, body)
 }
 
 /// `POST /sign-in`.

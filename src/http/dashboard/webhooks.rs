@@ -1,6 +1,6 @@
 //! `/webhooks`: who hears of what, and how telling them went.
 
-use ::http::{Method, StatusCode};
+use ::http::{Method, StatusCode, header};
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
@@ -13,6 +13,11 @@ use crate::pipeline::ports::Ports;
 use crate::store::{self, Delivery, DeliveryFilter};
 use crate::webhook::{Format, Subscriber, SubscriberState};
 
+/// Subscribers on a page.
+const SUBSCRIBERS: usize = 30;
+/// Attempts on a delivery's page, and characters of each answer; the API has them all.
+const ATTEMPTS: usize = 12;
+const ANSWER: usize = 400;
 /// Deliveries on a page.
 const LIMIT: i64 = 30;
 /// Later than any delivery.
@@ -57,17 +62,19 @@ pub(super) async fn list<P: Ports>(desk: &Desk<'_, P>) -> Answer {
 
 async fn overview<P: Ports>(desk: &Desk<'_, P>, form: &Form, refused: Option<&Problem>) -> Answer {
     let subscribers = store::list_subscribers(desk.pipeline.ports).await?;
+    let (shown, pages) = layout::paged(&subscribers, ("/webhooks", form.get("page")), SUBSCRIBERS);
     let body = html! {
         (done(Some(form.get("done"))))
         h1 { "Webhooks" }
         @if subscribers.is_empty() {
             section.card.empty { h2 { "Nobody is told yet" } p { "A subscriber hears of releases: a chat channel, a bot, your own service." } }
         }
-        ul.list { @for it in &subscribers { li.card { div {
+        ul.list { @for it in shown { li.card { div {
             h2 { a href=(format!("/webhooks/{}", it.id)) { (name(it)) } " " (state(state_name(it.state))) }
             p.quiet { (it.url) " · " (it.events.join(", ")) " · " (format_name(it.format)) @if it.approvals { " · gets links that approve" } }
             @if let Some(at) = it.failing_since { p.warn { "Everything has failed since " (time(at)) "." } }
         } } } }
+        (pages)
         section.card {
             h2 { "Add a subscriber" }
             @if let Some(problem) = refused { (layout::problem(problem)) }
@@ -116,7 +123,7 @@ fn fields(value: &dyn Fn(&str) -> String, refused: Option<&Problem>) -> Markup {
     }
 }
 
-/// What the form asks for. `whole`: a field that is empty is taken away.
+/// What the form asks for. `whole`: a field that is empty is taken away, or refused if it can't be.
 fn asked(form: &Form, whole: bool) -> Value {
     let mut body = json!({"url": form.get("url"), "approvals": form.get("approvals") == "yes"});
     let events: Vec<&str> = form
@@ -125,7 +132,7 @@ fn asked(form: &Form, whole: bool) -> Value {
         .map(str::trim)
         .filter(|it| !it.is_empty())
         .collect();
-    if !events.is_empty() {
+    if whole || !events.is_empty() {
         body["events"] = json!(events);
     }
     if !form.get("format").is_empty() {
@@ -171,7 +178,13 @@ pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>, id: &str) -> Answer {
     subscriber(desk, id, None).await
 }
 
-async fn subscriber<P: Ports>(desk: &Desk<'_, P>, id: &str, refused: Option<&Problem>) -> Answer {
+/// The page of a subscriber; `refused`: with the form as it was sent, and what was wrong with it.
+async fn subscriber<P: Ports>(
+    desk: &Desk<'_, P>,
+    id: &str,
+    refused: Option<(&Form, &Problem)>,
+) -> Answer {
+    let (sent, refused) = refused.unzip();
     let query = desk.query();
     let wanted = query.get("state");
     let known = STATES.iter().any(|(name, _)| *name == wanted);
@@ -192,7 +205,7 @@ async fn subscriber<P: Ports>(desk: &Desk<'_, P>, id: &str, refused: Option<&Pro
     let Some((it, deliveries, next)) = found else {
         return Err(Problem::not_found(format!("there is no subscriber {id:?}")));
     };
-    let value = |field: &str| match field {
+    let stored = |field: &str| match field {
         "url" => it.url.clone(),
         "events" => it.events.join(", "),
         "description" => it.description.clone().unwrap_or_default(),
@@ -202,6 +215,10 @@ async fn subscriber<P: Ports>(desk: &Desk<'_, P>, id: &str, refused: Option<&Pro
         "approvals" if it.approvals => "yes".to_owned(),
         _ => String::new(),
     };
+    let value = |field: &str| sent.map_or_else(|| stored(field), |form| form.get(field).to_owned());
+    let revision = sent.map_or(it.revision.to_string(), |form| {
+        form.get("revision").to_owned()
+    });
     let body = html! {
         (done(Some(query.get("done"))))
         h1 { (name(&it)) }
@@ -223,7 +240,7 @@ async fn subscriber<P: Ports>(desk: &Desk<'_, P>, id: &str, refused: Option<&Pro
             details open[refused.is_some()] {
                 summary { "Change" }
                 form method="post" action=(format!("/webhooks/{id}")) {
-                    (hidden("form", &desk.form_token))
+                    (hidden("form", &desk.form_token)) (hidden("revision", &revision))
                     (fields(&value, refused))
                     button.primary type="submit" { "Save" }
                 }
@@ -276,13 +293,29 @@ fn line(id: &str, delivery: &Delivery) -> Markup {
 /// `POST /webhooks/{id}`.
 pub(super) async fn change<P: Ports>(desk: &Desk<'_, P>, id: &str) -> Answer {
     let path = format!("/v1/subscribers/{id}");
+    let form = desk.form();
+    // Only over what the form was made from.
+    let revision = match form.get("revision") {
+        "" => "*".to_owned(),
+        revision => format!("\"{revision}\""),
+    };
     let changed = desk
-        .call(Method::PATCH, &path, &[], &asked(&desk.form(), true))
+        .call(
+            Method::PATCH,
+            &path,
+            &[(header::IF_MATCH, revision)],
+            &asked(&form, true),
+        )
         .await;
     match changed {
         Ok(_) => see_other(&format!("/webhooks/{id}?done=saved")),
         Err(problem) if problem.status == 404 => Err(problem),
-        Err(problem) => subscriber(desk, id, Some(&problem)).await,
+        Err(mut problem) => {
+            if problem.status == 412 {
+                "somebody else has changed this subscriber in the meantime; load the page again to see it, and change that one".clone_into(&mut problem.detail);
+            }
+            subscriber(desk, id, Some((&form, &problem))).await
+        }
     }
 }
 
@@ -335,15 +368,26 @@ pub(super) async fn delivery<P: Ports>(desk: &Desk<'_, P>, id: &str, message: &s
         section.card {
             h2 { "Attempts" }
             @if attempts.is_empty() { p.quiet { "None yet." } }
-            ol.list { @for attempt in &attempts { li {
+            @let older = attempts.len().saturating_sub(ATTEMPTS);
+            @if older > 0 { p.quiet { (older) " older ones are in the API." } }
+            ol.list { @for attempt in &attempts[older..] { li {
                 p { (attempt.attempt) ". " (time(attempt.at)) " took " (duration_ms(attempt.duration_ms)) ", "
                     @match attempt.status { Some(status) => { "answered " (status) }, None => "no answer" }
                     @if let Some(error) = &attempt.error { ": " (error) } }
-                @if let Some(response) = attempt.response.as_ref().filter(|it| !it.is_empty()) { pre tabindex="0" { (response) } }
+                @if let Some(response) = attempt.response.as_ref().filter(|it| !it.is_empty()) { pre tabindex="0" { (cut(response)) } }
             } } }
         }
     };
     desk.page(Some(Nav::Webhooks), &delivery.kind, &body)
+}
+
+fn cut(text: &str) -> String {
+    let mut letters = text.chars();
+    let mut shown: String = letters.by_ref().take(ANSWER).collect();
+    if letters.next().is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 fn duration_ms(ms: i64) -> String {

@@ -3,59 +3,61 @@
 use maud::{Markup, html};
 
 use super::super::Answer;
+use super::super::headers::FRAGMENT;
 use super::layout::{self, confirm, short, split, state, time};
 use super::{Desk, Nav, not_modified};
 use crate::pipeline::ports::Ports;
-use crate::release::{Percent, Release, Status};
+use crate::release::{Percent, Reason, Release, Status};
 use crate::store::{self, Known};
 
 /// Cards on a page.
 const LIMIT: i64 = 48;
+/// Plans on a card.
+const PLANS: usize = 3;
 
-/// The new version's share that is in force, as far as HMD has set it.
-pub(super) fn share(release: &Release) -> Percent {
+/// The new version's share that HMD has set, or of one that it watches, has seen; none where the split is, or was left to be, of
+/// somebody else's making.
+pub(super) fn share(release: &Release) -> Option<Percent> {
     let status = &release.progress.status;
     let of = |stage: usize| release.origin.plan.stages.get(stage).map(|it| it.percent);
-    match status {
+    let share = match status {
         Status::Succeeded => Percent::FULL,
+        Status::Superseded(end) if end.reason == Reason::NewerRelease => Percent::ZERO,
+        Status::Staged | Status::Queued | Status::Superseded(_) | Status::Cancelled(_) => {
+            return None;
+        }
         Status::RollingOut { .. } | Status::Paused { .. } if status.soak().is_none() => {
             // Deploying: the stage before is in force until Cloudflare has taken the next one.
             let before = release.progress.stage.checked_sub(1);
             before.and_then(of).unwrap_or(Percent::ZERO)
         }
         _ => status.soak().map_or(Percent::ZERO, |soak| soak.percent),
-    }
+    };
+    Some(share)
 }
 
 /// `GET /`.
 pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>) -> Answer {
     let ports = desk.pipeline.ports;
-    let tag = if desk.request.headers().contains_key(super::FRAGMENT) {
-        let tag = desk.tag(&store::fleet_tag(ports).await?);
+    if desk.request.headers().contains_key(&FRAGMENT) {
+        let tag = tag(store::fleet_revision(ports).await?);
         if desk.has(&tag) {
             return not_modified(&tag);
         }
-        tag
-    } else {
-        // The page's first look is taken as new, so that it needs no second read.
-        "\"first\"".to_owned()
-    };
+    }
     let query = desk.query();
     let page: i64 = query.get("page").parse().unwrap_or(1).clamp(1, 10_000);
     let search = query.get("search");
     let bounds = (LIMIT, (page - 1) * LIMIT);
-    let (workers, more) = store::known_workers(ports, search, bounds).await?;
-    let active = workers
-        .iter()
-        .filter(|known| known.active.is_some())
-        .count();
-    let waiting = workers.iter().filter_map(|known| known.active.as_ref());
-    let waiting = waiting
-        .filter(|it| matches!(it.progress.status, Status::AwaitingApproval { .. }))
-        .count();
-    let title = match (waiting, active) {
+    let store::Fleet {
+        workers,
+        more,
+        revision,
+        going: (running, waiting),
+    } = store::fleet(ports, search, bounds).await?;
+    let title = match (waiting, running) {
         (0, 0) => "Workers".to_owned(),
-        (0, active) => format!("▶ {active} running · Workers"),
+        (0, running) => format!("▶ {running} running · Workers"),
         (waiting, _) => format!("◆ {waiting} waiting for approval · Workers"),
     };
     let still = html! {
@@ -71,7 +73,9 @@ pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>) -> Answer {
         (layout::done(Some(query.get("done"))))
     };
     let live = html! {
-        @if workers.is_empty() { (empty(search)) }
+        @if workers.is_empty() && page > 1 {
+            section.card.empty { h2 { "No Worker on this page" } p { a href=(link(search, 1)) { "The first page" } } }
+        } @else if workers.is_empty() { (empty(search)) }
         ul.grid { @for known in &workers { li { (card(known, &desk.form_token)) } } }
         @if page > 1 || more {
             nav.pages aria-label="Pages" {
@@ -80,7 +84,11 @@ pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>) -> Answer {
             }
         }
     };
-    desk.live(Nav::Workers, &title, &tag, (&still, &live))
+    desk.live(Nav::Workers, &title, &tag(revision), (&still, &live))
+}
+
+fn tag(revision: i64) -> String {
+    format!("\"{revision}\"")
 }
 
 fn link(search: &str, page: i64) -> String {
@@ -107,21 +115,27 @@ fn empty(search: &str) -> Markup {
 }
 
 fn card(known: &Known, form_token: &str) -> Markup {
-    let plan = known.plans.first();
+    let script = &known.worker.script_name;
     html! {
         article.card {
             h2 { (known.worker.script_name) }
             @if let Some(release) = &known.active {
                 p { (state(release.progress.status.name())) " stage " (release.progress.stage + 1) " of " (release.origin.plan.stages.len()) }
-                (split("new version", share(release)))
+                @if let Some(share) = share(release) { (split("new version", share)) }
                 p { a href=(format!("/releases/{}", release.id())) aria-label=(format!("Open release of {}", known.worker.script_name)) { "Open release" }
                     " " (short(&release.origin.new_version)) }
             } @else {
-                p.quiet { "No release is running." }
-                @if let Some(plan) = plan {
-                    p { a href=(format!("/new?plan={plan}")) aria-label=(format!("New release of {}", known.worker.script_name)) { "New release" }
-                        " · " a href=(format!("/plans/{plan}")) aria-label=(format!("Plan {plan}")) { "Plan" } }
-                } @else { p.quiet { "It has no plan." } }
+                @if let Some(id) = &known.holder { p.warn { "A release is running that this version of HMD can't read: " a href=(format!("/releases/{id}")) { code { (id) } } } }
+                @else if known.watching.is_none() { p.quiet { "No release is running." } }
+                @for plan in known.plans.iter().take(PLANS) {
+                    p { a href=(format!("/new?plan={plan}")) aria-label=(format!("New release of {script} by plan {plan}")) { "New release" }
+                        " · " a href=(format!("/plans/{plan}")) { "Plan " (plan) } }
+                }
+                @if known.plans.len() > PLANS { p.quiet { "And by " (known.plans.len() - PLANS) " more " a href="/plans" { "plans" } "." } }
+                @if known.plans.is_empty() { p.quiet { "It has no plan." } }
+            }
+            @if let Some(id) = &known.watching {
+                p { span.tag { "watches only" } " " a href=(format!("/releases/{id}")) aria-label=(format!("Open release that watches {script}")) { "Open release" } }
             }
             @if let Some(own) = known.connected {
                 p.quiet { "Connected with " @if own { "a token of its own" } @else { "the installation's token" } }

@@ -7,7 +7,7 @@ use super::super::body::json_body;
 use super::super::problem::Problem;
 use super::super::route::Verb;
 use super::super::{Answer, json_answer, no_content};
-use super::{actor, held, load, not_ready, short_texts};
+use super::{actor, held, load, not_ready, short_texts, shown};
 use crate::gather::map_of;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ports::Ports;
@@ -55,6 +55,7 @@ pub async fn command<P: Ports>(
     };
     let input = Input::Command {
         actor: actor(request).to_owned(),
+        shown: shown(request),
         command,
     };
     carry_out(pipeline, release, input).await
@@ -101,18 +102,11 @@ pub async fn decide<P: Ports>(
         actor: body
             .by
             .map_or_else(|| actor.to_owned(), |by| format!("{actor}:{by}")),
+        shown: shown(request),
         command: if approve {
-            Command::Approve {
-                stage,
-                version: None,
-                comment,
-            }
+            Command::Approve { stage, comment }
         } else {
-            Command::Deny {
-                stage,
-                version: None,
-                comment,
-            }
+            Command::Deny { stage, comment }
         },
     };
     carry_out(pipeline, release, input).await

@@ -14,6 +14,7 @@ use super::super::{Answer, json_answer};
 use super::preflight::holder;
 use super::{actor, held, not_ready, short_texts};
 use crate::http::body::{json_value, parse};
+use crate::http::headers;
 use crate::json;
 use crate::pipeline::message::{Message, MessageKind};
 use crate::pipeline::ports::Ports;
@@ -121,6 +122,8 @@ pub enum OnConflict {
     Supersede,
 }
 
+pub(crate) const KEY_OF_ANOTHER: &str =
+    "this Idempotency-Key or webhook-id was used with another body; use a fresh one";
 const KEY_USED: &str = "this Idempotency-Key has just been used";
 /// Longest idempotency key.
 const MAX_KEY: usize = 255;
@@ -237,12 +240,7 @@ async fn make<P: Ports>(pipeline: &Pipeline<'_, P>, body: NewRelease, sender: &S
     {
         return Err(held(&worker, Some(active)));
     }
-    let (survey, queries) = join(
-        pipeline.survey(&worker, (&body.new_version, body.mode)),
-        pipeline.snapshot_queries(&mut stored.plan),
-    )
-    .await;
-    queries.map_err(not_ready)?;
+    let survey = survey_for(pipeline, &mut stored, &body).await?;
     let (start, on_conflict) = (body.start, body.on_conflict);
     let now = pipeline.ports.now();
     let id = format!("rel_{}", pipeline.ports.uuid().simple());
@@ -323,6 +321,23 @@ async fn make<P: Ports>(pipeline: &Pipeline<'_, P>, body: NewRelease, sender: &S
     created(&release)
 }
 
+/// Reads all that the preflight looks at, and the plan's saved queries.
+async fn survey_for<P: Ports>(
+    pipeline: &Pipeline<'_, P>,
+    stored: &mut StoredPlan,
+    body: &NewRelease,
+) -> Result<Survey, Problem> {
+    let worker = stored.plan.worker.clone();
+    let (mut survey, queries) = join(
+        pipeline.survey(&worker, (&body.new_version, body.mode)),
+        pipeline.snapshot_queries(&mut stored.plan),
+    )
+    .await;
+    queries.map_err(not_ready)?;
+    pipeline.try_queries(&stored.plan, &mut survey).await;
+    Ok(survey)
+}
+
 /// What is said to who lost: to the same request sent twice, or to another release that has just started. Nothing, if it waits.
 fn lost(release: &Release, on_conflict: OnConflict) -> Option<Problem> {
     match (release.origin.mode, on_conflict) {
@@ -388,6 +403,7 @@ async fn started<P: Ports>(
         .map_err(not_ready)?;
     let input = Input::Command {
         actor: actor.to_owned(),
+        shown: None,
         command,
     };
     let mut decision =
@@ -417,7 +433,7 @@ async fn wait_in_line<P: Ports>(
 }
 
 fn idempotency_key(request: &Request<Vec<u8>>) -> Result<Option<String>, Problem> {
-    let Some(value) = request.headers().get("idempotency-key") else {
+    let Some(value) = request.headers().get(&headers::IDEMPOTENCY_KEY) else {
         return Ok(None);
     };
     let key = value.to_str().unwrap_or_default().trim();
@@ -438,9 +454,7 @@ async fn repeated<P: Ports>(
         return Ok(None);
     };
     if first.body != body {
-        let detail =
-            "this Idempotency-Key or webhook-id was used with another body; use a fresh one";
-        return Err(Problem::conflict(detail));
+        return Err(Problem::conflict(KEY_OF_ANOTHER));
     }
     if first.status >= 400 {
         let mut response = Problem::new(first.status, "", "").response();

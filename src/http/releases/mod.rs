@@ -16,6 +16,7 @@ use crate::pipeline::{NotReady, Pipeline};
 use crate::release::{MAX_TEXT, Release, WorkerRef};
 
 pub use command::{Nothing, command, decide, delete};
+pub(crate) use create::KEY_OF_ANOTHER;
 pub use create::{create, create_by_hook};
 pub use preflight::preflight;
 pub(crate) use read::{Query, bad, cursor_of, read_cursor};
@@ -41,6 +42,15 @@ pub(crate) struct Actor(pub String);
 fn actor(request: &Request<Vec<u8>>) -> &str {
     let actor = request.extensions().get::<Actor>();
     actor.map_or(API, |actor| &actor.0)
+}
+
+/// Carried by a request that a page makes for somebody: the version of the release that they were shown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shown(pub u32);
+
+/// The version that the release must still have.
+fn shown(request: &Request<Vec<u8>>) -> Option<u32> {
+    request.extensions().get::<Shown>().map(|shown| shown.0)
 }
 
 pub(super) async fn load<P: Ports>(
@@ -74,6 +84,7 @@ fn not_ready(refused: NotReady) -> Problem {
                 _ => Problem::unavailable(detail, seconds),
             }
         }
+        NotReady::Denied(check) => Problem::denied(*check),
         NotReady::Store(error) => error.into(),
         NotReady::Conflict(detail) => Problem::conflict(detail),
         NotReady::Invalid(pointer, detail) => Problem::field(pointer, detail),

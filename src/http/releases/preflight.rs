@@ -10,7 +10,7 @@ use super::super::{Answer, json_answer};
 use super::create::{NewRelease, OnConflict};
 use super::{not_ready, short_texts};
 use crate::pipeline::ports::Ports;
-use crate::pipeline::{self, Pipeline};
+use crate::pipeline::{self, NotReady, Pipeline};
 use crate::release::{Check, Findings, Holder, Mode, WorkerRef};
 use crate::store;
 
@@ -55,7 +55,7 @@ pub async fn preflight<P: Ports>(pipeline: &Pipeline<'_, P>, request: &Request<V
         Mode::Watch => None,
     };
     let last_seen = store::last_seen(pipeline.ports, worker).await?;
-    let (survey, queries) = join(
+    let (mut survey, queries) = join(
         pipeline.survey(worker, (&body.new_version, body.mode)),
         pipeline.snapshot_queries(&mut stored.plan),
     )
@@ -64,7 +64,12 @@ pub async fn preflight<P: Ports>(pipeline: &Pipeline<'_, P>, request: &Request<V
         let seconds = (error.retry_after_ms() / 1_000).max(5);
         return Err(Problem::unavailable(error.detail.clone(), seconds));
     }
-    queries.map_err(not_ready)?;
+    match queries {
+        // The check of the token says so.
+        Ok(()) | Err(NotReady::Denied(_)) => (),
+        Err(refused) => return Err(not_ready(refused)),
+    }
+    pipeline.try_queries(&stored.plan, &mut survey).await;
     let asked = pipeline::Request {
         plan: &stored.plan,
         mode: body.mode,

@@ -95,6 +95,17 @@ pub struct Traffic {
     pub period_ms: i64,
 }
 
+/// What became of the question that an SLO's own filters make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tried {
+    /// It was answered.
+    Answered,
+    /// Cloudflare can't do it. What it said.
+    Refused(String),
+    /// Nobody can tell. What happened.
+    Unknown(String),
+}
+
 /// Another release that holds the Worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
@@ -131,6 +142,10 @@ pub struct Facts<'a> {
     pub observability: &'a Learned<Observability>,
     /// Its traffic.
     pub traffic: &'a Learned<Traffic>,
+    /// What became of the questions of each SLO that counts by filters of its own.
+    pub queries: &'a [(String, Tried)],
+    /// What people know the token as that all this was read with.
+    pub token: &'a str,
 }
 
 impl Facts<'_> {

@@ -12,9 +12,11 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::names::Mode;
+
 pub use facts::{
-    DurableObjects, Facts, Holder, Learned, ListedVersion, Observability, Traffic, VersionParts,
-    newest_deployment, wanted_version,
+    DurableObjects, Facts, Holder, Learned, ListedVersion, Observability, Traffic, Tried,
+    VersionParts, newest_deployment, wanted_version,
 };
 
 /// The name of a check.
@@ -40,6 +42,8 @@ pub enum CheckName {
     DurableObjects,
     /// No secret has changed that going back would trip over.
     Secrets,
+    /// Telemetry answers the filters of the plan's own; absent if it has none.
+    Queries,
 }
 
 impl CheckName {
@@ -56,6 +60,7 @@ impl CheckName {
             Self::Sampling => "sampling",
             Self::DurableObjects => "durable_objects",
             Self::Secrets => "secrets",
+            Self::Queries => "queries",
         }
     }
 }
@@ -75,6 +80,8 @@ pub enum Acceptable {
     Sampling,
     /// A Durable Object migration lies between the versions.
     DurableObjects,
+    /// Telemetry refuses the filters of the plan's own.
+    Queries,
 }
 
 impl Acceptable {
@@ -87,15 +94,17 @@ impl Acceptable {
             Self::Observability => CheckName::Observability,
             Self::Sampling => CheckName::Sampling,
             Self::DurableObjects => CheckName::DurableObjects,
+            Self::Queries => CheckName::Queries,
         }
     }
 
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::DeploymentsToken,
         Self::TelemetryToken,
         Self::Observability,
         Self::Sampling,
         Self::DurableObjects,
+        Self::Queries,
     ];
 }
 
@@ -144,6 +153,21 @@ impl Check {
             action: Some(action.into()),
             ..Self::passed(name, detail)
         }
+    }
+
+    /// The token may not read what only a person can let it read.
+    #[must_use]
+    pub fn denied(name: CheckName, why: impl Into<String>, (token, mode): (&str, Mode)) -> Self {
+        let permission = match (name, mode) {
+            (CheckName::TelemetryToken, _) => "Workers Observability Write",
+            (_, Mode::Watch) => "Workers Scripts Read",
+            (_, Mode::Deploy) => "Workers Scripts Write",
+        };
+        Self::failed(
+            name,
+            why,
+            format!("give {token} the permission {permission}"),
+        )
     }
 
     fn failed(name: CheckName, detail: impl Into<String>, action: impl Into<String>) -> Self {
@@ -216,25 +240,28 @@ impl Findings {
 /// All checks, in the order in which they are shown. Who only watches goes nowhere, so whether there is a way is not asked.
 #[must_use]
 pub fn preflight(facts: &Facts<'_>) -> Vec<Check> {
-    if facts.watches() {
-        return vec![
+    let mut checks = if facts.watches() {
+        vec![
             versions::deployments_token(facts),
             telemetry::telemetry_token(facts),
             versions::watched_version(facts),
             versions::watched_split(facts),
             telemetry::observability(facts),
             telemetry::sampling(facts),
-        ];
-    }
-    vec![
-        versions::deployments_token(facts),
-        telemetry::telemetry_token(facts),
-        versions::new_version(facts),
-        versions::old_version(facts),
-        versions::serving(facts),
-        telemetry::observability(facts),
-        telemetry::sampling(facts),
-        versions::durable_objects(facts),
-        versions::secrets(facts),
-    ]
+        ]
+    } else {
+        vec![
+            versions::deployments_token(facts),
+            telemetry::telemetry_token(facts),
+            versions::new_version(facts),
+            versions::old_version(facts),
+            versions::serving(facts),
+            telemetry::observability(facts),
+            telemetry::sampling(facts),
+            versions::durable_objects(facts),
+            versions::secrets(facts),
+        ]
+    };
+    checks.extend(telemetry::queries(facts));
+    checks
 }

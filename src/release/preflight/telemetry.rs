@@ -1,7 +1,7 @@
 //! Checks of telemetry: will there be anything to judge the release by?
 
 use super::super::plan::{Stage, slo_applies};
-use super::{Check, CheckName, Facts, Learned, Observability, Traffic};
+use super::{Check, CheckName, Facts, Learned, Observability, Traffic, Tried};
 use crate::slo::{Severity, SliKind, Slo};
 
 /// So many SLOs that lack requests are named; more would bury the first.
@@ -15,17 +15,46 @@ pub(super) fn telemetry_token(facts: &Facts<'_>) -> Check {
     let name = CheckName::TelemetryToken;
     match facts.traffic {
         Learned::Known(_) => Check::passed(name, "the token can ask telemetry"),
-        Learned::Denied(why) => Check::failed(
-            name,
-            why,
-            "give CLOUDFLARE_API_TOKEN the permission Workers Observability Write",
-        ),
+        Learned::Denied(why) => Check::denied(name, why, (facts.token, facts.mode)),
         Learned::NoWorker(why) | Learned::Unknown(why) => Check::warning(
             name,
             why,
             "try again; while telemetry does not answer, a release neither goes on nor goes back",
         ),
     }
+}
+
+/// Telemetry answers what the SLOs count by filters of their own; none if there are no such SLOs.
+pub(super) fn queries(facts: &Facts<'_>) -> Option<Check> {
+    let name = CheckName::Queries;
+    let said = |wanted: fn(&Tried) -> Option<&str>| {
+        let tried = facts.queries.iter();
+        let said = tried.filter_map(|(slo, tried)| Some(format!("{slo}: {}", wanted(tried)?)));
+        said.collect::<Vec<_>>().join("; ")
+    };
+    let refused = said(|tried| match tried {
+        Tried::Refused(why) => Some(why),
+        _ => None,
+    });
+    let unknown = said(|tried| match tried {
+        Tried::Unknown(why) => Some(why),
+        _ => None,
+    });
+    if facts.queries.is_empty() {
+        return None;
+    }
+    Some(if !refused.is_empty() {
+        let action = "correct the filters of these SLOs: keys, types, values, and patterns in the syntax of RE2; while one is refused, no SLO of the release is judged";
+        Check::failed(name, refused, action)
+    } else if !unknown.is_empty() {
+        let action = "try again, with simpler filters if that lasts: while one is not answered, no SLO of the release is judged";
+        Check::warning(name, unknown, action)
+    } else {
+        Check::passed(
+            name,
+            "telemetry answers the filters of each SLO that has its own",
+        )
+    })
 }
 
 /// Invocations are stored where they can be queried.

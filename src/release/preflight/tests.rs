@@ -25,6 +25,8 @@ struct World {
     new_parts: Learned<VersionParts>,
     observability: Learned<Observability>,
     traffic: Learned<Traffic>,
+    queries: Vec<(String, Tried)>,
+    token: &'static str,
 }
 
 fn version(number: i64) -> ListedVersion {
@@ -94,6 +96,8 @@ fn good() -> World {
             logs_head_sampling_rate: None,
         }),
         traffic: stored(1_000),
+        queries: vec![("own".to_owned(), Tried::Answered)],
+        token: "CLOUDFLARE_API_TOKEN",
     }
 }
 
@@ -112,6 +116,8 @@ impl World {
             new_parts: &self.new_parts,
             observability: &self.observability,
             traffic: &self.traffic,
+            queries: &self.queries,
+            token: self.token,
         })
     }
 
@@ -170,7 +176,7 @@ fn no_worker<T>() -> Learned<T> {
 #[test]
 fn a_worker_in_good_order_passes_everything() {
     let checks = good().checks();
-    assert_eq!(checks.len(), 9);
+    assert_eq!(checks.len(), 10);
     for check in checks {
         assert_eq!(check.status, Passed, "{check:?}");
     }
@@ -183,10 +189,41 @@ fn tokens() {
     expect(&failed, Failed, "Workers Scripts Write");
     expect(&check(name, |w| w.deployments = unknown()), Warning, "500");
     expect(&check(name, |w| w.deployments = no_worker()), Passed, "");
+    expect(&failed, Failed, "give CLOUDFLARE_API_TOKEN");
+    let own = "the Worker's own token";
+    let failed = check(name, |w| (w.deployments, w.token) = (denied(), own));
+    expect(
+        &failed,
+        Failed,
+        "give the Worker's own token the permission",
+    );
     let name = N::TelemetryToken;
+    let failed = check(name, |w| (w.traffic, w.token) = (denied(), own));
+    expect(
+        &failed,
+        Failed,
+        "give the Worker's own token the permission",
+    );
     let failed = check(name, |w| w.traffic = denied());
     expect(&failed, Failed, "Workers Observability Write");
     expect(&check(name, |w| w.traffic = unknown()), Warning, "500");
+}
+
+#[test]
+fn filters_of_the_plans_own() {
+    let tried = |tried: Tried| {
+        check(N::Queries, |w| {
+            w.queries.push(("paths".to_owned(), tried));
+        })
+    };
+    expect(&tried(Tried::Answered), Passed, "");
+    let refused = tried(Tried::Refused("a bad pattern".to_owned()));
+    expect(&refused, Failed, "paths: a bad pattern");
+    let unknown = tried(Tried::Unknown("no answer".to_owned()));
+    expect(&unknown, Warning, "paths: no answer");
+    let mut none = good();
+    none.queries.clear();
+    assert!(none.checks().iter().all(|it| it.name != "queries"));
 }
 
 #[test]

@@ -24,15 +24,7 @@ pub(super) fn deployments_token(facts: &Facts<'_>) -> Check {
             name,
             "the token can read deployments; whether it may create one shows only when one is due",
         ),
-        Learned::Denied(why) => Check::failed(
-            name,
-            why,
-            if facts.watches() {
-                "give CLOUDFLARE_API_TOKEN the permission Workers Scripts Read"
-            } else {
-                "give CLOUDFLARE_API_TOKEN the permission Workers Scripts Write"
-            },
-        ),
+        Learned::Denied(why) => Check::denied(name, why, (facts.token, facts.mode)),
         Learned::Unknown(why) => Check::warning(name, why, CAN_NOT_READ),
     }
 }
@@ -275,14 +267,16 @@ pub(super) fn secrets(facts: &Facts<'_>) -> Check {
         let action = "upload the new version again, so that it has the present secrets";
         return Check::warning(name, detail, action);
     }
-    let forced = "nothing: a revert is forced then, which is safe since the old version, with its secrets, served until the release began";
-    if let Some(change) = later(old.number).find(by_secret) {
+    if let Some(change) = later(old.number)
+        .filter(by_secret)
+        .max_by_key(|it| it.number)
+    {
         let detail = format!(
-            "a secret was changed by {} after {} was uploaded: Cloudflare refuses to go back without force (code 10220)",
+            "a secret was changed by {} after {} was uploaded: Cloudflare may refuse a split with that version (code 10220), and refuses to go back without force",
             describe(change),
             describe(old)
         );
-        return Check::warning(name, detail, forced);
+        return Check::warning(name, detail, PRESENT_SECRETS);
     }
     let (old_parts, new_parts) = match both(facts, name) {
         Ok(both) => both,
@@ -295,15 +289,15 @@ pub(super) fn secrets(facts: &Facts<'_>) -> Check {
         .collect();
     if !differing.is_empty() {
         let detail = format!(
-            "the versions have different secrets: {}; Cloudflare may refuse to go back without force (code 10220)",
+            "the versions have different secrets: {}; Cloudflare may refuse to split between them, and to go back without force (code 10220)",
             differing.join(", ")
         );
-        return Check::warning(name, detail, forced);
+        return Check::warning(name, detail, PRESENT_SECRETS);
     }
     let oldest = old.number.min(new.number);
     if oldest == 0 || later(oldest).any(|it| it.triggered_by.is_none()) {
         let detail = "Cloudflare does not say what made each newer version, so a changed secret would not show";
-        return Check::warning(name, detail, forced);
+        return Check::warning(name, detail, PRESENT_SECRETS);
     }
     Check::passed(
         name,
@@ -311,6 +305,7 @@ pub(super) fn secrets(facts: &Facts<'_>) -> Check {
     )
 }
 
+const PRESENT_SECRETS: &str = "to be sure, first give 100 % to a version that has the present secrets and the old code (one that the change of a secret made, or the old code uploaded again), and release from that. Else the first split may be refused: HMD forces no split, so the release ends as deploy_failed, and the old version serves on. A revert is forced, which is safe: the old version served with its secrets until the release began";
 const CORRECT_THE_PLAN: &str = "correct the plan's worker, or deploy the Worker once with wrangler";
 const COMPARE: &str = "look yourself whether a Durable Object migration lies between the versions; if so, use `wrangler deploy`";
 

@@ -60,7 +60,8 @@ pub async fn look(wrangler: &Wrangler<'_>, wanted: &Wanted) -> Result<Found> {
         Area::Database,
         &["d1", "list", "--json"],
     );
-    let database_id = id_of(&list.await?.json("d1 list")?, &wanted.database);
+    let databases = list.await?.json("d1 list")?;
+    let database_id = id_of(&databases, &wanted.database);
     let mut queues = BTreeSet::new();
     for queue in &wanted.queues {
         match wrangler.run(&["queues", "info", queue]).await? {
@@ -74,6 +75,7 @@ pub async fn look(wrangler: &Wrangler<'_>, wanted: &Wanted) -> Result<Found> {
     Ok(Found {
         database_id,
         has_pending_migrations: false,
+        is_foreign: has_tables(&databases, &wanted.database),
         queues,
         serving: serving(wrangler, &wanted.worker).await?,
     })
@@ -88,11 +90,23 @@ pub fn id_of(databases: &Value, name: &str) -> Option<String> {
     found["uuid"].as_str().map(str::to_owned)
 }
 
-/// Whether the database lacks a migration.
-pub async fn has_pending_migrations(wrangler: &Wrangler<'_>, database: &str) -> Result<bool> {
+/// Whether a database of wrangler's list has tables, as far as it says, besides the one that wrangler makes to list migrations.
+fn has_tables(databases: &Value, name: &str) -> bool {
+    let mut all = databases.as_array().map_or(&[][..], Vec::as_slice).iter();
+    let found = all.find(|database| database["name"] == name);
+    found.is_some_and(|database| database["num_tables"].as_u64().unwrap_or(0) > 1)
+}
+
+/// Whether the database lacks a migration, and whether it lacks the first.
+pub async fn pending_migrations(
+    wrangler: &Wrangler<'_>,
+    database: &str,
+    first: &str,
+) -> Result<(bool, bool)> {
     let arguments = ["d1", "migrations", "list", database, "--remote"];
     let answer = must(wrangler, "listing migrations", Area::Database, &arguments).await?;
-    Ok(!answer.text.contains("No migrations to apply"))
+    let some = !answer.text.contains("No migrations to apply");
+    Ok((some, some && answer.text.contains(first)))
 }
 
 async fn serving(wrangler: &Wrangler<'_>, worker: &str) -> Result<Option<Serving>> {
@@ -151,6 +165,9 @@ fn read_version(version: &Value) -> Serving {
             .and_then(|it| it["text"].as_str())
             .unwrap_or_default()
             .to_owned(),
+        has_database: bindings
+            .iter()
+            .any(|it| it["type"] == "d1" && it["name"] == "DB"),
         secrets: bindings
             .iter()
             .filter(|it| it["type"] == "secret_text")

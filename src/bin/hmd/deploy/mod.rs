@@ -8,7 +8,7 @@ mod secrets;
 mod trouble;
 mod wrangler;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -19,7 +19,7 @@ use crate::project::{Project, StateDir, copy_directory};
 use crate::steps::Progress;
 use crate::worker_build;
 use config::Config;
-use plan::{Found, Planned, Step, Wanted, plan, public_url};
+use plan::{Found, Planned, Step, TAG_PREFIX, Wanted, plan, public_url, strangers};
 use secrets::{Due, SECRETS};
 use trouble::{Area, explain};
 use wrangler::{Answer, Wrangler};
@@ -36,6 +36,9 @@ pub struct DeployArgs {
     /// Replace a secret that the Worker has; may be repeated
     #[arg(long, value_name = "NAME", value_parser = SECRETS.each_ref().map(|it| it.name))]
     rotate: Vec<String>,
+    /// Deploy over a Worker or a database of HMD's names that does not look like HMD's
+    #[arg(long)]
+    adopt: bool,
     /// Where the copy of the configuration and the built Worker are put [default: .hmd/deploy]
     #[arg(long, value_name = "DIR", hide = true)]
     state_dir: Option<PathBuf>,
@@ -81,11 +84,15 @@ pub async fn run(arguments: &DeployArgs) -> Result<()> {
         Ok(_) => progress.done(),
         Err(_) => progress.failed(),
     }
+    let found = found?;
+    if !arguments.adopt {
+        refuse_strangers(&wanted, &found)?;
+    }
     let deployment = Deployment {
         sources: worker_build::fingerprint(project.root())?,
         config,
         wanted,
-        found: found?,
+        found,
         wrangler,
         state: &state,
     };
@@ -107,10 +114,32 @@ async fn look(
     if let Some(id) = &found.database_id {
         // wrangler finds the database by the id in its configuration.
         config::write(state.path(), &config.filled(Some(id), ""))?;
-        found.has_pending_migrations =
-            account::has_pending_migrations(wrangler, &wanted.database).await?;
+        let first = first_migration(&state.path().join(config::MIGRATIONS_DIR))?;
+        let (some, all) = account::pending_migrations(wrangler, &wanted.database, &first).await?;
+        found.has_pending_migrations = some;
+        found.is_foreign &= all;
     }
     Ok(found)
+}
+
+/// The name of the file that is applied first.
+fn first_migration(directory: &Path) -> Result<String> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    Ok(names.into_iter().min().unwrap_or_default())
+}
+
+/// Fails if something of these names is there that is not HMD's.
+fn refuse_strangers(wanted: &Wanted, found: &Found) -> Result<()> {
+    let strangers = strangers(wanted, found);
+    if strangers.is_empty() {
+        return Ok(());
+    }
+    let what = format!("the account has {}", strangers.join(" and "));
+    let hint = "nothing was changed: give HMD other names in wrangler.toml (`name`, `database_name`), or run with --adopt if it is to be replaced";
+    Err(Failure::new(what, hint).into())
 }
 
 /// A deployment that is going on.
@@ -297,7 +326,7 @@ impl Deployment<'_> {
     fn tag(&self, database_id: Option<&str>, url: &str) -> String {
         let content = self.config.filled(database_id, url);
         let all = format!("{}{content}", self.sources);
-        format!("hmd-{}", fingerprint::of_bytes(all.as_bytes()))
+        format!("{TAG_PREFIX}{}", fingerprint::of_bytes(all.as_bytes()))
     }
 }
 

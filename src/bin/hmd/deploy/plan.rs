@@ -27,6 +27,8 @@ pub struct Found {
     pub database_id: Option<String>,
     /// Whether it lacks a migration.
     pub has_pending_migrations: bool,
+    /// Whether the database has tables, and had none of the migrations.
+    pub is_foreign: bool,
     /// Those of the wanted queues that exist.
     pub queues: BTreeSet<String>,
     /// The version that serves, if the Worker exists.
@@ -42,6 +44,37 @@ pub struct Serving {
     pub public_url: String,
     /// Names of its secrets.
     pub secrets: BTreeSet<String>,
+    /// It has a D1 database as `DB`.
+    pub has_database: bool,
+}
+
+impl Serving {
+    /// Whether it is HMD: `deploy` has uploaded it, or it is made like HMD.
+    pub fn is_hmd(&self) -> bool {
+        let tagged = self
+            .tag
+            .as_deref()
+            .is_some_and(|tag| tag.starts_with(TAG_PREFIX));
+        tagged || (self.has_database && self.secrets.contains("HMD_SIGNING_KEY"))
+    }
+}
+
+/// What the marks of `deploy` begin with.
+pub const TAG_PREFIX: &str = "hmd-";
+
+/// What of the account is somebody else's by all that can be seen: a deployment would write over it.
+pub fn strangers(wanted: &Wanted, found: &Found) -> Vec<String> {
+    let is_there = found.serving.as_ref();
+    if is_there.is_some_and(Serving::is_hmd) {
+        return Vec::new();
+    }
+    let worker = is_there.map(|_| format!("a Worker {} that is not HMD", wanted.worker));
+    // One that HMD's migrations have been applied to is left from a deployment that stopped before its upload.
+    let database = found.is_foreign.then(|| {
+        let name = &wanted.database;
+        format!("a D1 database {name} that has tables, and none of HMD's")
+    });
+    worker.into_iter().chain(database).collect()
 }
 
 /// A step of a deployment.
@@ -182,13 +215,64 @@ mod tests {
         Found {
             database_id: Some("id".into()),
             has_pending_migrations: false,
+            is_foreign: false,
             queues: ["hmd-checks".to_owned(), "hmd-dead".to_owned()].into(),
             serving: Some(Serving {
                 tag: Some("tag".into()),
                 public_url: "https://hmd.me.workers.dev".into(),
                 secrets: SECRETS.iter().map(|it| it.name.to_owned()).collect(),
+                has_database: true,
             }),
         }
+    }
+
+    #[test]
+    fn who_is_not_known_as_hmd_is_a_stranger() {
+        let of = |change: fn(&mut Found)| {
+            let mut found = complete();
+            change(&mut found);
+            strangers(&wanted(), &found).len()
+        };
+        assert_eq!(of(|_| ()), 0, "made like HMD");
+        let tagged = |tag: &str| Serving {
+            tag: Some(tag.to_owned()),
+            ..Serving::default()
+        };
+        assert_eq!(
+            strangers(
+                &wanted(),
+                &Found {
+                    serving: Some(tagged("hmd-1")),
+                    ..complete()
+                }
+            )
+            .len(),
+            0
+        );
+        assert_eq!(
+            strangers(
+                &wanted(),
+                &Found {
+                    serving: Some(tagged("v1")),
+                    ..complete()
+                }
+            )
+            .len(),
+            1
+        );
+        assert_eq!(
+            of(|found| found.serving.as_mut().unwrap().has_database = false),
+            1
+        );
+        assert_eq!(
+            of(|found| found.serving = None),
+            0,
+            "left by a run that stopped"
+        );
+        assert_eq!(
+            of(|found| (found.serving, found.is_foreign) = (None, true)),
+            1
+        );
     }
 
     fn due(wanted: &Wanted, found: &Found, tag: Option<&str>) -> Vec<String> {

@@ -195,9 +195,9 @@ pub(super) fn charts(scene: &Scene<'_>, slo: &Slo, index: usize, needed: Option<
         @if bounded { (so_far(slo, &drawn, &backdrop(STRIP, false))) }
         @if judged && let Some(needed) = needed { (evidence(&drawn, needed, &backdrop(STRIP, false))) }
         div.times { (time(times.from)) (time(times.to)) }
-        details {
+        details id=(format!("windows-{index}")) {
             summary { "As a table" }
-            (table(slo, &thin(&all, scene.room.rows), times))
+            (table((slo, index), &thin(&all, scene.room.rows), times))
         }
     }
 }
@@ -238,7 +238,7 @@ fn said(slo: &Slo, point: &Point, times: Times) -> String {
     let value = point
         .new
         .map_or("no requests".to_owned(), |it| text(slo, it));
-    let mut said = format!("{at} {value}, {}", verdict_words(point.verdict));
+    let mut said = format!("{at} UTC {value}, {}", verdict_words(point.verdict));
     for note in notes(point) {
         said.push_str(", ");
         said.push_str(&note);
@@ -438,11 +438,11 @@ fn evidence(points: &[&Point], needed: f64, backdrop: &Backdrop<'_>) -> Markup {
     }
 }
 
-fn table(slo: &Slo, points: &[&Point], times: Times) -> Markup {
+fn table((slo, index): (&Slo, usize), points: &[&Point], times: Times) -> Markup {
     let shown = |value: Option<f64>| value.map_or("–".to_owned(), |it| text(slo, it));
     let judged = points.iter().any(|point| point.ln_e.is_some());
     html! {
-        div.scroll tabindex="0" role="region" aria-label=(format!("Windows of {}", slo.name)) {
+        div.scroll id=(format!("table-{index}")) tabindex="0" role="region" aria-label=(format!("Windows of {}", slo.name)) {
             table.windows {
                 tr { th { "Window, UTC" } th { "Stage" } th { "New" } th { "Old" } @if judged { th { "E" } } th { "Verdict" } }
                 @for point in points.iter().rev() {
