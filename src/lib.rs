@@ -11,6 +11,7 @@
 
 pub mod access;
 pub mod cloudflare;
+mod decimal;
 mod gather;
 pub mod http;
 pub mod json;

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::judge::protocol;
 use super::plan::{Plan, Stage, slo_applies};
+use crate::decimal::decimal;
 use crate::slo::evidence::forecast::{
     Ahead, Chance, Healthy, Outlook, POWER, RATIOS, Sight, Timing, Traffic, outlook,
 };
@@ -248,7 +249,12 @@ fn rounded(value: f64) -> f64 {
     if value <= 0.0 {
         return 0.0;
     }
-    let scale = libm::pow(10.0, 2.0 - libm::floor(libm::log10(value)));
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the order of a number: three digits"
+    )]
+    let order = libm::floor(libm::log10(value)) as i32;
+    let scale = 10_f64.powi(2 - order);
     (value * scale).round() / scale
 }
 
@@ -325,7 +331,7 @@ fn percent(share: f64) -> String {
         0.0 => "0 %".to_owned(),
         _ if share < 0.5 => "less than 1 %".to_owned(),
         _ if share > 99.5 => "nearly all".to_owned(),
-        _ => format!("{share:.0} %"),
+        _ => format!("{} %", decimal(share, 0)),
     }
 }
 
@@ -336,9 +342,13 @@ fn times(ratio: f64, sight: &Sight, unit: &str) -> String {
     } else {
         "the limit"
     };
-    let digits = usize::from(ratio < 10.0);
+    let digits = u32::from(ratio < 10.0);
     let share = rounded(ratio * sight.unit) * 100.0;
-    format!("{ratio:.digits$}x {of} ({} % bad)", rounded(share))
+    format!(
+        "{}x {of} ({} % bad)",
+        decimal(ratio, digits),
+        rounded(share)
+    )
 }
 
 fn sentence((_, stage, slo): (&Plan, &Stage, &Slo), outlook: &Outlook, unit: &str) -> String {

@@ -9,6 +9,7 @@ use super::super::plans::checked_name;
 use super::super::problem::Problem;
 use super::layout::{self, hidden, time_text};
 use super::{Desk, Form, Nav, plan_form};
+use crate::decimal::decimal;
 use crate::pipeline::ports::Ports;
 use crate::slo::{SliKind, Slo};
 use crate::store::{self, StoredPlan};
@@ -122,15 +123,15 @@ fn text(value: &Value) -> &str {
 }
 
 fn percent(share: &Value) -> String {
-    share
-        .as_f64()
-        .map_or("–".to_owned(), |share| format!("{:.0} %", share * 100.0))
+    share.as_f64().map_or("–".to_owned(), |share| {
+        format!("{} %", decimal(share * 100.0, 0))
+    })
 }
 
 fn rate(value: &Value) -> String {
     let rate = value.as_f64().unwrap_or_default();
     let digits = if rate < 10.0 { 2 } else { 0 };
-    format!("{rate:.digits$}")
+    decimal(rate, digits).to_string()
 }
 
 /// The answer of the API for people.
@@ -161,7 +162,7 @@ fn told(answer: &Value) -> Markup {
 fn share_text(slo: &Value) -> String {
     let share = slo["bad_share"].as_f64().unwrap_or_default() * 100.0;
     let digits = if share < 0.1 { 4 } else { 2 };
-    let bad = format!("{share:.digits$} % bad");
+    let bad = format!("{} % bad", decimal(share, digits));
     match slo["source"].as_str() {
         Some("given") => format!("{bad}, as given"),
         Some("none_seen") => format!("no bad request seen; taken as {bad}"),
@@ -202,7 +203,7 @@ fn of_stage(stage: &Value) -> Markup {
 
 fn smallest(harm: &Value) -> Markup {
     html! {
-        @if let Some(ratio) = harm["ratio"].as_f64() { (format!("{ratio:.1}x")) " within " (text(&harm["median_time"])) }
+        @if let Some(ratio) = harm["ratio"].as_f64() { (format!("{}x", decimal(ratio, 1))) " within " (text(&harm["median_time"])) }
         @else { "none" }
     }
 }

@@ -7,6 +7,7 @@ use maud::{Markup, html};
 use super::chart::{Room, Scene, charts, e_text, shapes, weight};
 use super::layout::{sentence, time, verdict};
 use super::watch::watches;
+use crate::decimal::decimal;
 use crate::release::{Release, SoakClock, Status, Step, place_in};
 use crate::slo::evidence::{Grounds, grouped};
 use crate::slo::{OnUndecided, Reading, Rule, Severity, SliKind, Slo, Verdict};
@@ -182,7 +183,7 @@ fn one(release: &Release, slo: &Slo, reading: Option<&Reading>) -> Markup {
         }
         @if waived { p.warn { "A person has waived its harm for this stage: what was seen before does not count any more." } }
         @if sampled { p.warn { "Some windows of this stage were answered from sampled data: they can show harm, but not safety." } }
-        @if overdispersion > 1.0 { p.quiet { "Bad requests come in bursts here: " (format!("{overdispersion:.1}")) " of them count for one." } }
+        @if overdispersion > 1.0 { p.quiet { "Bad requests come in bursts here: " (decimal(overdispersion, 1).to_string()) " of them count for one." } }
     }
 }
 

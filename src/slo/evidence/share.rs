@@ -1,6 +1,7 @@
 //! Does the new version get the share of traffic that the stage gives it? A mismatch tells of propagation, version affinity
 //! or traffic that is not split at all. It is an alert for a person and never feeds a test: those use the observed share.
 
+use crate::decimal::decimal;
 use serde::{Deserialize, Serialize};
 
 use super::mixture::{Alternative, Flips, alternative, ln_sum};
@@ -104,10 +105,10 @@ impl std::fmt::Display for ShareMismatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "the new version gets {:.1} % of the requests instead of {:.1} % ({} of {}): the split may not have propagated, \
+            "the new version gets {} % of the requests instead of {} % ({} of {}): the split may not have propagated, \
              version affinity may hold users where they were, or some traffic is not split; verdicts use the observed share",
-            self.observed * 100.0,
-            self.configured * 100.0,
+            decimal(self.observed * 100.0, 1),
+            decimal(self.configured * 100.0, 1),
             self.new,
             self.new + self.old
         )

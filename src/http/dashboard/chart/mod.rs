@@ -7,6 +7,7 @@ mod thin;
 use maud::{Markup, html};
 
 use super::layout::{time, utc, verdict_class, verdict_words};
+use crate::decimal::decimal;
 use crate::release::Plan;
 use crate::slo::evidence::Interval;
 use crate::slo::{Objective, Rule, SliKind, Slo, SloCounts, Tolerance, Verdict};
@@ -119,8 +120,8 @@ fn ratio_text(ratio: f64) -> String {
 /// A value with its unit.
 fn text(slo: &Slo, value: f64) -> String {
     match slo.objective {
-        Objective::Min(_) => format!("{value:.0}"),
-        Objective::MaxMs(_) => format!("{value:.0} ms"),
+        Objective::Min(_) => decimal(value, 0).to_string(),
+        Objective::MaxMs(_) => format!("{} ms", decimal(value, 0)),
         _ => share_text(value),
     }
 }
@@ -379,12 +380,12 @@ fn so_far(slo: &Slo, points: &[&Point], backdrop: &Backdrop<'_>) -> Markup {
     let mut texts = Vec::new();
     if let Some(limit) = limit {
         let y = scale.y(limit);
-        lines.push(("limit", format!("M0 {y:.1}H1000")));
+        lines.push(("limit", format!("M0 {}H1000", decimal(y, 1))));
         texts.push((true, y - 4.0, format!("{} allowed", value_text(limit))));
     }
     if relative.is_some() {
         let y = scale.y(1.0);
-        lines.push(("same", format!("M0 {y:.1}H1000")));
+        lines.push(("same", format!("M0 {}H1000", decimal(y, 1))));
         texts.push((false, y + 11.0, "1x: the same".to_owned()));
     }
     let between = newest.map_or("nothing yet".to_owned(), |it| {
@@ -426,7 +427,7 @@ fn evidence(points: &[&Point], needed: f64, backdrop: &Backdrop<'_>) -> Markup {
             band(points, (&|point| e(point).and(floor(point)), &e), on),
         ),
         ("evidence", trail(points, &e, on)),
-        ("limit", format!("M0 {y:.1}H1000")),
+        ("limit", format!("M0 {}H1000", decimal(y, 1))),
     ];
     let needed = e_text(needed);
     let newest = points.iter().rev().find_map(|point| point.ln_e);

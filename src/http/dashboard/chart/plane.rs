@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use maud::{Markup, PreEscaped, html};
 
 use super::Point;
+use crate::decimal::decimal;
 use crate::time::UnixMs;
 
 /// Height of a tall chart, and of a strip below one, in pixels.
@@ -107,7 +108,7 @@ pub(super) fn line(points: &[&Point], of: Of<'_>, (times, scale): (Times, Scale)
     for stretch in points.split(|point| of(point).is_none()) {
         let mut corner = |step: char, at: UnixMs, value: Option<f64>| {
             let (x, y) = (times.stretched(at), scale.y(value.unwrap_or(0.0)));
-            let _ = write!(path, "{step}{x:.0} {y:.1}");
+            let _ = write!(path, "{step}{} {}", decimal(x, 0), decimal(y, 1));
         };
         if let [alone] = stretch {
             corner('M', alone.times.0, of(alone));
@@ -129,9 +130,19 @@ pub(super) fn trail(points: &[&Point], of: Of<'_>, (times, scale): (Times, Scale
         for (i, point) in stretch.iter().enumerate() {
             let y = scale.y(of(point).unwrap_or(0.0));
             if i == 0 {
-                let _ = write!(path, "M{:.0} {y:.1}", times.stretched(point.times.0));
+                let _ = write!(
+                    path,
+                    "M{} {}",
+                    decimal(times.stretched(point.times.0), 0),
+                    decimal(y, 1)
+                );
             }
-            let _ = write!(path, "L{:.0} {y:.1}", times.stretched(point.times.1));
+            let _ = write!(
+                path,
+                "L{} {}",
+                decimal(times.stretched(point.times.1), 0),
+                decimal(y, 1)
+            );
         }
     }
     path
@@ -150,7 +161,7 @@ pub(super) fn band(
         };
         let mut corner = |step: char, at: UnixMs, value: Option<f64>| {
             let (x, y) = (times.stretched(at), scale.y(value.unwrap_or(0.0)));
-            let _ = write!(path, "{step}{x:.0} {y:.1}");
+            let _ = write!(path, "{step}{} {}", decimal(x, 0), decimal(y, 1));
         };
         corner('M', first.times.0, upper(first));
         for point in stretch {
@@ -169,7 +180,9 @@ pub(super) fn band(
 pub(super) fn mark(marks: &mut String, class: &str, (x, y): (f64, f64), said: &str) {
     let _ = write!(
         marks,
-        "<use class=\"dot {class}\" href=\"#dot-{class}\" x=\"{x:.1}%\" y=\"{y:.0}\"><title>{said}</title></use>"
+        "<use class=\"dot {class}\" href=\"#dot-{class}\" x=\"{}%\" y=\"{}\"><title>{said}</title></use>",
+        decimal(x, 1),
+        decimal(y, 0)
     );
 }
 
@@ -205,7 +218,7 @@ pub(super) struct Backdrop<'a> {
 
 impl Backdrop<'_> {
     fn markup(&self) -> Markup {
-        let percent = |at: UnixMs| format!("{:.1}%", self.times.percent(at));
+        let percent = |at: UnixMs| format!("{}%", decimal(self.times.percent(at), 1));
         // Names must not run into one another, nor out of the chart.
         let mut named_to = f64::NEG_INFINITY;
         let mut name = |at: UnixMs| {
@@ -223,7 +236,7 @@ impl Backdrop<'_> {
         };
         html! {
             @for (from, to) in self.warm_up {
-                rect.warm-up x=(percent(*from)) width=(format!("{:.1}%", self.times.percent(*to) - self.times.percent(*from))) height=(self.height) {}
+                rect.warm-up x=(percent(*from)) width=(format!("{}%", decimal(self.times.percent(*to) - self.times.percent(*from), 1))) height=(self.height) {}
             }
             @for (at, text) in self.stages {
                 line.stage-line x1=(percent(*at)) x2=(percent(*at)) y2=(self.height) {}
@@ -252,7 +265,7 @@ pub(super) fn svg(
             }
             (PreEscaped(marks))
             @for (right, y, text) in texts {
-                text x=(if *right { "100%" } else { "0" }) y=(format!("{y:.0}")) text-anchor=[right.then_some("end")] { (text) }
+                text x=(if *right { "100%" } else { "0" }) y=(decimal(*y, 0).to_string()) text-anchor=[right.then_some("end")] { (text) }
             }
         }
     }
