@@ -1,13 +1,16 @@
-//! How HMD takes what Cloudflare's API answers oddly: it leaves it alone as long as it asks for, and a list that lags is not
-//! taken for a look.
+//! How HMD takes what Cloudflare's API answers oddly: it leaves it alone as long as it asks for, a list that lags is not
+//! taken for a look, and after an outage it does not ask for all at once.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail at once")]
 
 mod support;
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use hmd::simulator::{FaultRule, HandDeployment, VersionShare};
-use serde_json::json;
-use support::{ACCOUNT, World, healthy};
+use serde_json::{Value, json};
+use support::{ACCOUNT, Call, World, healthy};
 
 fn soaking(world: &World) -> String {
     world.worker("shop", &[healthy(), healthy()]);
@@ -93,4 +96,58 @@ fn a_list_that_lags_is_no_look() {
     assert_eq!(world.get(&id)["state"], "superseded");
     let alerts = world.event_types(&id);
     assert!(!alerts.contains(&"alert.raised".to_owned()), "{alerts:?}");
+}
+
+/// Soaking, with twenty SLOs that are a question each.
+fn costly(world: &World, script: &str, interval: &str) -> String {
+    world.worker(script, &[healthy(), healthy()]);
+    let slo = |i: u16| {
+        let bad = json!([{"key": "$workers.event.response.status", "operation": "gte", "type": "number", "value": 500 + i}]);
+        json!({"name": format!("own-{i}"), "sli": {"kind": "query", "bad": bad}, "objective": {"max": 0.5}})
+    };
+    let slos: Vec<Value> = (0..20).map(slo).collect();
+    world.plan(script, |plan| {
+        plan["check_interval"] = json!(interval);
+        plan["stages"] = json!([{"percent": 50, "soak": "1h"}, {"percent": 100, "soak": "1m"}]);
+        plan["slos"] = json!(slos);
+    });
+    let id = world.release(script);
+    world.run_to(&id, |r| r["stages"][0]["state"] == "soaking");
+    id
+}
+
+#[test]
+fn after_an_outage_a_backlog_keeps_to_the_budget() {
+    let world = World::new();
+    let ids = [costly(&world, "shop", "30s"), costly(&world, "till", "40s")];
+    world.run_for(10 * 60_000);
+    let calls: Rc<RefCell<Vec<i64>>> = Rc::default();
+    let (made, of) = (Rc::clone(&calls), Rc::downgrade(&world));
+    world.set_rule(move |call| {
+        if let (Call::Http(_), Some(world)) = (call, of.upgrade()) {
+            made.borrow_mut().push(world.now.get());
+        }
+        None
+    });
+    // Nothing rings for a quarter of an hour.
+    world.now.set(world.now.get() + 15 * 60_000);
+    world.run_for(15 * 60_000);
+    let calls = calls.borrow();
+    let most_in = |ms: i64| {
+        let within = |from: &i64| {
+            let within = |at: &&i64| (*from..from + ms).contains(*at);
+            calls.iter().filter(within).count()
+        };
+        calls.iter().map(within).max().unwrap()
+    };
+    let (at_once, most) = (most_in(1_000), most_in(300_000));
+    println!("{at_once} calls at once, at most {most} in 5 minutes");
+    assert!(most <= 960, "{most}");
+    assert!(
+        (150..=250).contains(&at_once),
+        "five questions of time, and 41 calls for each of those: {at_once}"
+    );
+    for id in ids {
+        assert_eq!(world.get(&id)["state"], "rolling_out");
+    }
 }
