@@ -415,7 +415,7 @@ mod tests {
     struct All {
         shapes: Vec<Shape>,
         tagged: (Tagged, Tagged),
-        by_number: BTreeMap<u32, ()>,
+        by_number: BTreeMap<u32, bool>,
         by_text: BTreeMap<String, Vec<u8>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         absent: Option<u8>,
@@ -438,7 +438,7 @@ mod tests {
                 },
             ],
             tagged: (Tagged::Empty, Tagged::Full { number: i64::MIN }),
-            by_number: BTreeMap::from([(1, ()), (20, ())]),
+            by_number: BTreeMap::from([(1, true), (20, false)]),
             by_text: BTreeMap::from([("ä\u{1}\n".into(), vec![]), ("{\"\\".into(), vec![1, 2])]),
             absent: None,
             rest: json!({"list": [{}, [], [{}], ":,"], "last": {"a": {"b": null}}, "true": true}),

@@ -76,11 +76,11 @@ fn order(bodies: &[&[u8]]) -> Vec<usize> {
             placed.push(function);
             recent.push_front(runs.likenesses(function, &is_placed, &mut scores));
             recent.truncate(WEIGHTS.len());
-            let mut scored = Vec::new();
+            let mut candidates = Vec::new();
             for (likenesses, weight) in recent.iter().zip(WEIGHTS) {
                 for &(other, likeness) in likenesses.iter().filter(|(it, _)| !is_placed[*it]) {
                     if scores[other] == 0 {
-                        scored.push(other);
+                        candidates.push(other);
                     }
                     scores[other] += weight * likeness;
                 }
@@ -90,8 +90,8 @@ fn order(bodies: &[&[u8]]) -> Vec<usize> {
                 let share = scores[other] * 1_000_000 / (runs.of[other].len() + HEADSTART);
                 (share, Reverse(other))
             };
-            next = scored.iter().copied().max_by_key(share);
-            for other in scored {
+            next = candidates.iter().copied().max_by_key(share);
+            for other in candidates {
                 scores[other] = 0;
             }
         }

@@ -176,7 +176,7 @@ fn choices(form: &Form, versions: Result<&Value, &Problem>, serving: &Value) -> 
         let found = serving.iter().find(|it| it["version_id"] == id);
         found
             .and_then(|it| it["percentage"].as_f64())
-            .map(|share| share.to_string())
+            .map(|share| crate::decimal::plain(share).to_string())
     };
     html! {
         fieldset {

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::super::problem::Problem;
 use super::Nav;
+use crate::decimal::plain;
 use crate::release::Percent;
 use crate::slo::Verdict;
 use crate::time::{UnixMs, rfc3339};
@@ -159,7 +160,7 @@ pub(in crate::http) fn split(label: &str, new: Percent) -> Markup {
         div.split {
             svg role="img" aria-label=(words) width="100%" height="14" {
                 rect.old width="100%" height="14" {}
-                rect.new width=(format!("{width}%")) height="14" {}
+                rect.new width=(format!("{}%", plain(width))) height="14" {}
             }
             span { (label) " " strong { (new) } }
         }

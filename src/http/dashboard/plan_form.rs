@@ -292,7 +292,7 @@ impl<'f> Edit<'f> {
                 let percent = (before.unwrap_or(0.0) + 1.0).min(99.0);
                 items.insert(
                     movable,
-                    json!({"percent": number(&percent.to_string()), "soak": "10m"}),
+                    json!({"percent": number(&crate::decimal::plain(percent).to_string()), "soak": "10m"}),
                 );
                 Some(format!("stages-{movable}-percent"))
             }

@@ -255,11 +255,10 @@ async fn make<P: Ports>(pipeline: &Pipeline<'_, P>, body: NewRelease, sender: &S
         let Some(key) = &sender.key else {
             return Ok(None);
         };
-        let answer = json::text(&ReleaseView::from(release));
         Ok(Some(Idempotency {
             key: key.clone(),
             body: sender.raw.clone(),
-            answer,
+            answer: json::text(&ReleaseView::from(release)),
         }))
     };
     // Whoever is willing to wait does not overtake those who wait already; the queue starts it at once if nobody does.
