@@ -2,6 +2,11 @@
 
 use std::fmt;
 
+use serde_json::Number;
+
+/// Numbers below are exact if they are whole.
+const WHOLE: f64 = 9_007_199_254_740_992.0;
+
 /// A number as a text with so many decimals, halves away from zero. The standard library's way is exact to the last of a
 /// thousand digits, and takes 12 KB of the Worker for it.
 #[derive(Clone, Copy)]
@@ -38,6 +43,41 @@ impl fmt::Display for Decimal {
     }
 }
 
+/// A number as JSON has it: no more digits than it takes to read it back, and none after the point of a whole one.
+#[derive(Clone, Copy)]
+pub struct Plain(f64);
+
+/// The number with as many decimals as it has.
+#[must_use]
+pub fn plain(value: f64) -> Plain {
+    Plain(value)
+}
+
+impl fmt::Display for Plain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.0;
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "what is below 2^53 fits, and nothing else is cast"
+        )]
+        if value.trunc() == value && value.abs() < WHOLE {
+            return write!(f, "{}", value as i64);
+        }
+        match Number::from_f64(value) {
+            Some(number) => number.fmt(f),
+            None => f.write_str("no number"),
+        }
+    }
+}
+
+/// The number, or the nearer of two bounds, the lower one of what is no number. `clamp` brings words for bounds of the wrong
+/// order, and with them another way to write numbers.
+#[must_use]
+#[expect(clippy::manual_clamp, reason = "said above")]
+pub fn within(value: f64, low: f64, high: f64) -> f64 {
+    value.max(low).min(high)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -54,6 +94,27 @@ mod tests {
         assert_eq!(text(0.0005, 4), "0.0005");
         assert_eq!(text(99.996, 2), "100.00");
         assert_eq!(text(f64::NAN, 1), "0.0");
+    }
+
+    #[test]
+    fn plain_numbers_are_as_the_standard_library_writes_them() {
+        for value in [
+            0.0,
+            -0.0_f64.abs(),
+            1.0,
+            -3.0,
+            0.5,
+            99.9,
+            33.33,
+            1.25,
+            1e12,
+            0.000_1,
+            123.456,
+        ] {
+            assert_eq!(plain(value).to_string(), value.to_string());
+        }
+        assert_eq!(plain(f64::NAN).to_string(), "no number");
+        assert!((within(f64::NAN, 1.0, 2.0) - 1.0).abs() < f64::EPSILON);
     }
 
     proptest! {

@@ -33,6 +33,22 @@ pub fn parse_rfc3339_us(text: &str) -> Option<i64> {
     Some(DateTime::parse_from_rfc3339(text).ok()?.timestamp_micros())
 }
 
+/// What a `Retry-After` asks for, in seconds: a number of them, or a date, which `date_ms` reads (as JavaScript's
+/// `Date.parse` does: milliseconds since the Unix epoch, or no number). `None` if it is neither.
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a cast from a float stops at the bounds"
+)]
+pub fn retry_after_s(value: &str, now: UnixMs, date_ms: impl FnOnce(&str) -> f64) -> Option<i64> {
+    let value = value.trim();
+    value.parse().ok().or_else(|| {
+        let at = date_ms(value);
+        let left_ms = (at as UnixMs).saturating_sub(now).max(0);
+        (!at.is_nan()).then_some((left_ms + 999) / 1_000)
+    })
+}
+
 /// A duration as people write it (`"90s"`, `"10m"`, `"24h"`); keeps the text it was written in, so that a plan reads back
 /// as it was saved.
 #[derive(Clone, PartialEq, Eq)]
@@ -146,6 +162,25 @@ mod tests {
     fn what_is_no_duration_is_refused_with_an_example() {
         for text in ["", "10", "ten minutes", "-5s"] {
             assert!(Span::parse(text).unwrap_err().contains("\"10m\""), "{text}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_a_number_of_seconds_or_a_date() {
+        let now = 784_111_777_000;
+        let date = |text: &str| {
+            let date = DateTime::parse_from_rfc2822(text);
+            #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+            date.map_or(f64::NAN, |date| date.timestamp_millis() as f64)
+        };
+        for (value, expected) in [
+            (" 30 ", Some(30)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
+            ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(retry_after_s(value, now, date), expected, "{value}");
         }
     }
 

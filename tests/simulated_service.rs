@@ -310,6 +310,34 @@ async fn it_goes_wrong_as_often_as_it_says_and_traffic_ends_at_its_bound() {
     service.end().await;
 }
 
+/// What went wrong with one request, by the Worker's code in plain node.
+async fn went(query: &str, kind: &str) -> String {
+    let code = format!(
+        "import worker from './tests/simulated-service/worker.mjs';
+         const env = {{ KIND: '{kind}', RATE: '1', LABEL: 'v1' }};
+         const answer = await worker.fetch(new Request('http://localhost/{query}'), env);
+         console.log(answer.headers.get('x-went') ?? answer.status);"
+    );
+    let mut node = command("node");
+    node.args(["--input-type=module", "--eval", &code]);
+    let output = timeout(SCRIPT_LIMIT, node.output()).await.unwrap().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[tokio::test]
+async fn a_rate_alone_makes_a_healthy_version_slow() {
+    for (query, kind, expected) in [
+        ("", "none", "well"),
+        ("?rate=1", "none", "slow"),
+        ("?rate=1", "error", "error"),
+        ("?rate=1&kind=none", "none", "well"),
+        ("?rate=0", "none", "400"),
+    ] {
+        assert_eq!(went(query, kind).await, expected, "{query} of {kind}");
+    }
+}
+
 /// Answers everything and counts, in this process.
 async fn counter() -> (String, Arc<AtomicUsize>) {
     let count = Arc::new(AtomicUsize::new(0));

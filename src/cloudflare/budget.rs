@@ -117,6 +117,12 @@ impl Budget {
         }
     }
 
+    /// How many calls may belong together before it is worth asking for less: whoever finds room makes them all at once.
+    #[must_use]
+    pub fn many_at_once(&self) -> u32 {
+        u32::try_from(self.limit / 10).unwrap_or(u32::MAX)
+    }
+
     /// What so many calls of an urgency cost if they use their guaranteed share.
     #[must_use]
     pub fn cost_us(&self, urgency: Urgency, calls: u32) -> Accounts {

@@ -27,7 +27,10 @@ const IN_FLIGHT: usize = 6;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
     /// Nobody knows whether it was carried out: no answer, or a server error.
-    Unknown,
+    Unknown {
+        /// What `Retry-After` asked for, 0 if nothing.
+        retry_after_ms: i64,
+    },
     /// Too many calls: not carried out, try again after so many milliseconds.
     Throttled {
         /// What `Retry-After` asked for.
@@ -62,7 +65,7 @@ impl ApiError {
     /// An answer that makes no sense; like no answer.
     pub(super) fn unreadable(what: &str, why: impl std::fmt::Display) -> Self {
         Self {
-            kind: ErrorKind::Unknown,
+            kind: ErrorKind::Unknown { retry_after_ms: 0 },
             detail: format!("{what}: Cloudflare's answer can't be understood: {why}"),
         }
     }
@@ -71,10 +74,10 @@ impl ApiError {
     #[must_use]
     pub fn retry_after_ms(&self) -> i64 {
         match self.kind {
-            ErrorKind::Throttled { retry_after_ms } | ErrorKind::PutOff { retry_after_ms } => {
-                retry_after_ms
-            }
-            _ => 0,
+            ErrorKind::Unknown { retry_after_ms }
+            | ErrorKind::Throttled { retry_after_ms }
+            | ErrorKind::PutOff { retry_after_ms } => retry_after_ms,
+            ErrorKind::Refused { .. } | ErrorKind::NotSent => 0,
         }
     }
 
@@ -126,23 +129,19 @@ struct Success<T> {
     result: T,
 }
 
+/// Codes that HMD, or its advice, knows.
+const TELLING: [i64; 9] = [
+    7_003, 10_000, 10_007, 10_211, 10_220, 100_146, 100_402, 100_405, 100_406,
+];
+
 /// Any answer, whatever it holds.
 #[derive(Deserialize)]
 struct Envelope {
     #[serde(default)]
     success: bool,
+    /// A list; each with what it has of `code`, `message` and `detail`, in whatever form.
     #[serde(default)]
-    errors: Option<Vec<EnvelopeError>>,
-}
-
-#[derive(Deserialize)]
-struct EnvelopeError {
-    #[serde(default)]
-    code: Option<i64>,
-    #[serde(default)]
-    message: Option<String>,
-    #[serde(default)]
-    detail: Option<String>,
+    errors: Value,
 }
 
 impl<'a, P: Ports> Cloudflare<'a, P> {
@@ -367,7 +366,7 @@ impl<'a, P: Ports> Cloudflare<'a, P> {
                 HttpError::Failed(_) => "was probably not carried out",
             };
             ApiError {
-                kind: ErrorKind::Unknown,
+                kind: ErrorKind::Unknown { retry_after_ms: 0 },
                 detail: format!("{what}: {error}; it {happened}"),
             }
         })?;
@@ -381,7 +380,7 @@ impl<'a, P: Ports> Cloudflare<'a, P> {
                 Err(ApiError::unreadable(what, error))
             }
             (envelope, _) => {
-                let errors = envelope.ok().and_then(|e| e.errors).unwrap_or_default();
+                let errors = envelope.map_or(Value::Null, |envelope| envelope.errors);
                 let error = refusal(
                     what,
                     (path, credential.label()),
@@ -414,17 +413,37 @@ fn put_off(what: &str, retry_after_ms: i64) -> ApiError {
     }
 }
 
+/// An error's code: a whole number, with a decimal point or in quotes if need be.
+fn code(code: &Value) -> Option<i64> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a cast from a float stops at the bounds"
+    )]
+    let whole = || code.as_f64().map(|code| code as i64);
+    code.as_i64()
+        .or_else(whole)
+        .or_else(|| code.as_str()?.parse().ok())
+}
+
 fn refusal(
     what: &str,
     (path, token): (&str, &str),
     (status, retry_after_s): (u16, Option<i64>),
-    errors: &[EnvelopeError],
+    errors: &Value,
 ) -> ApiError {
-    let code = errors.iter().find_map(|error| error.code).unwrap_or(0);
-    let said: Vec<&str> = errors
+    let errors = errors.as_array().map_or(&[][..], Vec::as_slice);
+    let codes = || errors.iter().filter_map(|error| code(&error["code"]));
+    // Of several errors that one counts which says what to do.
+    let telling = codes().find(|code| TELLING.contains(code));
+    let code = telling.or_else(|| codes().next()).unwrap_or(0);
+    let said: Vec<String> = errors
         .iter()
-        .flat_map(|error| [error.message.as_deref(), error.detail.as_deref()])
-        .flatten()
+        .flat_map(|error| [&error["message"], &error["detail"]])
+        .filter(|said| !said.is_null())
+        .map(|said| {
+            said.as_str()
+                .map_or_else(|| json::text(said), str::to_owned)
+        })
         .collect();
     let said = if said.is_empty() {
         "without a message".to_owned()
@@ -454,12 +473,16 @@ fn refusal(
             .to_owned(),
         _ => String::new(),
     };
+    let asked_ms = |or_s: i64| retry_after_s.unwrap_or(or_s).clamp(0, 600) * 1_000;
     let kind = match status {
         429 => ErrorKind::Throttled {
-            retry_after_ms: retry_after_s.unwrap_or(5).clamp(1, 600) * 1_000,
+            // Who is over Cloudflare's limit is blocked for 5 minutes; a model that is busy is free again in seconds.
+            retry_after_ms: asked_ms(if path.contains("/ai/run/") { 5 } else { 60 }).max(1_000),
         },
         // A success that can't be read may well have been one.
-        ..300 | 408 | 425 | 500.. => ErrorKind::Unknown,
+        ..300 | 408 | 425 | 500.. => ErrorKind::Unknown {
+            retry_after_ms: asked_ms(0),
+        },
         _ => ErrorKind::Refused { status, code },
     };
     ApiError {
@@ -470,6 +493,8 @@ fn refusal(
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::cloudflare::INSTALLATION;
 
@@ -485,16 +510,74 @@ mod tests {
             (400, 100_406, "wrangler deploy"),
             (404, 100_146, "can't be deployed any more"),
         ] {
-            let said = EnvelopeError {
-                code: Some(code),
-                message: Some("it is so".to_owned()),
-                detail: None,
-            };
+            let said = json!([{"code": code, "message": "it is so"}]);
             let of = ("/deployments", INSTALLATION);
-            let error = refusal("deploying shop", of, (status, None), &[said]);
+            let error = refusal("deploying shop", of, (status, None), &said);
             assert_eq!(error.kind, ErrorKind::Refused { status, code });
             assert!(error.detail.contains("it is so; "), "{}", error.detail);
             assert!(error.detail.contains(advice), "{}", error.detail);
+        }
+    }
+
+    #[test]
+    fn errors_are_read_in_any_form_and_the_telling_one_counts() {
+        for (errors, expected, said) in [
+            (
+                json!([{"code": 10_220, "message": "m", "detail": {"key": "API_KEY"}}]),
+                10_220,
+                "API_KEY",
+            ),
+            (
+                json!([{"code": "10220", "message": ["m"]}]),
+                10_220,
+                "[\"m\"]",
+            ),
+            (json!([{"code": 10_220.0}]), 10_220, "without a message"),
+            (
+                json!([{"code": 10_013, "message": "m"}, "odd", {"code": 10_220, "message": "n"}]),
+                10_220,
+                "m; n",
+            ),
+            (json!([{"code": 10_013}, {"code": 10_014}]), 10_013, ""),
+            (
+                json!([{"code": {}, "message": null}]),
+                0,
+                "without a message",
+            ),
+            (json!({"code": 10_220}), 0, "without a message"),
+            (Value::Null, 0, "without a message"),
+        ] {
+            let of = ("/deployments", INSTALLATION);
+            let error = refusal("deploying shop", of, (400, None), &errors);
+            assert_eq!(error.code(), expected, "{errors}");
+            assert!(error.detail.contains(said), "{}", error.detail);
+        }
+    }
+
+    #[test]
+    fn how_long_to_stay_away() {
+        let (calls, models) = ("/accounts/a/workers/observability/", "/accounts/a/ai/run/m");
+        for (path, status, asked_s, expected_s) in [
+            (calls, 429, None, 60),
+            (calls, 429, Some(0), 1),
+            (calls, 429, Some(300), 300),
+            (models, 429, None, 5),
+            (calls, 503, Some(30), 30),
+            (calls, 502, Some(86_400), 600),
+            (calls, 500, None, 0),
+            (calls, 400, Some(30), 0),
+        ] {
+            let error = refusal(
+                "asking",
+                (path, INSTALLATION),
+                (status, asked_s),
+                &Value::Null,
+            );
+            assert_eq!(
+                error.retry_after_ms(),
+                expected_s * 1_000,
+                "{status} {path}"
+            );
         }
     }
 }

@@ -61,14 +61,17 @@ struct WireDeployment {
     author_email: Option<String>,
     #[serde(default)]
     annotations: Option<std::collections::BTreeMap<String, Value>>,
-    #[serde(default, deserialize_with = "null_as_default")]
-    versions: Vec<WireShare>,
+    #[serde(default)]
+    versions: Value,
 }
 
-#[derive(Deserialize)]
-struct WireShare {
-    version_id: String,
-    percentage: f64,
+/// Which versions serve, and their shares; none at all if any of it is missing, since half of a split is another split.
+fn shares(versions: &Value) -> Option<Vec<(String, f64)>> {
+    let share = |share: &Value| {
+        let version = share["version_id"].as_str()?;
+        Some((version.to_owned(), share["percentage"].as_f64()?))
+    };
+    versions.as_array()?.iter().map(share).collect()
 }
 
 impl Deployments {
@@ -107,11 +110,7 @@ impl From<WireDeployment> for Deployment {
                 .get("workers/message")
                 .and_then(Value::as_str)
                 .map(str::to_owned),
-            versions: wire
-                .versions
-                .into_iter()
-                .map(|share| (share.version_id, share.percentage))
-                .collect(),
+            versions: shares(&wire.versions).unwrap_or_default(),
         }
     }
 }
@@ -241,6 +240,13 @@ mod tests {
         };
         for broken in [
             changed("versions", Value::Null),
+            changed("versions", json!("v")),
+            changed("versions", json!([{"version_id": "v"}])),
+            changed("versions", json!([{"percentage": 100}])),
+            changed(
+                "versions",
+                json!([{"version_id": "v", "percentage": 100}, {"percentage": 0}]),
+            ),
             changed("created_on", Value::Null),
             changed("created_on", json!("yesterday")),
         ] {

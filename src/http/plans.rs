@@ -156,7 +156,7 @@ pub async fn delete<P: Ports>(
 
 /// `GET /v1/plans`.
 pub async fn list<P: Ports>(pipeline: &Pipeline<'_, P>) -> Answer {
-    let plans = store::list_plans(pipeline.ports).await?;
+    let plans = store::list_plans(pipeline.ports, (-1, 0)).await?;
     list_answer(
         plans.iter().map(|stored| view(stored, None)).collect(),
         None,

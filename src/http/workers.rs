@@ -126,7 +126,10 @@ pub(super) fn unreadable(error: &ApiError) -> Problem {
         ErrorKind::PutOff { retry_after_ms } => {
             Problem::put_off(error.detail.clone(), retry_after_ms / 1_000)
         }
-        _ => Problem::unavailable(error.detail.clone(), 5),
+        _ => Problem::unavailable(
+            error.detail.clone(),
+            (error.retry_after_ms() / 1_000).max(5),
+        ),
     }
 }
 

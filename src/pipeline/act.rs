@@ -62,12 +62,16 @@ async fn attempt<P: Ports>(
     // lease next begins by looking, and finds it.
     let posted = match write(pipeline, driven, plan).await {
         Ok(posted) => posted,
-        Err(error) => return failure(&error, plan, error.kind == ErrorKind::Unknown),
+        Err(error) => {
+            let written = matches!(error.kind, ErrorKind::Unknown { .. });
+            return failure(&error, plan, written);
+        }
     };
     let unseen = |detail: String| Outcome::Unknown {
         detail,
         written: true,
         posted: posted.clone(),
+        retry_after_ms: 0,
     };
     match look(pipeline, release, plan).await {
         Ok(Some(Outcome::Unknown { detail, .. })) => unseen(detail),
@@ -112,6 +116,7 @@ async fn look<P: Ports>(
             detail: "Cloudflare shows an older deployment than it showed before".to_owned(),
             written: false,
             posted: None,
+            retry_after_ms: 0,
         }),
         Head::Ours(deployment) => plan.is_done_by(&deployment).then_some(Outcome::Serving {
             // Said in the deployment's own message, so that whoever reads it back knows, and the people too.
@@ -170,10 +175,16 @@ fn refused_share(error: &ApiError) -> bool {
 fn failure(error: &ApiError, plan: &ActPlan, written: bool) -> Outcome {
     let detail = error.detail.clone();
     match error.kind {
-        ErrorKind::Unknown | ErrorKind::NotSent => Outcome::Unknown {
+        ErrorKind::Unknown { .. } | ErrorKind::NotSent => Outcome::Unknown {
             detail,
             written,
             posted: None,
+            // The way back looks again soon, whatever is asked: users wait for it, and it is one call.
+            retry_after_ms: if plan.revert {
+                0
+            } else {
+                error.retry_after_ms()
+            },
         },
         ErrorKind::PutOff { retry_after_ms } => Outcome::PutOff { retry_after_ms },
         ErrorKind::Throttled { retry_after_ms } => Outcome::Failed {

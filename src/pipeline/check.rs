@@ -1,5 +1,6 @@
 //! Checks: telemetry asked for a whole batch of releases, by account and window, and each answer settled as it arrives.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use futures_util::future::{FutureExt as _, LocalBoxFuture, Shared, join};
@@ -11,7 +12,9 @@ use crate::cloudflare::{
     targets_window,
 };
 use crate::gather::{Gather as _, join_all};
-use crate::release::{Failure, Head, Input, Moment, Release, read_head, wants_look, windows_due};
+use crate::release::{
+    Failure, Head, Input, Moment, Release, read_head, wants_look, windows_due, windows_due_in_few,
+};
 use crate::slo::Window;
 use crate::sorted::SortedMap;
 use crate::store::StoreError;
@@ -73,28 +76,31 @@ impl<P: Ports> Pipeline<'_, P> {
         due: Vec<Due>,
     ) -> Result<(), StoreError> {
         let moment = self.moment();
-        let mut targets: SortedMap<Slice, Vec<Target>> = SortedMap::new();
-        // Releases that wait for the same slices are settled together, and never with a slower neighbour's.
-        let mut groups: SortedMap<Vec<Slice>, Vec<Due>> = SortedMap::new();
         let looks = due
             .iter()
             .filter(|(release, _)| wants_look(release, &[], &moment))
             .count();
-        for each in due {
-            let interval = each.0.origin.plan.check_interval.ms();
-            let slices: Vec<Slice> = windows_due(&each.0, &moment)
-                .into_iter()
-                .map(|run| ask_for(&mut targets, &each.0, (interval, run.start, run.end)))
-                .collect();
-            groups.or_default(slices).push(each);
-        }
         // All questions of the account are admitted together: half of a backlog tells nothing of how things stand now. What
         // will be looked at is claimed with them, in the same round trip.
         let account_id = account.as_ref().map_or("", |account| &account.id);
-        let calls = targets
-            .values()
-            .map(|targets| calls_to_measure(self.ports, account_id, targets))
-            .sum();
+        let calls_of = |targets: &SortedMap<Slice, Vec<Target>>| -> u32 {
+            let calls = |targets: &Vec<Target>| calls_to_measure(self.ports, account_id, targets);
+            targets.values().map(calls).sum()
+        };
+        let (mut targets, mut slices) = slices_of(&due, &moment, windows_due);
+        // A backlog that would use up a tenth of what may be called in 5 minutes is asked for in less detail.
+        let many = account.as_ref().map_or(u32::MAX, |account| {
+            account.credential.budget().many_at_once()
+        });
+        if calls_of(&targets) > many {
+            (targets, slices) = slices_of(&due, &moment, windows_due_in_few);
+        }
+        let calls = calls_of(&targets);
+        // Releases that wait for the same slices are settled together, and never with a slower neighbour's.
+        let mut groups: SortedMap<Vec<Slice>, Vec<Due>> = SortedMap::new();
+        for (slices, each) in slices.into_iter().zip(due) {
+            groups.or_default(slices).push(each);
+        }
         let looks = u32::try_from(looks).unwrap_or(u32::MAX);
         let wanted = [(urgency, calls), (Urgency::Look, looks)];
         let admitted = async {
@@ -205,6 +211,23 @@ impl<P: Ports> Pipeline<'_, P> {
             .map(|deployments| read_head(release, &deployments))
             .map_err(|error| failure(&error))
     }
+}
+
+/// What is asked for some releases, by slice, and the slices that each of them waits for.
+fn slices_of(
+    due: &[Due],
+    moment: &Moment,
+    windows: fn(&Release, &Moment) -> Vec<Range<i64>>,
+) -> (SortedMap<Slice, Vec<Target>>, Vec<Vec<Slice>>) {
+    let mut targets = SortedMap::new();
+    let slices = due.iter().map(|(release, _)| {
+        let interval = release.origin.plan.check_interval.ms();
+        let runs = windows(release, moment).into_iter();
+        runs.map(|run| ask_for(&mut targets, release, (interval, run.start, run.end)))
+            .collect()
+    });
+    let slices = slices.collect();
+    (targets, slices)
 }
 
 /// Adds what a release asks of some windows to the questions, and answers where.

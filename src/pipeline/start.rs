@@ -222,7 +222,7 @@ impl<P: Ports> Pipeline<'_, P> {
         let lags = |seen: &Seen| deployment.seen().created_us < seen.created_us;
         if left.map_err(NotReady::Store)?.as_ref().is_some_and(lags) {
             return Err(NotReady::Unreadable(ApiError {
-                kind: ErrorKind::Unknown,
+                kind: ErrorKind::Unknown { retry_after_ms: 0 },
                 detail: "Cloudflare still shows an older deployment than the last release left"
                     .to_owned(),
             }));

@@ -52,6 +52,7 @@ fn what_a_late_forward_act_brought_about_must_be_seen_before_the_end() {
         detail: "not shown yet".to_owned(),
         written: true,
         posted: Some("d5".to_owned()),
+        retry_after_ms: 0,
     };
     let after = then(&stopping, &report(taken), NOW + 2_000);
     assert_eq!(

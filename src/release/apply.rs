@@ -44,6 +44,8 @@ pub enum Outcome {
         written: bool,
         /// The deployment that Cloudflare said it took, if it answered.
         posted: Option<String>,
+        /// How long Cloudflare asks to be left alone, in milliseconds.
+        retry_after_ms: i64,
     },
     /// Nothing was sent: the call budget has no room yet.
     PutOff {
@@ -213,7 +215,11 @@ impl Draft {
                 self.next.progress.act_due_at = Some(now + retry_after_ms);
                 return Ok(());
             }
-            Outcome::Unknown { detail, .. } => (detail, false, None),
+            Outcome::Unknown {
+                detail,
+                retry_after_ms,
+                ..
+            } => (detail, false, Some(*retry_after_ms)),
             Outcome::Failed {
                 detail,
                 permanent,
@@ -390,7 +396,11 @@ impl Draft {
                 self.finish(status, Some(because.reason), because.detail, Some(data));
                 return Ok(());
             }
-            Outcome::Unknown { detail, .. } => (detail, false, None),
+            Outcome::Unknown {
+                detail,
+                retry_after_ms,
+                ..
+            } => (detail, false, Some(*retry_after_ms)),
             Outcome::Failed {
                 detail,
                 permanent,

@@ -14,6 +14,7 @@ use super::judge::{Basis, Replay};
 use super::pass::Standing;
 use super::plan::{FieldError, Percent, Plan};
 use super::state::Release;
+use crate::decimal::plain;
 use crate::slo::evidence::Before;
 use crate::slo::{
     self, Objective, OnNoData, Reading, Severity, SliKind, Slo, SloCounts, Tally, Verdict,
@@ -229,7 +230,11 @@ fn counted(release: &Release) -> String {
     let text = |(i, slo): (usize, &Slo)| {
         let known = release.progress.slow_above_ms.get(i).copied().flatten();
         match slow_above(slo, known).filter(|_| slo.time_key().is_some()) {
-            Some(above) => format!("{} over {above} ms", slo.sli.kind.name().replace('_', " ")),
+            Some(above) => format!(
+                "{} over {} ms",
+                slo.sli.kind.name().replace('_', " "),
+                plain(above)
+            ),
             None => slo.indicator(),
         }
     };

@@ -135,6 +135,17 @@ pub(super) fn next_window(release: &Release) -> i64 {
     release.progress.status.soak().unwrap().next_window
 }
 
+/// A look that shows what the release has left in force.
+pub(super) fn own_look(release: &Release) -> Look {
+    let percent = release.progress.status.soak().unwrap().percent;
+    let shares = [("old", percent.rest().as_f64()), ("new", percent.as_f64())];
+    let seen = release.progress.seen.as_ref().unwrap();
+    Look::Ours(Deployment {
+        created_on: crate::time::rfc3339(seen.created_us / 1_000),
+        ..deployment(&seen.deployment_id, "", &shares)
+    })
+}
+
 fn empty(run: Range<i64>) -> Window {
     Window {
         merged: run.end - run.start - 1,
@@ -157,7 +168,7 @@ pub(super) fn soak_until(mut release: Release, until: i64, bad: u64) -> Release 
             .into_iter()
             .map(|run| window_of(run, bad))
             .collect();
-        let look = wants_look(&release, &windows, &moment(due)).then_some(Ok(Look::Lagging));
+        let look = wants_look(&release, &windows, &moment(due)).then(|| Ok(own_look(&release)));
         let input = Input::Checked {
             due_at: due,
             windows,

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::judge::protocol;
 use super::plan::{Plan, Stage, slo_applies};
-use crate::decimal::decimal;
+use crate::decimal::{decimal, plain, within};
 use crate::slo::evidence::forecast::{
     Ahead, Chance, Healthy, Outlook, POWER, RATIOS, Sight, Timing, Traffic, outlook,
 };
@@ -326,7 +326,7 @@ fn slo_forecast(
 }
 
 fn percent(share: f64) -> String {
-    let share = (share * 100.0).clamp(0.0, 100.0);
+    let share = within(share * 100.0, 0.0, 100.0);
     match share {
         0.0 => "0 %".to_owned(),
         _ if share < 0.5 => "less than 1 %".to_owned(),
@@ -347,7 +347,7 @@ fn times(ratio: f64, sight: &Sight, unit: &str) -> String {
     format!(
         "{}x {of} ({} % bad)",
         decimal(ratio, digits),
-        rounded(share)
+        plain(rounded(share))
     )
 }
 
@@ -403,10 +403,10 @@ fn of_test(sight: &Sight, slo: &Slo, stage: &Stage, unit: &str) -> Vec<String> {
             Some(ms) => format!(
                 "a soak of {} would see {}x, of which this one sees {}",
                 duration_text(ms),
-                found.ratio,
+                plain(found.ratio),
                 percent(found.chance)
             ),
-            None => format!("no soak up to 30 days would see {}x", found.ratio),
+            None => format!("no soak up to 30 days would see {}x", plain(found.ratio)),
         });
     }
     parts.extend(of_healthy(&sight.healthy, slo, stage));

@@ -8,7 +8,7 @@ use super::input::Judged;
 use super::plan::{Percent, Plan, Stage, slo_applies};
 use super::state::Soak;
 use super::witness;
-use crate::decimal::decimal;
+use crate::decimal::{decimal, plain};
 use crate::slo::evidence::{Before, Evidence, Place, Protocol, StagePlan};
 use crate::slo::{Ground, Reading, Rule, Slo, Standing, Tally, unasked};
 use crate::time::UnixMs;
@@ -209,7 +209,7 @@ pub(super) fn before_text(plan: &Plan, before: &[Before]) -> serde_json::Map<Str
     let text = |(i, slo): (usize, &Slo)| {
         let before = before.get(i).copied().unwrap_or_default();
         let factor = match (slo.overdispersion, before.overdispersion) {
-            (Some(factor), _) => format!("overdispersion {factor}, as the plan says"),
+            (Some(factor), _) => format!("overdispersion {}, as the plan says", plain(factor)),
             (None, Some(factor)) => format!("overdispersion {}, as seen", decimal(factor, 2)),
             (None, None) => {
                 "too few of them to see whether they come in bursts: taken as independent (1)"

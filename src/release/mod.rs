@@ -56,7 +56,7 @@ pub use preflight::{
     ListedVersion, Observability, Traffic, Tried, VersionParts, newest_deployment, preflight,
     wanted_version,
 };
-pub use soak::{Look, wants_look, windows_due};
+pub use soak::{Look, wants_look, windows_due, windows_due_in_few};
 pub use state::{
     Deploying, Driven, Ending, Lease, NEWEST_SCHEMA, Origin, Progress, Release, Revert, SCHEMA,
     Seen, Soak, SoakClock, StageDecision, StageRecord, Status, Step, Wait, Would,

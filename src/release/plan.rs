@@ -5,6 +5,7 @@ mod queries;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::decimal::{plain, within};
 use crate::slo::{Objective, OnUndecided, Rule, SliKind, Slo, Tolerance};
 use crate::sorted::SortedSet;
 use crate::time::Span;
@@ -41,7 +42,7 @@ impl Percent {
         reason = "clamped to 1 to 9,999"
     )]
     pub fn of_both(value: f64) -> Self {
-        Self((value * 100.0).round().clamp(1.0, 9_999.0) as u16)
+        Self(within((value * 100.0).round(), 1.0, 9_999.0) as u16)
     }
 
     /// Reads a number from 0 to 100 with at most two decimals.
@@ -52,7 +53,8 @@ impl Percent {
         let hundredths = (value * 100.0).round();
         if !(0.0..=10_000.0).contains(&hundredths) || (hundredths - value * 100.0).abs() > 1e-6 {
             return Err(format!(
-                "{value} is not a percentage from 0 to 100 with at most two decimals"
+                "{} is not a percentage from 0 to 100 with at most two decimals",
+                plain(value)
             ));
         }
         #[expect(
@@ -66,7 +68,7 @@ impl Percent {
 
 impl std::fmt::Display for Percent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} %", self.as_f64())
+        write!(f, "{} %", plain(self.as_f64()))
     }
 }
 

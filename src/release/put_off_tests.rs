@@ -30,6 +30,7 @@ fn a_blip_after_a_long_put_off_does_not_turn_back() {
             detail: "502".to_owned(),
             written: false,
             posted: None,
+            retry_after_ms: 0,
         };
         release = then(&release, &reported(&release, failed), now);
         if release.progress.status.name() == "reverting" {

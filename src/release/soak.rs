@@ -36,6 +36,18 @@ const ALERT_AFTER_FAILURES: u32 = 5;
 /// ones are asked for in runs, so that catching up costs few questions however long it is.
 #[must_use]
 pub fn windows_due(release: &Release, moment: &Moment) -> Vec<Range<i64>> {
+    let behind = |soak: &Soak| soak.behind;
+    let behind = release.progress.status.soak().is_some_and(behind);
+    runs_due(release, moment, behind)
+}
+
+/// The same in as few questions as can be, as for a release that the call budget has put off.
+#[must_use]
+pub fn windows_due_in_few(release: &Release, moment: &Moment) -> Vec<Range<i64>> {
+    runs_due(release, moment, true)
+}
+
+fn runs_due(release: &Release, moment: &Moment, behind: bool) -> Vec<Range<i64>> {
     let settled =
         (moment.now - moment.telemetry_lag_ms).div_euclid(release.origin.plan.check_interval.ms());
     let of = |soak: &Soak| {
@@ -58,7 +70,6 @@ pub fn windows_due(release: &Release, moment: &Moment) -> Vec<Range<i64>> {
             due.push(run);
         }
     }
-    let behind = soak.is_some_and(|soak| soak.behind);
     due.into_iter()
         .flat_map(|due| runs(due, behind))
         .take(MAX_WINDOWS_PER_CHECK)
@@ -211,6 +222,18 @@ impl Draft {
     /// Takes in a look at the active deployment; true if that ended or redirected the release.
     fn looked(&mut self, look: &Look) -> bool {
         let now = self.moment.now;
+        if matches!(look, Head::Lagging) {
+            // It shows nothing of how things stand now, so it is no look. It comes right by itself: nobody is told, and only
+            // real failures reach the number at which somebody is.
+            if let Some(soak) = self.next.progress.status.soak_mut() {
+                let failures = soak.look_failures + 1;
+                soak.look_again_at = now + backoff_ms(failures);
+                if failures != ALERT_AFTER_FAILURES {
+                    soak.look_failures = failures;
+                }
+            }
+            return false;
+        }
         if let Some(soak) = self.next.progress.status.soak_mut() {
             soak.looked_at = now;
             soak.look_again_at = now + ROUTINE_LOOK_MS;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::decide_tests::{command, moment, soaking_of, then};
+use super::decide_tests::{command, moment, own_look, soaking_of, then};
 use super::*;
 use crate::slo::{Opinion, Saying, SloCounts, Verdict, VersionCounts, Window};
 
@@ -52,7 +52,7 @@ fn check(release: &Release, bad: u64, opinions: Vec<Opinion>) -> (Decision, Inpu
         windows: due.map(|index| window(index, bad)).collect(),
         asked_at: due_at,
         failure: None,
-        look: wants_look(release, &[], &at).then_some(Ok(Look::Lagging)),
+        look: wants_look(release, &[], &at).then(|| Ok(own_look(release))),
         opinions,
     };
     (decide(release, &input, &at).unwrap(), input, at)

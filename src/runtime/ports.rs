@@ -24,7 +24,7 @@ use crate::pipeline::ports::{
     Param, QueueError, QueueName, Queues, Random, Row, Sql, SqlError, Statement, Urls,
     WebhookAnswer, WebhookRequest,
 };
-use crate::time::UnixMs;
+use crate::time::{self, UnixMs};
 use crate::webhook::WebUrl;
 
 /// Most messages in one `sendBatch`.
@@ -237,9 +237,13 @@ pub(super) async fn in_time<T>(
     }
 }
 
+fn now() -> UnixMs {
+    i64::try_from(Date::now().as_millis()).unwrap_or(i64::MAX)
+}
+
 fn retry_after_s(response: &worker::Response) -> worker::Result<Option<i64>> {
     let value = response.headers().get("retry-after")?;
-    Ok(value.and_then(|value| value.trim().parse().ok()))
+    Ok(value.and_then(|value| time::retry_after_s(&value, now(), js_sys::Date::parse)))
 }
 
 /// Reads an answer's body until there is enough of it; the rest is never asked for.
@@ -285,7 +289,7 @@ impl Urls for WorkerPorts {
 
 impl Clock for WorkerPorts {
     fn now(&self) -> UnixMs {
-        i64::try_from(Date::now().as_millis()).unwrap_or(i64::MAX)
+        now()
     }
 
     fn uuid(&self) -> Uuid {

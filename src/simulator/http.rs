@@ -11,10 +11,16 @@ use axum::{Json, Router};
 
 use super::api::ApiAnswer;
 use super::control;
+use super::journal::Journal;
 use super::model::Cloudflare;
 
 /// What time it is, in Unix milliseconds.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+tokio::task_local! {
+    /// When the call at hand is made, if its [journal](super::Journal) says so.
+    pub(super) static AT: i64;
+}
 
 /// The clock of the machine.
 #[must_use]
@@ -41,6 +47,21 @@ pub async fn serve(
     token: Option<String>,
 ) -> std::io::Result<()> {
     axum::serve(listener, router(cloudflare, clock, token)).await
+}
+
+/// The same with a journal, whose calls of before are the caller's to repeat.
+///
+/// # Errors
+/// The listener's.
+pub async fn serve_with_journal(
+    listener: tokio::net::TcpListener,
+    cloudflare: Arc<Mutex<Cloudflare>>,
+    clock: Clock,
+    token: Option<String>,
+    journal: Arc<Journal>,
+) -> std::io::Result<()> {
+    let routes = router(cloudflare, clock, token);
+    axum::serve(listener, journal.around(routes)).await
 }
 
 /// The routes that [`serve`] serves.
@@ -72,7 +93,8 @@ impl App {
             .cloudflare
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let now_ms = (self.clock)();
+        let now_ms = AT.try_with(|at_ms| *at_ms);
+        let now_ms = now_ms.unwrap_or_else(|_| (self.clock)());
         (guard, now_ms)
     }
 

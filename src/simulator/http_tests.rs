@@ -8,7 +8,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use super::model_tests::START;
-use super::{Cloudflare, serve};
+use super::{Cloudflare, Journal, REPEATED_HEADER, serve, serve_with_journal};
 
 struct Server {
     base: String,
@@ -60,6 +60,64 @@ impl Server {
 }
 
 const DEPLOYMENTS: &str = "/client/v4/accounts/acc/workers/scripts/shop/deployments";
+
+/// A simulator with a journal, and what that held before.
+async fn with_journal(path: &std::path::Path, now_ms: i64) -> Server {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let now_ms = Arc::new(AtomicI64::new(now_ms));
+    let hand = Arc::clone(&now_ms);
+    let clock = Arc::new(move || hand.load(Ordering::Relaxed));
+    let (journal, before) = Journal::open(path, 1, clock.clone()).unwrap();
+    let cloudflare = Arc::new(Mutex::new(Cloudflare::new(1)));
+    let serving = serve_with_journal(listener, cloudflare, clock, None, Arc::clone(&journal));
+    tokio::spawn(serving);
+    let client = reqwest::Client::new();
+    let server = Server {
+        base,
+        now_ms,
+        client,
+    };
+    for call in before {
+        let method = call.method.parse().unwrap();
+        let request = server.request(method, &call.target).body(call.body);
+        let request = request
+            .header(REPEATED_HEADER, call.at_ms)
+            .bearer_auth("any");
+        assert!(request.send().await.unwrap().status().is_success());
+    }
+    journal.repeated();
+    server
+}
+
+#[tokio::test]
+async fn with_a_journal_it_goes_on_after_a_restart() {
+    let name = format!("hmd-simulator-{}.jsonl", uuid::Uuid::now_v7());
+    let path = std::env::temp_dir().join(name);
+    let first = with_journal(&path, START).await;
+    let created = first.with_worker().await;
+    let ids = [0, 1].map(|i| created["versions"][i]["id"].clone());
+    first.now_ms.store(START + 5_000, Ordering::Relaxed);
+    let split = json!({"strategy": "percentage", "versions": [
+        {"version_id": ids[0], "percentage": 80}, {"version_id": ids[1], "percentage": 20}]});
+    let deployments = "/client/v4/accounts/acc/workers/scripts/shop/deployments";
+    let request = first.request(Method::POST, deployments);
+    let request = request.bearer_auth("any").json(&split);
+    let (status, answer) = Server::answer(request).await;
+    assert_eq!(status, 200, "{answer}");
+    let look = async |server: &Server| {
+        server.now_ms.store(START + 60_000, Ordering::Relaxed);
+        let listed = server.request(Method::GET, deployments).bearer_auth("any");
+        let listed = Server::answer(listed).await;
+        let status = server.request(Method::GET, "/sim/status");
+        (listed, Server::answer(status).await)
+    };
+    let before = look(&first).await;
+    // Much later: all that happened has its own time.
+    let second = with_journal(&path, START + 50_000).await;
+    assert_eq!(look(&second).await, before);
+    std::fs::remove_file(path).unwrap();
+}
 
 #[tokio::test]
 async fn a_worker_is_made_deployed_and_watched() {

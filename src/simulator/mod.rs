@@ -25,6 +25,7 @@ mod faults;
 mod fields;
 mod filter;
 mod http;
+mod journal;
 mod model;
 mod needle;
 mod resources;
@@ -59,12 +60,13 @@ mod telemetry_tests;
 #[cfg(test)]
 mod traffic_tests;
 
-pub use self::http::{Clock, router, serve, system_clock};
+pub use self::http::{Clock, router, serve, serve_with_journal, system_clock};
 pub use access::{DEFAULT_CALL_LIMIT, Scope, TokenSpec};
 pub use ai::AiScript;
 pub use api::ApiAnswer;
 pub use behavior::{Behavior, BehaviorPatch, Latency, LatencyPatch};
 pub use faults::FaultRule;
+pub use journal::{Entry, Journal, REPEATED_HEADER};
 pub use model::{
     Cloudflare, DEFAULT_INGESTION_LAG_MS, DEFAULT_RETENTION_MS, MAX_REQUESTS_PER_ADVANCE,
 };

@@ -1,5 +1,6 @@
 //! What a plan says about health: indicators (SLI), objectives (SLO) and what to do when one is not met.
 
+use crate::decimal::plain;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::saved::{Part, SavedQueries};
@@ -68,7 +69,7 @@ impl Percentile {
     /// `p99`, `p99.9`: for people.
     #[must_use]
     pub fn label(self) -> String {
-        format!("p{}", f64::from(self.0) / 100.0)
+        format!("p{}", plain(f64::from(self.0) / 100.0))
     }
 }
 
@@ -91,7 +92,8 @@ impl<'de> Deserialize<'de> for Percentile {
             .map(Self)
             .ok_or_else(|| {
                 de::Error::custom(format!(
-                    "{value} is not one of the percentiles 50, 90, 95, 99 and 99.9"
+                    "{} is not one of the percentiles 50, 90, 95, 99 and 99.9",
+                    plain(value)
                 ))
             })
     }
@@ -499,10 +501,12 @@ impl Slo {
     pub fn objective_text(&self) -> String {
         match self.objective {
             Objective::Max(max) => format!("<= {}", percent_text(max)),
-            Objective::MaxMs(max) => format!("<= {max} ms"),
+            Objective::MaxMs(max) => format!("<= {} ms", plain(max)),
             Objective::Min(min) => format!(">= {min}"),
             Objective::Pass => "pass".to_owned(),
-            Objective::NoWorseThanOld(Tolerance { tolerance }) => format!("<= {tolerance}x old"),
+            Objective::NoWorseThanOld(Tolerance { tolerance }) => {
+                format!("<= {}x old", plain(tolerance))
+            }
         }
     }
 
@@ -546,7 +550,7 @@ impl Slo {
 /// A share as a percentage with at most two decimals: `0.3 %`.
 #[must_use]
 pub fn percent_text(share: f64) -> String {
-    format!("{} %", (share * 10_000.0).round() / 100.0)
+    format!("{} %", plain((share * 10_000.0).round() / 100.0))
 }
 
 #[cfg(test)]

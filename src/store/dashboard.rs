@@ -17,8 +17,14 @@ use crate::time::UnixMs;
 use crate::webhook::Subscriber;
 
 // All Workers that a plan or a release names, those with an active release first. The page is chosen by names alone, from indexes;
-// releases are read only for what is on it.
-const WORKERS: &str = "SELECT k.account_id, k.script_name, k.plans, a.origin, a.progress, l.id AS last_id,
+// releases are read only for what is on it. Of the index on them, `seen` steps from one Worker to the next: one may have thousands.
+const WORKERS: &str = "WITH RECURSIVE seen (account_id, script_name) AS (
+        SELECT * FROM (SELECT account_id, script_name FROM releases ORDER BY account_id, script_name LIMIT 1)
+        UNION ALL SELECT r.account_id, r.script_name FROM seen s JOIN releases r ON r.rowid = coalesce(
+            (SELECT n.rowid FROM releases n WHERE n.account_id = s.account_id AND n.script_name > s.script_name
+                ORDER BY n.script_name LIMIT 1),
+            (SELECT n.rowid FROM releases n WHERE n.account_id > s.account_id ORDER BY n.account_id, n.script_name LIMIT 1)))
+    SELECT k.account_id, k.script_name, k.plans, a.origin, a.progress, l.id AS last_id,
         l.state AS last_state, l.ended_at AS last_ended_at, c.created_at AS connected_at, c.token IS NOT NULL AS own, k.active,
         (SELECT v.id FROM releases v WHERE v.state = 'watching' AND v.account_id = k.account_id
             AND v.script_name = k.script_name ORDER BY v.created_at DESC LIMIT 1) AS watching,
@@ -28,7 +34,7 @@ const WORKERS: &str = "SELECT k.account_id, k.script_name, k.plans, a.origin, a.
             SELECT account_id, script_name, group_concat(plan, ' ') AS plans FROM (
                 SELECT body->>'$.worker.account_id' AS account_id, body->>'$.worker.script_name' AS script_name, name AS plan FROM plans
                 UNION ALL SELECT account_id, script_name, NULL FROM connected_workers
-                UNION ALL SELECT DISTINCT account_id, script_name, NULL FROM releases)
+                UNION ALL SELECT account_id, script_name, NULL FROM seen)
             GROUP BY account_id, script_name) w
         LEFT JOIN releases r ON r.account_id = w.account_id AND r.script_name = w.script_name
             AND r.state IN ('rolling_out', 'paused', 'awaiting_approval', 'reverting')

@@ -19,7 +19,8 @@ const DELETE: &str =
 const DELETE_SECRETS: &str =
     "DELETE FROM hook_secrets WHERE plan = ?1 AND NOT EXISTS (SELECT 1 FROM plans WHERE name = ?1)";
 const GET: &str = "SELECT name, body, revision, created_at, updated_at FROM plans WHERE name = ?1";
-const LIST: &str = "SELECT name, body, revision, created_at, updated_at FROM plans ORDER BY name";
+const LIST: &str = "SELECT name, body, revision, created_at, updated_at FROM plans ORDER BY name
+    LIMIT ?1 OFFSET ?2";
 
 /// A saved plan.
 #[derive(Clone, Debug)]
@@ -124,11 +125,15 @@ pub async fn get_plan(sql: &impl Sql, name: &str) -> Result<Option<StoredPlan>, 
         .transpose()
 }
 
-/// All plans, by name.
+/// Plans by name: at most so many (-1: all) from a place on.
 ///
 /// # Errors
 /// [`StoreError`]
-pub async fn list_plans(sql: &impl Sql) -> Result<Vec<StoredPlan>, StoreError> {
-    let rows = sql.batch(vec![Statement::new(LIST, Vec::new())]).await?;
+pub async fn list_plans(
+    sql: &impl Sql,
+    (limit, offset): (i64, i64),
+) -> Result<Vec<StoredPlan>, StoreError> {
+    let params = vec![limit.into(), offset.into()];
+    let rows = sql.batch(vec![Statement::new(LIST, params)]).await?;
     rows.iter().flatten().map(stored).collect()
 }

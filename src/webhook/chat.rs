@@ -1,5 +1,6 @@
 //! Messages for chats: what happened in a sentence, what it is about, and links that decide.
 
+use crate::decimal::plain;
 use serde_json::{Map, Value, json};
 
 /// Longest sentence of a message: well under what the chats take.
@@ -70,7 +71,9 @@ impl Told {
             .and_then(|stage| usize::try_from(stage).ok()?.checked_sub(1))
             .and_then(|i| release["stages"][i]["percent"].as_f64());
         let of_stage = match (stage, percent) {
-            (Some(stage), Some(percent)) => format!("stage {stage} of {stages} ({percent} %)"),
+            (Some(stage), Some(percent)) => {
+                format!("stage {stage} of {stages} ({} %)", plain(percent))
+            }
             (Some(stage), None) => format!("stage {stage}"),
             (None, _) => "a stage".to_owned(),
         };

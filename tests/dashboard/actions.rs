@@ -150,7 +150,16 @@ pub fn fields_of(page: &str) -> Vec<(String, String)> {
                 .split_once("value='")
                 .and_then(|it| it.1.split_once('\''));
             let value = json.map_or_else(|| after(tag, "value=\""), |(value, _)| value);
-            fields.push((after(tag, "name=\"").to_owned(), plain(value)));
+            let mut value = plain(value);
+            if !tag.contains("type=\"hidden\"") {
+                value.retain(|c| !matches!(c, '\r' | '\n'));
+            }
+            fields.push((after(tag, "name=\"").to_owned(), value));
+        } else if tag.starts_with("textarea ") {
+            let value = plain(tag.split_once('>').unwrap().1).replace("\r\n", "\n");
+            let value = value.strip_prefix('\n').unwrap_or(&value);
+            let value = value.replace('\n', "\r\n");
+            fields.push((after(tag, "name=\"").to_owned(), value));
         } else if tag.starts_with("select ") {
             fields.push((after(tag, "name=\"").to_owned(), String::new()));
         } else if tag.starts_with("option ") && tag.contains(" selected") {

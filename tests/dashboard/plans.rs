@@ -28,6 +28,13 @@ fn send(browser: &Browser, path: &str, fields: &Fields, act: &str) -> Response<V
     browser.send(path, &[OWN], &all)
 }
 
+/// The page of a plan that was saved, though there is something to be said of it.
+fn warned(response: &Response<Vec<u8>>) {
+    let page = text(response);
+    assert_eq!(response.status(), 200, "{page}");
+    assert!(page.contains("Saved.") && page.len() < 60_000, "{page}");
+}
+
 /// Saves a query in Cloudflare, as a person would, and answers its id.
 fn save(world: &World, name: &str, parameters: &Value) -> String {
     let path = format!("/client/v4/accounts/{ACCOUNT}/workers/observability/queries");
@@ -95,7 +102,7 @@ fn saved_queries_are_chosen_from_a_list_that_only_a_button_asks_for() {
     let twice = text(&send(&browser, path, &fields, "save"));
     assert!(twice.contains("id=\"slos-0-bad-error\"") && twice.contains("keep one of the two"));
     set(&mut fields, "slos.0.bad", "");
-    assert_eq!(send(&browser, path, &fields, "save").status(), 303);
+    warned(&send(&browser, path, &fields, "save"));
     let plan = world.api("GET", "/v1/plans/shop", &Value::Null).1;
     let sli = json!({"kind": "query", "saved": {"bad": bad}});
     assert_eq!(plan["slos"][0]["sli"], sli);
@@ -190,7 +197,7 @@ fn a_plan_of_twenty_stages_and_twenty_objectives_fits_a_page_and_can_be_changed_
     };
     // Saved as it is, nothing of it changes.
     let mut fields = fields_of(&page);
-    assert_eq!(send(&browser, path, &fields, "save").status(), 303);
+    warned(&send(&browser, path, &fields, "save"));
     assert_eq!(saved(), before);
     // One after the other is changed, and nothing is lost in between.
     fields = fields_of(&browser.page(path));
@@ -203,7 +210,7 @@ fn a_plan_of_twenty_stages_and_twenty_objectives_fits_a_page_and_can_be_changed_
     set(&mut fields, "stages.2.soak", "2h");
     fields = fields_of(&fits(&send(&browser, path, &fields, "down.slos.0")));
     fits(&send(&browser, path, &fields, "queries.1"));
-    assert_eq!(send(&browser, path, &fields, "save").status(), 303);
+    warned(&send(&browser, path, &fields, "save"));
     let after = saved();
     assert_eq!(after["slos"][7]["name"], "seven");
     assert_eq!(after["stages"][2]["soak"], "2h");
@@ -238,4 +245,111 @@ fn a_plan_of_twenty_stages_and_twenty_objectives_fits_a_page_and_can_be_changed_
     let wrong = json("json", &whole.replace("\"2h\"", "\"two hours\""));
     assert_eq!(wrong.status(), 422);
     assert!(fits(&wrong).contains("/stages/2/soak"));
+}
+
+fn plan_of(world: &World) -> Value {
+    let mut plan = world.api("GET", "/v1/plans/shop", &Value::Null).1;
+    for field in ["revision", "updated_at"] {
+        plan.as_object_mut().unwrap().remove(field);
+    }
+    plan
+}
+
+#[test]
+fn a_form_that_nobody_has_changed_loses_nothing() {
+    let (world, browser) = scene();
+    world.worker("shop", &[healthy(), healthy()]);
+    world.plan("shop", |plan| {
+        plan["stages"][0]["description"] = json!("\nLook at\r\n  the funnel,\nthen <go>.\n");
+        plan["slos"][0]["name"] = json!(" errors\nof the shop ");
+        let counts = plan["slos"][0].clone();
+        let judge = json!({"name": "judge", "sli": {"kind": "judge", "url": "https://judge.example.com/"}, "objective": "pass",
+            "on_undecided": "hold", "rule": "threshold"});
+        plan["slos"] = json!([counts, judge]);
+    });
+    let path = "/plans/shop";
+    let before = plan_of(&world);
+    let fields = fields_of(&browser.page(path));
+    assert_eq!(
+        field(&fields, "stages.0.description"),
+        Some("\r\nLook at\r\n  the funnel,\r\nthen <go>.\r\n")
+    );
+    assert_eq!(send(&browser, path, &fields, "save").status(), 303);
+    assert_eq!(plan_of(&world), before);
+    // Nor does it on its way through a form that was not saved yet.
+    let fields = fields_of(&browser.page(path));
+    let mut fields = fields_of(&text(&send(&browser, path, &fields, "down.slos.0")));
+    fields = fields_of(&text(&send(&browser, path, &fields, "up.slos.1")));
+    assert_eq!(send(&browser, path, &fields, "save").status(), 303);
+    assert_eq!(plan_of(&world), before);
+    // What is changed is saved, without what can't be seen.
+    let mut fields = fields_of(&browser.page(path));
+    set(&mut fields, "stages.0.description", "Look\r\nagain \r\n");
+    set(&mut fields, "slos.0.name", "errors ");
+    set(&mut fields, "slos.1.on_undecided", "pass");
+    assert_eq!(send(&browser, path, &fields, "save").status(), 303);
+    let after = plan_of(&world);
+    assert_eq!(after["stages"][0]["description"], "Look\nagain");
+    assert_eq!(after["slos"][0]["name"], "errors");
+    assert_eq!(after["slos"][1]["on_undecided"], "pass");
+}
+
+#[test]
+fn what_only_saving_finds_out_is_said_when_a_plan_is_saved() {
+    let (world, browser) = scene();
+    world.worker("shop", &[healthy(), healthy()]);
+    let path = "/plans/shop";
+    let mut fields = fields_of(&browser.page(path));
+    set(&mut fields, "account_id", ACCOUNT);
+    set(&mut fields, "slos.0.kind", "query");
+    let filters = json!([{"key": EVIL, "operation": "eq", "type": "string", "value": "b"}]);
+    set(&mut fields, "slos.0.bad", &filters.to_string());
+    set(&mut fields, "slos.0.total", "[]");
+    let saved = send(&browser, path, &fields, "save");
+    assert_eq!(saved.status(), 200, "{}", text(&saved));
+    let page = text(&saved);
+    assert!(
+        page.contains("Saved.") && page.contains("revision 1") && !page.contains("Not saved"),
+        "{page}"
+    );
+    assert!(
+        page.contains("<a href=\"#slos-0-bad\">/slos/0/sli/bad")
+            && page.contains("was in no event of the account in the last 7 days"),
+        "{page}"
+    );
+    assert!(!page.contains("<script>") && !page.contains("<img"));
+    // It goes on from there, and what is known without asking is said once.
+    let mut fields = fields_of(&page);
+    set(&mut fields, "stages.0.soak", "1m");
+    let page = text(&send(&browser, path, &fields, "save"));
+    assert!(page.contains("revision 2"), "{page}");
+    assert_eq!(page.matches(">/stages/0/soak<").count(), 1, "{page}");
+    let page = browser.page(path);
+    assert_eq!(page.matches(">/stages/0/soak<").count(), 1, "{page}");
+    assert!(!page.contains("in no event"), "{page}");
+}
+
+#[test]
+fn a_slip_in_the_json_leaves_the_form_with_the_saved_plan() {
+    let (world, browser) = scene();
+    world.worker("shop", &[healthy(), healthy()]);
+    world.plan("shop", |plan| plan["stages"][0]["soak"] = json!("77m"));
+    let path = "/plans/shop";
+    let before = plan_of(&world);
+    let page = browser.page(path);
+    let form = form_token(&page);
+    let slip = [
+        ("form", form.as_str()),
+        ("revision", "1"),
+        ("do", "json"),
+        ("json", "{\"slip\": <"),
+    ];
+    let refused = browser.send(path, &[OWN], &slip);
+    assert_eq!(refused.status(), 400);
+    let page = text(&refused);
+    assert!(page.contains("Not JSON") && page.contains("{&quot;slip&quot;: &lt;"));
+    let fields = fields_of(&page);
+    assert_eq!(field(&fields, "stages.0.soak"), Some("77m"));
+    assert_eq!(send(&browser, path, &fields, "save").status(), 303);
+    assert_eq!(plan_of(&world), before);
 }

@@ -128,3 +128,28 @@ fn the_list_tells_of_watches_of_other_pages_and_of_what_it_can_not_read() {
     );
     assert!(page.contains(&format!("href=\"/releases/{id}\"")));
 }
+
+#[test]
+fn the_list_has_each_worker_that_only_releases_name_once() {
+    let (world, browser) = scene();
+    assert!(browser.page("/").contains("No Worker yet"));
+    world.worker("shop", &[healthy(), healthy()]);
+    world.plan("shop", |_| ());
+    let id = world.release("shop");
+    world.finish(&id);
+    world.api("DELETE", "/v1/plans/shop", &Value::Null);
+    let names = [("a", "mail"), ("a", "shop"), ("b", "api"), ("z", "mail")];
+    for (account, script) in names {
+        world.execute(&format!(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50)
+             INSERT INTO releases SELECT id || '{account}{script}' || i, '{account}', '{script}', plan, origin, progress, state, version, seq,
+                act_due_at, check_due_at, created_at - i, ended_at - i FROM releases, n WHERE id = '{id}'"
+        ));
+    }
+    let page = browser.page("/");
+    for (script, times) in [("mail", 2), ("shop", 2), ("api", 1)] {
+        let found = page.matches(&format!("<h2>{script}</h2>")).count();
+        assert_eq!(found, times, "{script}: {page}");
+    }
+    assert_eq!(page.matches("<h2>").count(), names.len() + 1, "{page}");
+}

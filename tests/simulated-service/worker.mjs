@@ -1,5 +1,6 @@
 // The simulated service: 10 to 30 ms per request, but for one request in RATE, which goes wrong in the way of KIND.
-// `?rate=` and `?kind=` stand in for the variables for one request, whatever version answers it.
+// `?rate=` and `?kind=` stand in for the variables for one request, whatever version answers it; a rate alone makes requests
+// slow where nothing else goes wrong.
 
 const KINDS = ["none", "slow", "error", "throw"];
 
@@ -10,8 +11,9 @@ export default {
   async fetch(request, env) {
     const { pathname, searchParams } = new URL(request.url);
     if (pathname === "/favicon.ico") return new Response(null, { status: 404 });
-    const kind = searchParams.get("kind") ?? env.KIND;
-    const rate = Number(searchParams.get("rate") ?? env.RATE);
+    const asked = searchParams.get("rate");
+    const kind = searchParams.get("kind") ?? (asked !== null && env.KIND === "none" ? "slow" : env.KIND);
+    const rate = Number(asked ?? env.RATE);
     if (!KINDS.includes(kind) || !Number.isInteger(rate) || rate < 1) {
       return new Response(`kind must be one of ${KINDS.join(", ")}, and rate a whole number from 1\n`, { status: 400 });
     }

@@ -233,6 +233,22 @@ pub struct Sli {
     /// `safe`, `harm`, `undecided`, `no_data`, `not_applicable`.
     #[serde(default)]
     pub verdict: Option<String>,
+    /// The same for people.
+    #[serde(default)]
+    pub sentence: Option<String>,
+}
+
+impl Sli {
+    /// What a judge says, in place of a value that it has none of.
+    pub fn judges_words(&self) -> Option<&str> {
+        let sentence = self.sentence.as_deref().filter(|_| self.kind == "judge")?;
+        let named = sentence.strip_prefix(self.slo.as_str());
+        Some(
+            named
+                .and_then(|rest| rest.strip_prefix(": "))
+                .unwrap_or(sentence),
+        )
+    }
 }
 
 /// A measured value and how much traffic it rests on.

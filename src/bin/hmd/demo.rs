@@ -69,7 +69,7 @@ pub async fn run(arguments: &DemoArgs) -> Result<()> {
         state.path(),
     )?;
     let token = settings.secret(CLOUDFLARE_API_TOKEN).to_owned();
-    let simulator = Simulator::start(0, arguments.seed, Some(token)).await?;
+    let simulator = Simulator::start(0, arguments.seed, Some(token), None).await?;
     settings.set("CLOUDFLARE_API_BASE_URL", simulator.api_url());
     let mut runtime = Runtime::start(&project, &state, port, &settings, arguments.verbose).await?;
 
@@ -222,16 +222,20 @@ impl Demo {
         looks: Vec<Panel>,
         start: DateTime<Utc>,
     ) -> Result<()> {
+        let mut news = Vec::new();
         for (panel, look) in panels.iter_mut().zip(looks) {
             // The table shows the state; without one, the events tell the story.
             if !self.screen.is_live() {
                 let told = panel.events.last().map_or(0, |event| event.sequence);
-                for event in look.events.iter().filter(|event| event.sequence > told) {
-                    self.screen
-                        .say(&demo_view::event_line(&look.script, event, start))?;
-                }
+                let new = look.events.iter().filter(|event| event.sequence > told);
+                let line = |event| demo_view::event_line(&look.script, event, start);
+                news.extend(new.map(|event| (event.at, line(event))));
             }
             *panel = look;
+        }
+        news.sort_by_key(|(at, _)| *at);
+        for (_, line) in news {
+            self.screen.say(&line)?;
         }
         Ok(self.screen.draw(&demo_view::table(panels, now()))?)
     }
@@ -288,7 +292,8 @@ impl Demo {
         }
         self.screen.draw(&[])?;
         for panel in panels {
-            for line in demo_view::outcome(panel, start) {
+            // Without a live table the events have been told when they happened.
+            for line in demo_view::outcome(panel, start, !self.screen.is_live()) {
                 self.screen.say(&line)?;
             }
             if panel.script == BAD {

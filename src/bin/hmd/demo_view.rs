@@ -84,7 +84,8 @@ pub fn stage_line(stage: &Stage, now: DateTime<Utc>) -> String {
             // Rounded up: "0 s left" should mean that it is over.
             format!("{}  {} s left", bar(done, whole), (left + 999) / 1000)
         }
-        ("passed", ..) => bar(1, 1),
+        // Its soak is over, and it waits for a person.
+        ("passed" | "awaiting_approval", ..) => bar(1, 1),
         _ => bar(0, 1),
     };
     let shown = format!("{:<17}", stage.state.replace('_', " "));
@@ -110,6 +111,10 @@ pub fn sli_line(sli: &Sli) -> String {
         _ => "no data".to_owned(),
     };
     let verdict = sli.verdict.as_deref().unwrap_or("not judged yet");
+    if let Some(words) = sli.judges_words() {
+        let verdict = state_style(verdict).apply_to(verdict.replace('_', " "));
+        return format!("  {:<9} {words}; {verdict}", sli.slo);
+    }
     format!(
         "  {:<9} new {:<16} old {:<16} want {:<10} {}",
         sli.slo,
@@ -158,8 +163,8 @@ pub fn seconds(from: DateTime<Utc>, to: DateTime<Utc>) -> f64 {
     (to - from).as_seconds_f64()
 }
 
-/// How one release went, for the summary.
-pub fn outcome(panel: &Panel, start: DateTime<Utc>) -> Vec<String> {
+/// How one release went, for the summary; without its events if they have been `told`.
+pub fn outcome(panel: &Panel, start: DateTime<Utc>, told: bool) -> Vec<String> {
     let mut lines = vec![format!(
         "{}: {}; {}",
         panel.script,
@@ -177,6 +182,7 @@ pub fn outcome(panel: &Panel, start: DateTime<Utc>) -> Vec<String> {
         panel
             .events
             .iter()
+            .filter(|_| !told)
             .map(|event| format!("  {}", event_line(&panel.script, event, start))),
     );
     lines
@@ -333,7 +339,7 @@ mod tests {
         let mut panel = panel();
         panel.release.state = "reverted".into();
         panel.release.reason = Some("slo_violation".into());
-        let lines = outcome(&panel, time("2026-01-01T00:00:00Z"));
+        let lines = outcome(&panel, time("2026-01-01T00:00:00Z"), false);
         assert_eq!(
             lines[0],
             "shop: reverted (slo violation); traffic now: 50 % new, 50 % old"

@@ -63,24 +63,30 @@ pub async fn run(arguments: &DevArgs) -> Result<()> {
         // Where `hmd sim …` looks for one, unless that is taken or any port will do.
         let wanted = if arguments.port == 0 { 0 } else { DEFAULT_PORT };
         let simulated = runtime::free_port(wanted).or_else(|_| runtime::free_port(0))?;
-        simulator
-            .insert(Simulator::start(simulated, arguments.seed, Some(token)).await?)
-            .api_url()
+        let journal = state.path().join("cloudflare.jsonl");
+        let started =
+            Simulator::start(simulated, arguments.seed, Some(token), Some(&journal)).await?;
+        simulator.insert(started).api_url()
     };
     settings.set("CLOUDFLARE_API_BASE_URL", api.as_str());
 
     let mut runtime = Runtime::start(&project, &state, port, &settings, arguments.verbose).await?;
     match &simulator {
         Some(simulator) => eprintln!(
-            "simulated Cloudflare {api}, its controls {}/sim; it has no Workers yet:\n\
-             try cargo run -- sim worker put shop{}",
+            "simulated Cloudflare {api}, its controls {0}/sim\n\
+             try cargo run -- sim worker put shop{1} (and sim status{1}: Workers of before are still there)",
             simulator.url(),
             simulator.url_option()
         ),
         None => eprintln!("Cloudflare API {api}"),
     }
     for (name, value) in settings.made_up() {
-        eprintln!("made up {name}={value}");
+        let how = if settings.is_kept(name) {
+            "kept from before:"
+        } else {
+            "made up"
+        };
+        eprintln!("{how} {name}={value}");
     }
     eprintln!("log {}", runtime.log().display());
     eprintln!(
@@ -117,6 +123,9 @@ fn shown_token(settings: &Settings) -> &str {
 }
 
 /// A duration, left as it was written: the Worker reads it.
-fn duration(text: &str) -> Result<String, humantime::DurationError> {
-    humantime::parse_duration(text).map(|_| text.to_owned())
+fn duration(text: &str) -> Result<String, String> {
+    let parsed = humantime::parse_duration(text);
+    parsed
+        .map(|_| text.to_owned())
+        .map_err(|error| format!("{error}; write it as 90s or 2m"))
 }

@@ -49,12 +49,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Watch HMD at work: two releases on a simulated Cloudflare, one healthy, one that breaks and is taken back
+    /// Watch HMD at work: three releases on a simulated Cloudflare, one healthy, one that breaks and is taken back, one that
+    /// waits for an approval
     Demo(demo::DemoArgs),
     /// Run HMD locally, with a real database and queues, until Ctrl-C
     ///
     /// Takes the secrets `CLOUDFLARE_API_TOKEN`, `HMD_API_TOKEN`, `HMD_SIGNING_KEY` and `HMD_SIGNING_KEY_PREVIOUS`, and the
-    /// variables `TELEMETRY_LAG`, `PROPAGATION_DELAY`, `MIN_CHECK_INTERVAL`, `CLOUDFLARE_CALLS_PER_5MIN` and `PUBLIC_URL`
+    /// variables `TELEMETRY_LAG`, `PROPAGATION_DELAY`, `MIN_CHECK_INTERVAL`, `CLOUDFLARE_CALLS_PER_5MIN`, `WEBHOOKS_TO_LOOPBACK` and `PUBLIC_URL`
     /// from the environment; makes up and prints the secrets that are missing. Prints `ready URL` on stdout once it serves.
     Dev(dev::DevArgs),
     /// Start releases, watch them, decide on them: HMD's API from a terminal or a CI job

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::Ipv4Addr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -323,8 +324,12 @@ impl Launch<'_> {
             // After a crash the previous log is the interesting one.
             fs::rename(log, log.with_extension("previous.log"))?;
         }
-        let log_file =
-            File::create(log).with_context(|| format!("{} can't be written", log.display()))?;
+        // For nobody else to read: it holds the paths of links that sign in and approve.
+        let mut options = File::options();
+        options.create(true).write(true).truncate(true).mode(0o600);
+        let log_file = options
+            .open(log)
+            .with_context(|| format!("{} can't be written", log.display()))?;
         let mut wrangler = self.wrangler()?;
         wrangler.arg("dev").arg(&self.entry);
         wrangler.arg("--config").arg(&self.config);

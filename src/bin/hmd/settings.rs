@@ -43,6 +43,8 @@ pub struct Settings {
     secrets: BTreeMap<&'static str, String>,
     /// The secrets that were made up for this state directory.
     made_up: Vec<&'static str>,
+    /// Those of them that an earlier run made up.
+    kept: Vec<&'static str>,
 }
 
 impl Settings {
@@ -82,13 +84,17 @@ impl Settings {
         let kept_at = state_dir.join("secrets");
         let mut kept = read_env_file(&kept_at)?;
         let (mut secrets, mut made_up) = (BTreeMap::new(), Vec::new());
+        let mut from_before = Vec::new();
         for name in NEEDED_SECRETS {
             let value = if let Some(value) = given(name) {
                 value
             } else {
                 made_up.push(name);
                 match kept.get(name) {
-                    Some(value) => value.clone(),
+                    Some(value) => {
+                        from_before.push(name);
+                        value.clone()
+                    }
                     None => kept.entry(name.to_owned()).or_insert(random()?).clone(),
                 }
             };
@@ -104,7 +110,13 @@ impl Settings {
             vars,
             secrets,
             made_up,
+            kept: from_before,
         })
+    }
+
+    /// Whether a secret was made up by an earlier run on the same state directory.
+    pub fn is_kept(&self, name: &str) -> bool {
+        self.kept.contains(&name)
     }
 
     /// Sets a variable that the caller decides, whatever the environment says.
@@ -235,6 +247,7 @@ mod tests {
         assert_eq!(first.secret(HMD_API_TOKEN).len(), 64);
         assert_eq!(first.secret(HMD_API_TOKEN), second.secret(HMD_API_TOKEN));
         assert_eq!(second.made_up().count(), 2);
+        assert!(second.is_kept(HMD_API_TOKEN) && !first.is_kept(HMD_API_TOKEN));
         let kept = state.join("secrets");
         assert!(!fs::read_to_string(&kept)?.contains("given"));
         for file in [kept, first.write_secrets(&state)?] {

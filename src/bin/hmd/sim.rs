@@ -1,14 +1,17 @@
 //! `hmd sim`: the simulated Cloudflare alone, and the one that `dev` and `demo` run in-process.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
-use hmd::simulator::{self, Cloudflare};
+use hmd::simulator::{self, Cloudflare, Journal, REPEATED_HEADER};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use crate::api::client;
 use crate::failure::Failure;
 use crate::settings::LOCAL_CALLS_PER_5MIN;
 use crate::signals;
@@ -16,6 +19,9 @@ use crate::steer::{ACCOUNT, Steer};
 
 /// The port unless another is asked for.
 pub const DEFAULT_PORT: u16 = 8788;
+
+/// How long a call of an earlier run may take when it is made again.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// The options of `hmd sim`.
 #[derive(Debug, Args)]
@@ -36,7 +42,7 @@ pub async fn run(arguments: &SimArgs) -> Result<()> {
     if let Some(steer) = &arguments.steer {
         return steer.run().await;
     }
-    let mut simulator = Simulator::start(arguments.port, arguments.seed, None).await?;
+    let mut simulator = Simulator::start(arguments.port, arguments.seed, None, None).await?;
     eprintln!("Cloudflare's API (any token): {}", simulator.api_url());
     eprintln!("the simulator's own controls: {}/sim", simulator.url());
     eprintln!("try it from another terminal (`cargo run -- sim --help` lists all):");
@@ -65,8 +71,13 @@ pub struct Simulator {
 
 impl Simulator {
     /// Serves on a loopback port (0: any free one). With a `token`, its API wants that bearer token; it belongs to a local
-    /// HMD then, and allows the calls that one makes.
-    pub async fn start(port: u16, seed: u64, token: Option<String>) -> Result<Self> {
+    /// HMD then, and allows the calls that one makes. With a `journal` it goes on where the one before was ended.
+    pub async fn start(
+        port: u16,
+        seed: u64,
+        token: Option<String>,
+        journal: Option<&Path>,
+    ) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
             .await
             .with_context(|| {
@@ -83,12 +94,24 @@ impl Simulator {
             cloudflare.set_call_limit(LOCAL_CALLS_PER_5MIN.parse().ok());
         }
         let cloudflare = Arc::new(Mutex::new(cloudflare));
-        let task = tokio::spawn(simulator::serve(
+        let clock = simulator::system_clock();
+        let Some(path) = journal else {
+            let task = tokio::spawn(simulator::serve(listener, cloudflare, clock, token));
+            return Ok(Self { url, task });
+        };
+        let opened = Journal::open(path, seed, Arc::clone(&clock));
+        let (journal, before) =
+            opened.with_context(|| format!("{} can't be kept", path.display()))?;
+        let serving = simulator::serve_with_journal(
             listener,
             cloudflare,
-            simulator::system_clock(),
-            token,
-        ));
+            clock,
+            token.clone(),
+            Arc::clone(&journal),
+        );
+        let task = tokio::spawn(serving);
+        repeat(&url, token.as_deref(), before).await?;
+        journal.repeated();
         Ok(Self { url, task })
     }
 
@@ -118,4 +141,25 @@ impl Simulator {
             Err(error) => anyhow!(error).context("the simulated Cloudflare crashed"),
         }
     }
+}
+
+/// Makes the calls of an earlier run again.
+async fn repeat(url: &str, token: Option<&str>, calls: Vec<simulator::Entry>) -> Result<()> {
+    let client = client(CALL_LIMIT)?;
+    for call in calls {
+        let method = call.method.parse().context("the journal is broken")?;
+        let mut request = client
+            .request(method, format!("{url}{}", call.target))
+            .header(REPEATED_HEADER, call.at_ms)
+            .body(call.body);
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        // What was refused is refused again, and what hung for a fault hangs.
+        match request.send().await {
+            Err(error) if !error.is_timeout() => return Err(error.into()),
+            _ => (),
+        }
+    }
+    Ok(())
 }

@@ -45,8 +45,19 @@ impl Target {
             return Ok(answer);
         }
         let said = answer["error"].as_str().unwrap_or("no reason given");
-        let hint = "`cargo run -- sim status` shows what there is";
+        let hint = format!(
+            "`cargo run -- sim status{}` shows what there is",
+            self.option()
+        );
         Err(Failure::new(format!("the simulator refuses ({status}): {said}"), hint).into())
+    }
+
+    /// What another command must be told to reach the same one.
+    fn option(&self) -> String {
+        if self.url == Self::default_url() {
+            return String::new();
+        }
+        format!(" --url {}", self.url)
     }
 
     fn worker(&self, script: &str) -> String {
@@ -78,11 +89,17 @@ impl Target {
         Ok(id.ok_or_else(missing)?.to_owned())
     }
 
-    async fn status(&self) -> Result<()> {
+    /// Shows all Workers, or one of them.
+    async fn status(&self, only: Option<&str>) -> Result<()> {
         let answer = self.call(Method::GET, "/status", Value::Null).await?;
-        let workers = answer["workers"].as_array().cloned().unwrap_or_default();
-        if workers.is_empty() {
-            crate::say("no Workers yet; make one with `cargo run -- sim worker put shop`");
+        let mut workers = answer["workers"].as_array().cloned().unwrap_or_default();
+        if let Some(script) = only {
+            workers.retain(|it| it["script"] == script && it["account"] == self.account.as_str());
+        } else if workers.is_empty() {
+            crate::say(&format!(
+                "no Workers yet; make one with `cargo run -- sim worker put shop{}`",
+                self.option()
+            ));
         }
         for worker in workers {
             let (account, script) = (text(&worker["account"]), text(&worker["script"]));
@@ -158,8 +175,40 @@ impl Steer {
     /// # Errors
     /// If it does not run, or refuses.
     pub async fn run(&self) -> Result<()> {
-        let done = match self {
-            Self::Status(steering) => return steering.target.status().await,
+        if let Self::Status(steering) = self {
+            return steering.target.status(None).await;
+        }
+        self.tell().await?;
+        if let Some((target, script)) = self.worker() {
+            return target.status(Some(script)).await;
+        }
+        crate::say("done");
+        Ok(())
+    }
+
+    /// The Worker that it is about, unless that is gone now.
+    fn worker(&self) -> Option<(&Target, &str)> {
+        let (steering, script) = match self {
+            Self::Worker(WorkerCommand::Put {
+                script, steering, ..
+            })
+            | Self::Version(VersionCommand::Upload {
+                script, steering, ..
+            }) => (steering, script),
+            Self::Worker(WorkerCommand::Patch(it)) => (&it.steering, &it.script),
+            Self::Break(it) => (&it.steering, &it.script),
+            Self::Heal(it) => (&it.steering, &it.script),
+            Self::Deploy(it) => (&it.steering, &it.script),
+            Self::Secret(it) => (&it.steering, &it.script),
+            Self::Outage(it) => (&it.steering, &it.script),
+            _ => return None,
+        };
+        Some((&steering.target, script))
+    }
+
+    async fn tell(&self) -> Result<Value> {
+        Ok(match self {
+            Self::Status(_) => Value::Null,
             Self::Worker(command) => command.run().await?,
             Self::Version(command) => command.run().await?,
             Self::Break(arguments) => arguments.run().await?,
@@ -229,9 +278,7 @@ impl Steer {
                     .call(Method::PUT, "/ai", json!({"scripts": [script]}))
                     .await?
             }
-        };
-        crate::say(&done.to_string());
-        Ok(())
+        })
     }
 }
 

@@ -9,9 +9,12 @@ use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::Command;
+use tokio::task::JoinHandle;
 
 use crate::failure::Failure;
 
+/// Without a terminal, who waits hears after each such time that it goes on.
+const STILL: Duration = Duration::from_secs(30);
 /// How many of a failed tool's last lines are shown.
 const SHOWN: usize = 40;
 
@@ -103,6 +106,8 @@ pub struct Progress {
     title: String,
     since: Instant,
     bar: Option<ProgressBar>,
+    /// Says from time to time that it goes on.
+    still: Option<JoinHandle<()>>,
 }
 
 impl Progress {
@@ -118,13 +123,15 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
-        if bar.is_none() {
+        let still = bar.is_none().then(|| {
             eprintln!("{title} ...");
-        }
+            tokio::spawn(say_still(title.to_owned()))
+        });
         Self {
             title: title.to_owned(),
             since: Instant::now(),
             bar,
+            still,
         }
     }
 
@@ -156,5 +163,22 @@ impl Progress {
             self.title,
             self.since.elapsed().as_secs_f64()
         );
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(still) = &self.still {
+            still.abort();
+        }
+    }
+}
+
+/// Says again and again how long a step has been going on.
+async fn say_still(title: String) {
+    let since = Instant::now();
+    loop {
+        tokio::time::sleep(STILL).await;
+        eprintln!("{title}: still at it after {} s", since.elapsed().as_secs());
     }
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::{Asking, MAX_ROWS, WHAT};
 use crate::cloudflare::client::{ApiError, Urgency};
 use crate::cloudflare::lenient::null_as_default;
+use crate::decimal::plain;
 use crate::gather::Gather as _;
 use crate::pipeline::ports::Ports;
 use crate::sorted::SortedMap;
@@ -178,7 +179,8 @@ fn read(
     {
         let why = format!(
             "it answered for {} to {} ms instead of {from} to {to} ms",
-            run.from, run.to
+            plain(run.from),
+            plain(run.to)
         );
         return Err(ApiError::unreadable(WHAT, why));
     }

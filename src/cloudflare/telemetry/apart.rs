@@ -101,7 +101,8 @@ impl Suspects {
 /// Whether a question may have failed for what it asks, and not for who asks, or how often.
 fn is_its_own(error: &ApiError) -> bool {
     match error.kind {
-        ErrorKind::Unknown => true,
+        // Who asks to be left alone for a while is not troubled by what was asked.
+        ErrorKind::Unknown { retry_after_ms } => retry_after_ms == 0,
         ErrorKind::Refused { .. } => !error.is_denied(),
         _ => false,
     }

@@ -60,7 +60,10 @@ pub async fn recent<P: Ports>(
     };
     let (span_ms, counts) = match ask(day).await {
         Ok(counts) => (day, counts),
-        Err(error) if error.kind == ErrorKind::Unknown => (hour, ask(hour).await?),
+        Err(ApiError {
+            kind: ErrorKind::Unknown { retry_after_ms: 0 },
+            ..
+        }) => (hour, ask(hour).await?),
         Err(error) => return Err(error),
     };
     let mut all = vec![SloCounts::default(); slos.len()];

@@ -16,14 +16,12 @@ use super::watch::watches;
 use super::{Desk, Form, Nav, see_other};
 use crate::pipeline::ports::Ports;
 use crate::release::Release;
-use crate::store::{self, PlanInUse};
+use crate::store::PlanInUse;
 
 /// Versions to choose from; any other can be named.
 const VERSIONS: usize = 10;
 /// Calls to Cloudflare for its page: which versions there are, and which serve.
 const CALLS: u32 = 2;
-/// Plans to choose from on a page.
-const PLANS: usize = 100;
 
 /// `GET /new`.
 pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>) -> Answer {
@@ -46,12 +44,10 @@ pub(super) fn again(release: &Release, version: &str, checked: bool) -> String {
 }
 
 async fn choose_plan<P: Ports>(desk: &Desk<'_, P>) -> Answer {
-    let plans = store::list_plans(desk.pipeline.ports).await?;
-    let query = desk.query();
-    let (shown, pages) = layout::paged(&plans, ("/new", query.get("page")), PLANS);
+    let (plans, pages) = super::plan::some(desk, "/new").await?;
     let body = html! {
         h1 { "New release" }
-        @if plans.is_empty() {
+        @if plans.is_empty() && pages.0.is_empty() {
             section.card.empty {
                 h2 { "There is no plan yet" }
                 p { "A release follows a plan: its stages, and what health means." }
@@ -59,7 +55,7 @@ async fn choose_plan<P: Ports>(desk: &Desk<'_, P>) -> Answer {
             }
         } @else {
             p { "By which plan?" }
-            ul.list { @for stored in shown { li.card {
+            ul.list { @for stored in &plans { li.card {
                 div { h2 { a href=(format!("/new?plan={}", stored.name)) { (stored.name) } }
                     p.quiet { "Worker " (stored.plan.worker.script_name) ", " (stored.plan.stages.len()) " stages, " (stored.plan.slos.len()) " objectives" } }
             } } }
@@ -176,7 +172,7 @@ fn choices(form: &Form, versions: Result<&Value, &Problem>, serving: &Value) -> 
         let found = serving.iter().find(|it| it["version_id"] == id);
         found
             .and_then(|it| it["percentage"].as_f64())
-            .map(|share| share.to_string())
+            .map(|share| crate::decimal::plain(share).to_string())
     };
     html! {
         fieldset {

@@ -187,7 +187,8 @@ function kinds() {
     const show = () => {
       for (const part of item.querySelectorAll('[data-for], [data-rule]')) {
         const { for: kind, rule, objective } = part.dataset;
-        part.hidden = !(wants(kind, 'kind') && wants(rule, 'rule') && wants(objective, 'objective'));
+        const ruled = chosen('kind') === 'judge' || wants(rule, 'rule');
+        part.hidden = !(wants(kind, 'kind') && ruled && wants(objective, 'objective'));
       }
     };
     item.addEventListener('change', show);

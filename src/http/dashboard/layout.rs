@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::super::problem::Problem;
 use super::Nav;
+use crate::decimal::plain;
 use crate::release::Percent;
 use crate::slo::Verdict;
 use crate::time::{UnixMs, rfc3339};
@@ -159,7 +160,7 @@ pub(in crate::http) fn split(label: &str, new: Percent) -> Markup {
         div.split {
             svg role="img" aria-label=(words) width="100%" height="14" {
                 rect.old width="100%" height="14" {}
-                rect.new width=(format!("{width}%")) height="14" {}
+                rect.new width=(format!("{}%", plain(width))) height="14" {}
             }
             span { (label) " " strong { (new) } }
         }
@@ -282,25 +283,35 @@ pub(in crate::http) fn short(id: &str) -> Markup {
     html! { code title=(id) { (shown) } }
 }
 
+/// The number of a page, from 1.
+pub(in crate::http) fn page_number(text: &str) -> i64 {
+    text.parse().unwrap_or(1).clamp(1, 10_000)
+}
+
+/// Links to the pages around one; nothing if there are none.
+pub(in crate::http) fn pages(page: i64, more: bool, link: &dyn Fn(i64) -> String) -> Markup {
+    html! {
+        @if page > 1 || more {
+            nav.pages aria-label="Pages" {
+                @if page > 1 { a href=(link(page - 1)) { "Previous" } }
+                @if more { a href=(link(page + 1)) { "Next" } }
+            }
+        }
+    }
+}
+
 /// The part of a list that a page shows, with links to the pages around it.
 pub(in crate::http) fn paged<'l, T>(
     all: &'l [T],
     (path, page): (&str, &str),
     length: usize,
 ) -> (&'l [T], Markup) {
-    let page: usize = page.parse().unwrap_or(1).max(1);
-    let from = (page - 1).saturating_mul(length).min(all.len());
-    let to = from.saturating_add(length).min(all.len());
-    let link = |page: usize| format!("{path}?page={page}");
-    let around = html! {
-        @if page > 1 || to < all.len() {
-            nav.pages aria-label="Pages" {
-                @if page > 1 { a href=(link(page - 1)) { "Previous" } }
-                @if to < all.len() { a href=(link(page + 1)) { "Next" } }
-            }
-        }
-    };
-    (&all[from..to], around)
+    let page = page_number(page);
+    let before = usize::try_from(page - 1).unwrap_or(0);
+    let shown = all.chunks(length).nth(before).unwrap_or_default();
+    let more = all.len() > (before + 1) * length;
+    let link = |page| format!("{path}?page={page}");
+    (shown, pages(page, more, &link))
 }
 
 /// A choice of a form.

@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::super::Answer;
 use super::super::plans::checked_name;
 use super::super::problem::Problem;
-use super::layout::{confirm, done, duration, hidden, hidden_json, time};
-use super::plan_field::{Field, field, refusal};
+use super::layout::{self, confirm, done, duration, hidden, hidden_json, time};
+use super::plan_field::{Field, Input, field, pointed, refusal, value_text};
 use super::plan_form::{Edit, first, read, rest};
 use super::plan_items::{slos, stages};
 use super::{Desk, Nav, plan_queries, see_other};
@@ -22,15 +22,14 @@ pub(super) async fn list<P: Ports>(desk: &Desk<'_, P>) -> Answer {
     if !query.get("name").is_empty() {
         return see_other(&format!("/plans/{}", checked_name(query.get("name"))?));
     }
-    let plans = store::list_plans(desk.pipeline.ports).await?;
-    let (shown, pages) = super::layout::paged(&plans, ("/plans", query.get("page")), PLANS);
+    let (plans, pages) = some(desk, "/plans").await?;
     let body = html! {
         (done(Some(query.get("done"))))
         h1 { "Plans" }
-        @if plans.is_empty() {
+        @if plans.is_empty() && pages.0.is_empty() {
             section.card.empty { h2 { "No plan yet" } p { "A plan says which stages a new version of a Worker goes through, and what health means." } }
         }
-        ul.list { @for stored in shown { li.card { div {
+        ul.list { @for stored in &plans { li.card { div {
             h2 { a href=(format!("/plans/{}", stored.name)) { (stored.name) } }
             p.quiet { "Worker " (stored.plan.worker.script_name) " · "
                 @for (i, stage) in stored.plan.stages.iter().enumerate() { @if i > 0 { ", " } (stage.percent) }
@@ -51,9 +50,26 @@ pub(super) async fn list<P: Ports>(desk: &Desk<'_, P>) -> Answer {
 }
 
 /// Plans on a page.
-const PLANS: usize = 60;
+const PLANS: i64 = 60;
+
+/// The plans of the page of a list that was asked for, with links to the pages around it.
+pub(super) async fn some<P: Ports>(
+    desk: &Desk<'_, P>,
+    path: &str,
+) -> Result<(Vec<StoredPlan>, Markup), Problem> {
+    let page = layout::page_number(desk.query().get("page"));
+    // One more than are shown says whether there are more.
+    let bounds = (PLANS + 1, (page - 1) * PLANS);
+    let mut plans = store::list_plans(desk.pipeline.ports, bounds).await?;
+    let shown = usize::try_from(PLANS).unwrap_or(0);
+    let more = plans.len() > shown;
+    plans.truncate(shown);
+    let link = |page| format!("{path}?page={page}");
+    Ok((plans, layout::pages(page, more, &link)))
+}
 
 /// What a page of a plan shows.
+#[derive(Default)]
 pub(super) struct Draft<'a> {
     name: &'a str,
     pub plan: Value,
@@ -63,6 +79,8 @@ pub(super) struct Draft<'a> {
     /// What is wrong, where.
     pub errors: Vec<FieldError>,
     refused: Option<Problem>,
+    /// What its author should know of it, though it was saved.
+    warnings: Vec<FieldError>,
     /// The field that is to have the focus.
     pub focus: Option<String>,
     /// The text of the JSON view, if that is what was sent.
@@ -76,43 +94,29 @@ pub(super) struct Draft<'a> {
     as_json: bool,
 }
 
-impl<'a> Draft<'a> {
-    fn new(name: &'a str, plan: Value) -> Self {
-        Self {
-            name,
-            plan,
-            revision: String::new(),
-            saved_at: None,
-            errors: Vec::new(),
-            refused: None,
-            focus: None,
-            text: None,
-            done: String::new(),
-            queries: None,
-            folded: false,
-            as_json: false,
-        }
-    }
-}
-
 /// Bytes of a plan's fields on its page: with what is around them a page has at most 60 KB.
 const ROOM: usize = 55_000;
 
-async fn saved<P: Ports>(desk: &Desk<'_, P>, name: &str) -> Result<Option<StoredPlan>, Problem> {
-    Ok(store::get_plan(desk.pipeline.ports, checked_name(name)?).await?)
+/// The plan of a name as it was saved, or what it is at first.
+async fn saved<'a, P: Ports>(desk: &Desk<'_, P>, name: &'a str) -> Result<Draft<'a>, Problem> {
+    let mut draft = Draft {
+        name,
+        ..Draft::default()
+    };
+    match store::get_plan(desk.pipeline.ports, checked_name(name)?).await? {
+        Some(stored) => {
+            draft.plan = crate::json::value(&stored.plan);
+            draft.revision = stored.revision.to_string();
+            draft.saved_at = Some(stored.updated_at);
+        }
+        None => draft.plan = first(name),
+    }
+    Ok(draft)
 }
 
 /// `GET /plans/{name}`: a plan of that name need not exist yet.
 pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>, name: &str) -> Answer {
-    let stored = saved(desk, name).await?;
-    let plan = stored
-        .as_ref()
-        .map_or_else(|| first(name), |it| crate::json::value(&it.plan));
-    let mut draft = Draft::new(name, plan);
-    if let Some(stored) = stored {
-        draft.revision = stored.revision.to_string();
-        draft.saved_at = Some(stored.updated_at);
-    }
+    let mut draft = saved(desk, name).await?;
     desk.query().get("done").clone_into(&mut draft.done);
     page(desk, draft)
 }
@@ -122,19 +126,25 @@ pub(super) async fn submit<P: Ports>(desk: &Desk<'_, P>, name: &str) -> Answer {
     let name = checked_name(name)?;
     let form = desk.form();
     let act = form.get("do");
-    let mut draft = Draft::new(name, Value::Null);
-    form.get("revision").clone_into(&mut draft.revision);
+    let mut draft = Draft {
+        name,
+        revision: form.get("revision").to_owned(),
+        ..Draft::default()
+    };
     let shows_form = act == "form";
     if act == "json" || shows_form {
         let text = form.get("json");
-        draft.text = Some(text.to_owned());
         match crate::json::parse(text) {
             Ok(plan) => draft.plan = plan,
             Err(error) => {
+                // The form holds what was saved; the text is still one of the plan that it was made from.
+                draft.plan = saved(desk, name).await?.plan;
                 draft.refused = Some(Problem::new(400, "Not JSON", error.to_string()));
-                draft.plan = first(name);
-                return page(desk, draft);
             }
+        }
+        draft.text = Some(text.to_owned());
+        if draft.refused.is_some() {
+            return page(desk, draft);
         }
     } else {
         draft.plan = read(&form);
@@ -164,7 +174,19 @@ pub(super) async fn submit<P: Ports>(desk: &Desk<'_, P>, name: &str) -> Answer {
         .call(Method::PUT, &path, &[condition], &draft.plan)
         .await
     {
-        Ok(_) => see_other(&format!("/plans/{name}?done=saved")),
+        Ok(answer) => {
+            let warnings = answer["warnings"].as_array();
+            draft.warnings = warnings.map_or_else(Vec::new, |it| it.iter().map(warning).collect());
+            if draft.warnings.is_empty() {
+                return see_other(&format!("/plans/{name}?done=saved"));
+            }
+            // Some of them are found by asking Cloudflare, and only when it is saved.
+            draft.revision = answer["revision"].to_string();
+            draft.saved_at = Some(desk.pipeline.ports.now());
+            "saved".clone_into(&mut draft.done);
+            draft.text = None;
+            page(desk, draft)
+        }
         Err(mut problem) => {
             if problem.status == 412 {
                 "somebody else has saved this plan in the meantime; load the page again to see it, and change that one".clone_into(&mut problem.detail);
@@ -173,6 +195,13 @@ pub(super) async fn submit<P: Ports>(desk: &Desk<'_, P>, name: &str) -> Answer {
             draft.refused = Some(problem);
             page(desk, draft)
         }
+    }
+}
+
+fn warning(said: &Value) -> FieldError {
+    FieldError {
+        pointer: value_text(&said["pointer"]),
+        detail: value_text(&said["detail"]),
     }
 }
 
@@ -213,6 +242,7 @@ fn whole<P: Ports>(desk: &Desk<'_, P>, draft: &Draft<'_>) -> Markup {
             @else { "Changed, and not saved yet." }
         }
         @if let Some(problem) = &draft.refused { (refusal(problem)) }
+        @if !draft.warnings.is_empty() { div.warn role="status" { (pointed(&draft.warnings)) } }
         @if !draft.as_json { (fields(desk, draft)) }
         @if draft.saved_at.is_some() {
             section.card {
@@ -229,6 +259,7 @@ fn whole<P: Ports>(desk: &Desk<'_, P>, draft: &Draft<'_>) -> Markup {
                         (hidden("form", &desk.form_token)) (hidden("revision", &draft.revision))
                         label for="json" { "The plan as the API has it" }
                         textarea #json name="json" rows="20" spellcheck="false" { (json_text(draft)) }
+                        @if !draft.as_json { p.quiet { "Only the text is saved: what you change in the form above is not in it, and the form does not save what you change here." } }
                         button type="submit" name="do" value="json" { "Save this JSON" }
                         @if draft.as_json { " " button type="submit" name="do" value="form" { "Show it as a form" } }
                     }
@@ -284,7 +315,7 @@ fn general(draft: &Draft<'_>) -> Markup {
         ("alpha", "Alpha (empty: 0.01)", &plan["alpha"]),
     ];
     html! {
-        div.fields { @for (id, label, value) in all { (field(draft, &Field { id, name: id, label, value, choices: None }, false)) } }
+        div.fields { @for (id, label, value) in all { (field(draft, &Field { id, name: id, label, value, input: Input::Line })) } }
     }
 }
 
@@ -300,12 +331,17 @@ fn forecast<P: Ports>(desk: &Desk<'_, P>, draft: &Draft<'_>) -> Markup {
         .iter()
         .map(crate::release::Stage::max_soak_ms)
         .sum();
-    let warnings = plan.warnings(config.telemetry_lag_ms, config.propagation_delay_ms);
+    // Those of saving it hold these.
+    let warnings = if draft.warnings.is_empty() {
+        plan.warnings(config.telemetry_lag_ms, config.propagation_delay_ms)
+    } else {
+        Vec::new()
+    };
     html! {
         section.card {
             h2 { "What to expect" }
             p { "A healthy release soaks for " (duration(shortest)) " in all; one that lacks data holds for up to " (duration(longest)) ", besides waiting for people. Harm is seen about " (duration(plan.check_interval.ms() + config.telemetry_lag_ms)) " after it begins." }
-            @for warning in &warnings { p.warn { code { (warning.pointer) } " " (warning.detail) } }
+            @if !warnings.is_empty() { div.warn { (pointed(&warnings)) } }
         }
     }
 }

@@ -28,8 +28,15 @@ pub(super) fn refusal(problem: &Problem) -> Markup {
     html! {
         div.problem role="alert" {
             strong { "Not saved" }
-            ul { @for error in &problem.errors { li { a href=(format!("#{}", field_id(&error.pointer))) { (error.pointer) } " " (error.detail) } } }
+            (pointed(&problem.errors))
         }
+    }
+}
+
+/// What is to be said of fields, each with a link to its own.
+pub(super) fn pointed(errors: &[FieldError]) -> Markup {
+    html! {
+        ul { @for error in errors { li { a href=(format!("#{}", field_id(&error.pointer))) { (error.pointer) } " " (error.detail) } } }
     }
 }
 
@@ -39,8 +46,20 @@ pub(super) struct Field<'a> {
     pub name: &'a str,
     pub label: &'a str,
     pub value: &'a Value,
-    /// The list of choices that the browser offers.
-    pub choices: Option<&'a str>,
+    pub input: Input<'a>,
+}
+
+/// What takes a text field's text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Input<'a> {
+    /// One line.
+    Line,
+    /// One line that can't be changed.
+    Locked,
+    /// One line; the browser offers the choices of a list, if there is one.
+    Offering(Option<&'a str>),
+    /// Any number of lines.
+    Lines,
 }
 
 pub(super) fn value_text(value: &Value) -> String {
@@ -51,15 +70,25 @@ pub(super) fn value_text(value: &Value) -> String {
     }
 }
 
-pub(super) fn field(draft: &Draft<'_>, field: &Field<'_>, locked: bool) -> Markup {
+pub(super) fn field(draft: &Draft<'_>, field: &Field<'_>) -> Markup {
     let error = error_of(draft, field.id);
+    let list = match field.input {
+        Input::Offering(list) => list,
+        _ => None,
+    };
     let error_id = format!("{}-error", field.id);
     html! {
         div.field {
             label for=(field.id) { (field.label) }
-            input id=(field.id) name=(field.name) value=(value_text(field.value)) autocomplete="off" readonly[locked] list=[field.choices]
-                autofocus[draft.focus.as_deref() == Some(field.id)]
-                aria-invalid=[error.map(|_| "true")] aria-describedby=[error.map(|_| error_id.as_str())];
+            @if field.input == Input::Lines {
+                // A browser leaves out the first line break.
+                textarea id=(field.id) name=(field.name) rows="2"
+                    aria-invalid=[error.map(|_| "true")] aria-describedby=[error.map(|_| error_id.as_str())] { "\n" (value_text(field.value)) }
+            } @else {
+                input id=(field.id) name=(field.name) value=(value_text(field.value)) autocomplete="off" readonly[field.input == Input::Locked] list=[list]
+                    autofocus[draft.focus.as_deref() == Some(field.id)]
+                    aria-invalid=[error.map(|_| "true")] aria-describedby=[error.map(|_| error_id.as_str())];
+            }
             @if let Some(error) = error { p.error id=(error_id) { (error.detail) } }
         }
     }

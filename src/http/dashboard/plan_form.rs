@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::super::plans::READ_ONLY;
 use super::Form;
 
 /// The lists of a plan whose items can be added, removed and moved.
@@ -46,6 +47,18 @@ fn set(item: &mut Map<String, Value>, name: &str, value: Value) {
     }
 }
 
+/// What a text field holds. A browser takes the line breaks out of an input and writes those of a textarea in its own way, and white
+/// space at the ends can't be seen: a text that nobody has changed stays as it was.
+fn text(form: &Form, name: &str, before: Option<&Value>) -> Value {
+    let sent = form.all(name).next().unwrap_or_default();
+    let is_same =
+        |text: &str| text.lines().eq(sent.lines()) || text.replace(['\r', '\n'], "") == sent;
+    match before {
+        Some(Value::String(text)) if is_same(text) => text.as_str().into(),
+        _ => sent.trim().replace("\r\n", "\n").into(),
+    }
+}
+
 /// The items of a list, in the order in which the form holds them: a browser that has moved them sends them so.
 fn order(form: &Form, list: &str) -> Vec<String> {
     let mut order: Vec<String> = Vec::new();
@@ -86,9 +99,14 @@ fn stage(form: &Form, prefix: &str) -> Value {
     // Never taken away: without them the API could not point at the field.
     stage.insert("percent".to_owned(), number(&field("percent")));
     stage.insert("soak".to_owned(), field("soak").into());
+    let description = text(
+        form,
+        &format!("{prefix}.description"),
+        stage.get("description"),
+    );
+    set(&mut stage, "description", description);
     for name in [
         "advance",
-        "description",
         "approval_timeout",
         "on_approval_timeout",
         "max_soak",
@@ -110,7 +128,8 @@ fn slo(form: &Form, prefix: &str) -> Value {
         return Value::Object(slo);
     }
     let field = |name: &str| form.get(&format!("{prefix}.{name}")).to_owned();
-    slo.insert("name".to_owned(), field("name").into());
+    let name = text(form, &format!("{prefix}.name"), slo.get("name"));
+    slo.insert("name".to_owned(), name);
     let kind = field("kind");
     let mut sli = match slo.remove("sli") {
         Some(Value::Object(sli)) => sli,
@@ -174,7 +193,8 @@ fn slo(form: &Form, prefix: &str) -> Value {
 
 /// What only the evidence rule goes by; a page hides it where it means nothing, and then it is not sent on either.
 fn evidence(slo: &mut Map<String, Value>, field: &dyn Fn(&str) -> String) {
-    let applies = field("rule") != "threshold";
+    // A judge has no rule, and may be undecided.
+    let applies = field("rule") != "threshold" || field("kind") == "judge";
     let relative = field("objective") == "no_worse_than_old";
     let text = |name: &str, applies: bool| {
         if applies { field(name) } else { String::new() }
@@ -219,18 +239,10 @@ pub(super) fn read(form: &Form) -> Value {
 pub(super) fn rest(plan: &Value) -> Value {
     let mut rest = plan.clone();
     if let Some(fields) = rest.as_object_mut() {
-        for name in [
-            "worker",
-            "check_interval",
-            "alpha",
-            "stages",
-            "slos",
-            "name",
-            "revision",
-            "created_at",
-            "updated_at",
-            "warnings",
-        ] {
+        for name in ["worker", "check_interval", "alpha", "stages", "slos"] {
+            fields.remove(name);
+        }
+        for name in READ_ONLY {
             fields.remove(name);
         }
     }
@@ -292,7 +304,7 @@ impl<'f> Edit<'f> {
                 let percent = (before.unwrap_or(0.0) + 1.0).min(99.0);
                 items.insert(
                     movable,
-                    json!({"percent": number(&percent.to_string()), "soak": "10m"}),
+                    json!({"percent": number(&crate::decimal::plain(percent).to_string()), "soak": "10m"}),
                 );
                 Some(format!("stages-{movable}-percent"))
             }
@@ -412,6 +424,8 @@ mod tests {
             absolute.get("at_full").is_none() && absolute["weight"] == 2.5,
             "{absolute}"
         );
+        let judged = &with(&[("slos.0.rule", "threshold"), ("slos.0.kind", "judge")])["slos"][0];
+        assert_eq!(judged["on_undecided"], "hold", "a judge has no rule");
         let judged = &with(&[("slos.0.rule", "threshold")])["slos"][0];
         for field in ["at_full", "weight", "overdispersion", "on_undecided"] {
             assert!(judged.get(field).is_none(), "{field} in {judged}");

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::layout::hidden_json;
 use super::plan::Draft;
-use super::plan_field::{Field, add, choice, field, field_id, moves, value_text};
+use super::plan_field::{Field, Input, add, choice, field, field_id, moves, value_text};
 use super::plan_queries;
 use super::plan_sentence::{objective, preview};
 use crate::release::Plan;
@@ -97,7 +97,8 @@ pub(super) fn stages(draft: &Draft<'_>) -> Markup {
         html! {
             @for (name, label) in [("percent", "Percent"), ("soak", "Watch for"), ("description", "Description"), ("max_soak", "Hold at most"), ("approval_timeout", "Approval within")] {
                 @let id = format!("stages-{i}-{name}");
-                (field(draft, &Field { id: &id, name: &format!("stages.{i}.{name}"), label, value: &stage[name], choices: None }, i == movable && name == "percent" && stage[name] == 100))
+                @let input = match name { "description" => Input::Lines, "percent" if i == movable && stage[name] == 100 => Input::Locked, _ => Input::Line };
+                (field(draft, &Field { id: &id, name: &format!("stages.{i}.{name}"), label, value: &stage[name], input }))
             }
             @for (name, label, options) in STAGE_CHOICES {
                 (choice(draft, (&format!("stages-{i}-{name}"), &format!("stages.{i}.{name}"), label), &options, &value_text(&stage[name])))
@@ -209,9 +210,8 @@ fn slo_fields(draft: &Draft<'_>, slo: &Value, i: usize) -> Markup {
                 name: &full(name),
                 label,
                 value,
-                choices: None,
+                input: Input::Line,
             },
-            false,
         )
     };
     let choice = |name: &str, label: &str, options: &[(&str, &str)], chosen: &str| {
@@ -243,7 +243,7 @@ fn slo_fields(draft: &Draft<'_>, slo: &Value, i: usize) -> Markup {
         }
         @for (name, label) in [("bad", "Or bad events by a saved query (its id)"), ("total", "Or events that count by a saved query (its id)")] {
             @let field_name = format!("saved_{name}");
-            div data-for="query" { (field(draft, &Field { id: &id(&field_name), name: &full(&field_name), label, value: &slo["sli"]["saved"][name], choices: plan_queries::choices(draft) }, false)) }
+            div data-for="query" { (field(draft, &Field { id: &id(&field_name), name: &full(&field_name), label, value: &slo["sli"]["saved"][name], input: Input::Offering(plan_queries::choices(draft)) })) }
         }
         @for (name, label) in [("url", "Address of the judge"), ("model", "or model of Workers AI")] {
             div data-for="judge" { (one(name, label, &slo["sli"][name])) }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::chart::e_text;
+use crate::decimal::plain;
 use crate::release::{Plan, protocol};
 use crate::slo::{OnUndecided, Rule, Severity, SliKind, Slo};
 
@@ -61,12 +62,12 @@ fn evidence(plan: Option<&Plan>, slo: &Slo, index: usize) -> String {
         Some(alpha) => format!(
             " once the evidence of harm is {}: for a version within the objective the chance of that is at most {} % in a whole release.",
             e_text(-libm::log(alpha)),
-            (alpha * 1e6).round() / 1e4
+            plain((alpha * 1e6).round() / 1e4)
         ),
         None => " once the evidence of harm suffices.".to_owned(),
     };
     if let Some(factor) = slo.overdispersion.filter(|factor| *factor > 1.0) {
-        let _ = write!(words, " {factor} bad requests count for one.");
+        let _ = write!(words, " {} bad requests count for one.", plain(factor));
     }
     if slo.objective.is_relative() {
         words.push_str(" At 100 %, where there is no old version to compare with, it is ");
@@ -74,7 +75,7 @@ fn evidence(plan: Option<&Plan>, slo: &Slo, index: usize) -> String {
             Some(at_full) => write!(
                 words,
                 "held to {} times the rate before the release.",
-                at_full.margin
+                plain(at_full.margin)
             ),
             None => write!(words, "not held to anything."),
         };

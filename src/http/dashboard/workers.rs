@@ -46,7 +46,7 @@ pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>) -> Answer {
         }
     }
     let query = desk.query();
-    let page: i64 = query.get("page").parse().unwrap_or(1).clamp(1, 10_000);
+    let page = layout::page_number(query.get("page"));
     let search = query.get("search");
     let bounds = (LIMIT, (page - 1) * LIMIT);
     let store::Fleet {
@@ -77,12 +77,7 @@ pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>) -> Answer {
             section.card.empty { h2 { "No Worker on this page" } p { a href=(link(search, 1)) { "The first page" } } }
         } @else if workers.is_empty() { (empty(search)) }
         ul.grid { @for known in &workers { li { (card(known, &desk.form_token)) } } }
-        @if page > 1 || more {
-            nav.pages aria-label="Pages" {
-                @if page > 1 { a href=(link(search, page - 1)) { "Previous" } }
-                @if more { a href=(link(search, page + 1)) { "Next" } }
-            }
-        }
+        (layout::pages(page, more, &|page| link(search, page)))
     };
     desk.live(Nav::Workers, &title, &tag(revision), (&still, &live))
 }

@@ -2,6 +2,7 @@
 
 use super::super::plan::{Stage, slo_applies};
 use super::{Check, CheckName, Facts, Learned, Observability, Traffic, Tried};
+use crate::decimal::plain;
 use crate::slo::{Severity, SliKind, Slo};
 
 /// So many SLOs that lack requests are named; more would bury the first.
@@ -163,7 +164,7 @@ pub(super) fn sampling(facts: &Facts<'_>) -> Check {
     let stored = traffic.stored_requests;
     let at_rate = rate
         .filter(|rate| *rate < 1.0)
-        .map(|rate| format!(" at a head_sampling_rate of {rate}"))
+        .map(|rate| format!(" at a head_sampling_rate of {}", plain(rate)))
         .unwrap_or_default();
     let seen = format!("telemetry stored {stored} requests of the last {minutes} minutes{at_rate}");
     let lacking: Vec<Lacking<'_>> = facts
@@ -244,7 +245,7 @@ fn sentences(lacking: &[Lacking<'_>]) -> String {
             format!(
                 "{} expects about {} of {} requests in stage {}",
                 it.slo.name,
-                it.expected.floor(),
+                plain(it.expected.floor()),
                 it.slo.needed_requests(),
                 it.stage
             )

@@ -8,6 +8,7 @@ use super::mixture::{HARM, ln_sum};
 use super::protocol::{BETA, Protocol, Test};
 use super::question::{Counts, Question, float};
 use super::sums::{Place, SloSums, Stretch};
+use crate::decimal::plain;
 use crate::slo::objective::percent_text;
 use crate::slo::{Ground, Objective, Reading, Side, SliKind, Slo, Verdict};
 
@@ -292,7 +293,8 @@ fn bad_ones(slo: &Slo) -> String {
         (SliKind::ErrorRate, _) => "errors".to_owned(),
         (SliKind::WallTime | SliKind::CpuTime, Objective::MaxMs(max)) => {
             format!(
-                "requests over {max} ms {}",
+                "requests over {} ms {}",
+                plain(max),
                 slo.sli.kind.name().replace('_', " ")
             )
         }
@@ -341,7 +343,7 @@ fn sentence(
                         grouped(counts.old_bad),
                         grouped(counts.old)
                     ),
-                    format!("{tolerance}x"),
+                    format!("{}x", plain(tolerance)),
                 ),
                 Question::Absolute { limit } => (
                     format!(
@@ -358,7 +360,10 @@ fn sentence(
                 Verdict::Harm => format!("more than the {allowed} allowed"),
                 Verdict::Safe => match question {
                     Question::Relative { tolerance } => {
-                        format!("shown to be less than {}x", tolerance * question.refused())
+                        format!(
+                            "shown to be less than {}x",
+                            plain(tolerance * question.refused())
+                        )
                     }
                     Question::Absolute { .. } => {
                         format!("shown to be within the {allowed} allowed")
@@ -384,7 +389,7 @@ fn sentence(
 fn ratio_text(bad: &str, interval: Interval, counts: Counts) -> String {
     let times = |value: f64| {
         let digits = if value < 10.0 { 10.0 } else { 1.0 };
-        format!("{}x", (value * digits).round() / digits)
+        format!("{}x", plain((value * digits).round() / digits))
     };
     match (interval.estimate, interval.upper) {
         _ if counts.new_bad == 0 && counts.old_bad == 0 => format!("{bad}: none on either version"),

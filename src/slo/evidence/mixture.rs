@@ -20,6 +20,7 @@
 //! weight of starts that are yet to come waits as cash: `E = sum A_j + 1 - sum of pi_k so far`. So any number of start times
 //! costs as much as one, in the row and in the thousandth window.
 
+use crate::decimal::within;
 use std::f64::consts::{LN_2, LN_10};
 
 use serde::{Deserialize, Serialize};
@@ -47,7 +48,7 @@ impl NanoNats {
         if nats.is_nan() {
             return Self::NOTHING;
         }
-        Self((nats.clamp(-MOST_NATS, MOST_NATS) * PER_NAT).floor() as i64)
+        Self((within(nats, -MOST_NATS, MOST_NATS) * PER_NAT).floor() as i64)
     }
 
     /// In nats.

@@ -85,7 +85,16 @@ fn connect(access: &Access) -> Result<Client, Error> {
         None => std::env::var("HMD_API_TOKEN").unwrap_or_default(),
     };
     let token = token.trim();
-    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let place = match &access.token_file {
+            Some(path) => path.display().to_string(),
+            None => "HMD_API_TOKEN".to_owned(),
+        };
+        return Err(Error::Usage(format!(
+            "the token in {place} holds a space, a line break or another character that no token has"
+        )));
+    }
+    if token.is_empty() {
         return Err(Error::Usage(
             "put the token of HMD's API into the variable HMD_API_TOKEN, or name a file that holds it with --token-file"
                 .to_owned(),

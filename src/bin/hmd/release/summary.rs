@@ -49,7 +49,7 @@ pub fn markdown(watch: &Watch, exit: Exit, base: &str) -> String {
     if let Some(detail) = &release.detail {
         let _ = writeln!(page, "{}\n", cell(detail));
     }
-    let old = release.old_version.as_deref().unwrap_or("?");
+    let old = release.old_version.as_deref().unwrap_or(text::SERVES_THEN);
     let _ = writeln!(
         page,
         "[{id}]({base}/v1/releases/{id}): version {old} → {new}\n",
@@ -69,12 +69,19 @@ pub fn markdown(watch: &Watch, exit: Exit, base: &str) -> String {
         page += "\n| SLO | New version | Old version | Wanted | Verdict |\n|---|---|---|---|---|\n";
     }
     for sli in &watch.slis {
+        let (new, old) = match sli.judges_words() {
+            Some(words) => (words.to_owned(), "-".to_owned()),
+            None => (
+                text::measure_text(sli, sli.new.as_ref()),
+                text::measure_text(sli, sli.old.as_ref()),
+            ),
+        };
         let _ = writeln!(
             page,
             "| {} | {} | {} | {} | {} |",
             cell(&sli.slo),
-            cell(&text::measure_text(sli, sli.new.as_ref())),
-            cell(&text::measure_text(sli, sli.old.as_ref())),
+            cell(&new),
+            cell(&old),
             cell(sli.objective.as_deref().unwrap_or("-")),
             cell(&words(sli.verdict.as_deref().unwrap_or("-")))
         );
@@ -156,6 +163,21 @@ mod tests {
              | SLO | New version | Old version | Wanted | Verdict |\n|---|---|---|---|---|\n\
              | errors | 9.0 % of 120 | 0.1 % of 80 | &#60;= 5 % | harm |\n\n\
              | When | Event | |\n|---|---|---|\n| 2026-01-01T00:00:10Z | release.reverted | a&#124;b |\n\n"
+        );
+    }
+
+    #[test]
+    fn a_judge_is_quoted_where_others_have_values() {
+        let mut watch = watch();
+        let judge = json!({"slo": "opinion", "sli": "judge", "new": {"requests": 2606, "value": null}, "verdict": "undecided",
+            "objective": "pass", "sentence": "opinion: the judge says hold: \"odd | carts\""});
+        watch.slis = vec![serde_json::from_value(judge).unwrap()];
+        let page = markdown(&watch, Exit::StillRunning, "https://hmd.example");
+        let row = "| opinion | the judge says hold: \"odd &#124; carts\" | - | pass | undecided |";
+        assert!(page.contains(row), "{page}");
+        assert_eq!(
+            text::sli_text(&watch.slis[0]),
+            "opinion: undecided; the judge says hold: \"odd | carts\"; wanted pass"
         );
     }
 

@@ -7,6 +7,9 @@ use super::model::{Event, Release, words};
 use crate::api::{Measure, Sli};
 use crate::demo_view::{sli_line, stage_line, state_style, value_text};
 
+/// In place of the old version, of a release that has not begun.
+pub const SERVES_THEN: &str = "(what serves then)";
+
 /// The time of this machine.
 pub fn now() -> DateTime<Utc> {
     std::time::SystemTime::now().into()
@@ -19,7 +22,7 @@ pub fn stamp(at: DateTime<Utc>) -> String {
 
 /// The first line about a release.
 pub fn headline(release: &Release) -> String {
-    let old = release.old_version.as_deref().unwrap_or("?");
+    let old = release.old_version.as_deref().unwrap_or(SERVES_THEN);
     format!(
         "{}  {}  {}  {old} -> {}",
         release.id,
@@ -31,7 +34,7 @@ pub fn headline(release: &Release) -> String {
 
 /// A release for a person who asked once.
 pub fn sheet(release: &Release, now: DateTime<Utc>) -> Vec<String> {
-    let old = release.old_version.as_deref().unwrap_or("?");
+    let old = release.old_version.as_deref().unwrap_or(SERVES_THEN);
     let state = state_style(&release.state).apply_to(release.state_text());
     let mut lines = vec![
         format!(
@@ -118,6 +121,12 @@ pub fn sli_text(sli: &Sli) -> String {
         .as_deref()
         .map_or("not judged yet".into(), words);
     let objective = sli.objective.as_deref().unwrap_or("-");
+    if let Some(words) = sli.judges_words() {
+        return one_line(&format!(
+            "{}: {verdict}; {words}; wanted {objective}",
+            sli.slo
+        ));
+    }
     format!(
         "{}: {verdict}; new {}, old {}, wanted {objective}",
         sli.slo,

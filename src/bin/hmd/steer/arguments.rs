@@ -8,11 +8,18 @@ use crate::sim::DEFAULT_PORT;
 #[derive(Debug, Args)]
 pub struct Target {
     /// Where the simulated Cloudflare serves
-    #[arg(long, default_value_t = format!("http://127.0.0.1:{DEFAULT_PORT}"))]
+    #[arg(long, default_value_t = Self::default_url())]
     pub(super) url: String,
     /// The account of the Workers
     #[arg(long, default_value = super::ACCOUNT)]
     pub(super) account: String,
+}
+
+impl Target {
+    /// Where a simulator serves unless it was told otherwise.
+    pub(super) fn default_url() -> String {
+        format!("http://127.0.0.1:{DEFAULT_PORT}")
+    }
 }
 
 /// A subcommand of `hmd sim`.
@@ -54,7 +61,7 @@ pub enum Steer {
     Token(TokenArgs),
     /// Turn what is not known of the real Cloudflare one way or the other
     Switch(SwitchArgs),
-    /// Set what Workers AI answers
+    /// Set what Workers AI answers: `sim ai '{"verdict":"hold","reason":"the carts look odd"}'` lets a judge that is a model hold
     Ai(AiArgs),
 }
 
@@ -338,7 +345,7 @@ pub struct SwitchArgs {
 /// The options of `hmd sim ai`.
 #[derive(Debug, Args)]
 pub struct AiArgs {
-    /// The text that models answer [default: one that fits a revert]
+    /// The text that models answer [default: a plain sentence, which a judge takes for undecided]
     pub(super) text: Option<String>,
     /// Fail with this status instead
     #[arg(long)]

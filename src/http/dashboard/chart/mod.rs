@@ -7,7 +7,7 @@ mod thin;
 use maud::{Markup, html};
 
 use super::layout::{time, utc, verdict_class, verdict_words};
-use crate::decimal::decimal;
+use crate::decimal::{decimal, plain, within};
 use crate::release::Plan;
 use crate::slo::evidence::Interval;
 use crate::slo::{Objective, Rule, SliKind, Slo, SloCounts, Tolerance, Verdict};
@@ -109,12 +109,12 @@ fn points(slo: &Slo, index: usize, windows: &[ChartWindow], interval_ms: i64) ->
 fn share_text(share: f64) -> String {
     let percent = share * 100.0;
     let digits = if percent < 0.1 { 1_000.0 } else { 100.0 };
-    format!("{} %", (percent * digits).round() / digits)
+    format!("{} %", plain((percent * digits).round() / digits))
 }
 
 fn ratio_text(ratio: f64) -> String {
     let digits = if ratio < 10.0 { 100.0 } else { 1.0 };
-    format!("{}x", (ratio * digits).round() / digits)
+    format!("{}x", plain((ratio * digits).round() / digits))
 }
 
 /// A value with its unit.
@@ -130,9 +130,9 @@ fn text(slo: &Slo, value: f64) -> String {
 pub(super) fn e_text(ln_e: f64) -> String {
     let e = libm::exp(ln_e);
     if e < LEAST_E {
-        format!("less than {LEAST_E}")
+        format!("less than {}", plain(LEAST_E))
     } else if e < 9.95 {
-        format!("{}", (e * 10.0).round() / 10.0)
+        plain((e * 10.0).round() / 10.0).to_string()
     } else if e < 1e6 {
         #[expect(
             clippy::cast_possible_truncation,
@@ -357,7 +357,7 @@ fn so_far(slo: &Slo, points: &[&Point], backdrop: &Backdrop<'_>) -> Markup {
     let (scale, value_text): (Scale, fn(f64) -> String) = if relative.is_some() {
         let least = intervals().filter_map(|it| it.estimate).fold(1.0, f64::min);
         let top = highest.max(newest_upper.min(50.0)).max(2.0 * line_at) * 1.2;
-        let bottom = (least / 2.0).clamp(0.02, 0.5);
+        let bottom = within(least / 2.0, 0.02, 0.5);
         (
             Scale::logarithmic((bottom, top), backdrop.height),
             ratio_text,

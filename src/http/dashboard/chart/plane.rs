@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use maud::{Markup, PreEscaped, html};
 
 use super::Point;
-use crate::decimal::decimal;
+use crate::decimal::{decimal, within};
 use crate::time::UnixMs;
 
 /// Height of a tall chart, and of a strip below one, in pixels.
@@ -91,7 +91,7 @@ impl Scale {
             ABOVE_TALL
         };
         let room = self.height - above - BELOW;
-        self.height - BELOW - room * part.clamp(0.0, 1.0)
+        self.height - BELOW - room * within(part, 0.0, 1.0)
     }
 
     pub fn bottom(self) -> f64 {
@@ -236,13 +236,13 @@ impl Backdrop<'_> {
         };
         html! {
             @for (from, to) in self.warm_up {
-                rect.warm-up x=(percent(*from)) width=(format!("{}%", decimal(self.times.percent(*to) - self.times.percent(*from), 1))) height=(self.height) {}
+                rect.warm-up x=(percent(*from)) width=(format!("{}%", decimal(self.times.percent(*to) - self.times.percent(*from), 1))) height=(decimal(self.height, 0).to_string()) {}
             }
             @for (at, text) in self.stages {
-                line.stage-line x1=(percent(*at)) x2=(percent(*at)) y2=(self.height) {}
+                line.stage-line x1=(percent(*at)) x2=(percent(*at)) y2=(decimal(self.height, 0).to_string()) {}
                 @if let Some(left) = name(*at) { text x=(percent(*at)) dx=(if left { -4 } else { 4 }) y="11" text-anchor=[left.then_some("end")] { (text) } }
             }
-            @for at in self.waived { line.waived x1=(percent(*at)) x2=(percent(*at)) y2=(self.height) {} }
+            @for at in self.waived { line.waived x1=(percent(*at)) x2=(percent(*at)) y2=(decimal(self.height, 0).to_string()) {} }
         }
     }
 }
@@ -257,10 +257,10 @@ pub(super) fn svg(
 ) -> Markup {
     let height = backdrop.height;
     html! {
-        svg.chart role="img" aria-label=(label) width="100%" height=(height) {
+        svg.chart role="img" aria-label=(label) width="100%" height=(decimal(height, 0).to_string()) {
             (backdrop.markup())
-            line.axis x2="100%" y1=(height - BELOW) y2=(height - BELOW) {}
-            svg x="1%" width="98%" height=(height) viewBox=(format!("0 0 {WIDTH} {height}")) preserveAspectRatio="none" {
+            line.axis x2="100%" y1=(decimal(height - BELOW, 0).to_string()) y2=(decimal(height - BELOW, 0).to_string()) {}
+            svg x="1%" width="98%" height=(decimal(height, 0).to_string()) viewBox=(format!("0 0 {} {}", decimal(WIDTH, 0), decimal(height, 0))) preserveAspectRatio="none" {
                 @for (class, path) in lines { @if !path.is_empty() { path class=(class) d=(path) {} } }
             }
             (PreEscaped(marks))
