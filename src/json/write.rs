@@ -113,7 +113,6 @@ impl Writer {
         let mut start = digits.len();
         loop {
             start -= 1;
-            #[expect(clippy::cast_possible_truncation, reason = "of one digit")]
             let digit = (number % 10) as u8;
             digits[start] += digit;
             number /= 10;
