@@ -58,7 +58,8 @@ impl fmt::Display for Plain {
         let value = self.0;
         #[expect(
             clippy::cast_possible_truncation,
-            reason = "what is below 2^53 fits, and nothing else is cast"
+            clippy::float_cmp,
+            reason = "what is below 2^53 fits, and nothing else is cast; it is whole or it is not"
         )]
         if value.trunc() == value && value.abs() < WHOLE {
             return write!(f, "{}", value as i64);
@@ -73,7 +74,6 @@ impl fmt::Display for Plain {
 /// The number, or the nearer of two bounds, the lower one of what is no number. `clamp` brings words for bounds of the wrong
 /// order, and with them another way to write numbers.
 #[must_use]
-#[expect(clippy::manual_clamp, reason = "said above")]
 pub fn within(value: f64, low: f64, high: f64) -> f64 {
     value.max(low).min(high)
 }

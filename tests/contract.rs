@@ -284,9 +284,7 @@ fn provoke(operation: &Operation, status: u16, stage: &Stage) -> Option<Attempt>
             let path = attempt.path.replace(&stage.id, "rel_none");
             attempt.path(&path)
         }
-        ("putPlan" | "deletePlan" | "changeSubscriber", 412) => {
-            attempt.header("if-match", "\"99\"")
-        }
+        (_, 412) => attempt.header("if-match", "\"99\""),
         ("createRelease" | "receiveHook" | "startRelease" | "deleteRelease", 409) => {
             command(stage, "start");
             attempt

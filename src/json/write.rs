@@ -107,7 +107,27 @@ impl Writer {
         self.0.push('"');
     }
 
-    /// An integer, or anything else whose text is JSON.
+    fn whole(&mut self, is_negative: bool, mut number: u64) {
+        // The largest has so many digits.
+        let mut digits = [b'0'; 20];
+        let mut start = digits.len();
+        loop {
+            start -= 1;
+            let digit = (number % 10) as u8;
+            digits[start] += digit;
+            number /= 10;
+            if number == 0 {
+                break;
+            }
+        }
+        if is_negative {
+            self.0.push('-');
+        }
+        self.0
+            .extend(digits[start..].iter().copied().map(char::from));
+    }
+
+    /// Anything else whose text is JSON.
     fn plain(&mut self, value: &dyn fmt::Display) {
         // Strings take all.
         let _ = write!(self.0, "{value}");
@@ -161,10 +181,19 @@ impl Parts<'_> {
     }
 }
 
-macro_rules! plain {
+macro_rules! signed {
     ($($method:ident: $type:ty,)*) => {
         $(fn $method(self, value: $type) -> Result<(), Never> {
-            self.plain(&value);
+            self.whole(value < 0, value.unsigned_abs().into());
+            Ok(())
+        })*
+    };
+}
+
+macro_rules! unsigned {
+    ($($method:ident: $type:ty,)*) => {
+        $(fn $method(self, value: $type) -> Result<(), Never> {
+            self.whole(false, value.into());
             Ok(())
         })*
     };
@@ -181,16 +210,23 @@ impl<'a> Serializer for &'a mut Writer {
     type SerializeStruct = Parts<'a>;
     type SerializeStructVariant = Parts<'a>;
 
-    plain! {
-        serialize_bool: bool,
+    signed! {
         serialize_i8: i8,
         serialize_i16: i16,
         serialize_i32: i32,
         serialize_i64: i64,
+    }
+
+    unsigned! {
         serialize_u8: u8,
         serialize_u16: u16,
         serialize_u32: u32,
         serialize_u64: u64,
+    }
+
+    fn serialize_bool(self, value: bool) -> Result<(), Never> {
+        self.0.push_str(if value { "true" } else { "false" });
+        Ok(())
     }
 
     fn serialize_f32(self, value: f32) -> Result<(), Never> {

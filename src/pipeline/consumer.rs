@@ -5,8 +5,8 @@ use serde_json::json;
 use super::Pipeline;
 use super::act::CALLS_OF_ACT;
 use super::deliver::KEPT_MS;
-use super::message::{Message, MessageKind};
-use super::ports::Ports;
+use super::message::{Message, MessageKind, delay_s};
+use super::ports::{Outgoing, Ports, QueueName};
 use super::witness::HEARING_MS;
 use crate::cloudflare::Urgency;
 use crate::gather::{Gather as _, join_all};
@@ -143,7 +143,7 @@ impl<P: Ports> Pipeline<'_, P> {
             .load_and_claim(&ids, known, Some((claim, acts)))
             .await?;
         let now = self.ports.now();
-        let mut early = Vec::new();
+        let (mut early, mut spares) = (Vec::new(), Vec::new());
         let mut acts: SortedMap<String, Vec<Input>> = SortedMap::new();
         let mut actors: SortedMap<String, Release> = SortedMap::new();
         let mut checks = Vec::new();
@@ -163,10 +163,18 @@ impl<P: Ports> Pipeline<'_, P> {
                 });
                 continue;
             }
-            // The other message of this alarm may have judges being asked right now, who would be asked twice. If it is lost
-            // the next sweep makes up for it.
-            if spare && now < due_at + HEARING_MS && kind == MessageKind::Check && is_heard(release)
-            {
+            // The other message of this alarm may have judges being asked right now, who would be asked twice: this one comes
+            // again when that must be over.
+            let heard_at = due_at + HEARING_MS;
+            if spare && now < heard_at && kind == MessageKind::Check && is_heard(release) {
+                let message = Message {
+                    spare,
+                    ..Message::new(kind, id, due_at)
+                };
+                spares.push(Outgoing {
+                    delay_s: delay_s(heard_at, now),
+                    ..message.outgoing(now)
+                });
                 continue;
             }
             match kind {
@@ -182,6 +190,13 @@ impl<P: Ports> Pipeline<'_, P> {
             }
         }
         self.send(&early).await;
+        if !spares.is_empty() {
+            // Safe to lose: the next sweep sends what is overdue by then.
+            let sent = self.ports.send(QueueName::Checks, spares).await;
+            if let Err(error) = sent {
+                self.ports.log(&json!({"log": "alert", "detail": format!("{error}; the sweep sends the messages again")}));
+            }
+        }
         let starts = join_all(queued.iter().map(|release| self.start_queued(release)));
         let (acted, checked, started) = futures_util::join!(
             self.settle_and_act(actors, acts),

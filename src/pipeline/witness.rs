@@ -49,9 +49,9 @@ impl<P: Ports> Pipeline<'_, P> {
 
     /// Asks the judges that the checks of a batch wait for, and settles those checks. To be called after
     /// [`Pipeline::consume`], whose messages may be acked before: until a check is settled its alarm stands in the row, so a
-    /// crash here costs at most the time until the second sweep. The judge may then be asked a second time about the same
+    /// crash here costs at most the minute until the sweep and half a minute more. The judge may then be asked a second time about the same
     /// windows, as when a queue delivers a message twice; its request carries the same `webhook-id`, and only one of the two
-    /// answers is taken. What the sweep sends meanwhile is not heeded (`spare` of a message).
+    /// answers is taken. What the sweep sends meanwhile is put off (`spare` of a message).
     pub async fn ask_judges(&self) {
         let mut waiting = self.waiting.0.take();
         if waiting.is_empty() {

@@ -281,7 +281,8 @@ mod tests {
         let imports = section(IMPORTS, b"\x02\x01m\x01f\x00\x00\x01m\x01t\x01\x70\x00\x01");
         let code = section(CODE, b"\x02\x01\x0b\x0212");
         let wasm = [b"\0asm\x01\0\0\0", &imports[..], &code].concat();
-        let names = section(CUSTOM, b"\x04name\x01\x11\x02\x01\x06000000\x02\x06000001");
+        // The larger one comes first.
+        let names = section(CUSTOM, b"\x04name\x01\x11\x02\x01\x06000001\x02\x06000000");
         assert_eq!(named(&wasm)?, [&wasm[..], &names].concat());
         assert!(named(&wasm[..wasm.len() - 1]).is_err());
         assert!(named(b"").is_err());

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use hmd::release::{Percent, Status};
+use hmd::slo::Slo;
 
 use super::{Verdict, must};
 use crate::model::{How, Made, Model, Tracked};
@@ -92,15 +93,18 @@ pub fn alarm(model: &Model, _: i64) -> Verdict {
 }
 
 /// The first sweep after the faults makes up for every message that was lost, and it looks a minute ahead: from then on
-/// every alarm rings when it is due.
+/// every alarm rings when it is due. Where judges may be at work it rings half a minute later.
 pub fn rings(model: &Model, now: i64) -> Verdict {
     const SLACK_MS: i64 = 20_000;
+    const HEARING_MS: i64 = 30_000;
     let Some(swept_at) = model.swept_at else {
         return Ok(());
     };
     for release in model.releases.values().filter(|r| lives(r)) {
         let progress = &release.progress;
-        let alarms = [progress.act_due_at, progress.check_due_at];
+        let judged = release.plan.slos.iter().any(Slo::has_judge);
+        let heard_at = |due| if judged { due + HEARING_MS } else { due };
+        let alarms = [progress.act_due_at, progress.check_due_at.map(heard_at)];
         for due in alarms.into_iter().flatten() {
             must(now < due.max(swept_at) + SLACK_MS, || {
                 format!("{} is overdue by {} ms", release.id, now - due)

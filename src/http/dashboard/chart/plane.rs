@@ -260,7 +260,7 @@ pub(super) fn svg(
         svg.chart role="img" aria-label=(label) width="100%" height=(decimal(height, 0).to_string()) {
             (backdrop.markup())
             line.axis x2="100%" y1=(decimal(height - BELOW, 0).to_string()) y2=(decimal(height - BELOW, 0).to_string()) {}
-            svg x="1%" width="98%" height=(decimal(height, 0).to_string()) viewBox=(format!("0 0 {WIDTH} {}", decimal(height, 0))) preserveAspectRatio="none" {
+            svg x="1%" width="98%" height=(decimal(height, 0).to_string()) viewBox=(format!("0 0 {} {}", decimal(WIDTH, 0), decimal(height, 0))) preserveAspectRatio="none" {
                 @for (class, path) in lines { @if !path.is_empty() { path class=(class) d=(path) {} } }
             }
             (PreEscaped(marks))
