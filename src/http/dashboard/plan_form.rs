@@ -52,7 +52,7 @@ fn set(item: &mut Map<String, Value>, name: &str, value: Value) {
 fn text(form: &Form, name: &str, before: Option<&Value>) -> Value {
     let plain = |text: &str| text.replace("\r\n", "\n");
     let sent = plain(form.all(name).next().unwrap_or_default());
-    let is_same = |text: &str| text == sent || text.replace("\n", "") == sent;
+    let is_same = |text: &str| text == sent || text.replace('\n', "") == sent;
     match before {
         Some(Value::String(text)) if is_same(&plain(text)) => text.as_str().into(),
         _ => sent.trim().into(),
