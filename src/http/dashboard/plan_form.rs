@@ -50,12 +50,12 @@ fn set(item: &mut Map<String, Value>, name: &str, value: Value) {
 /// What a text field holds. A browser takes the line breaks out of an input and writes those of a textarea in its own way, and white
 /// space at the ends can't be seen: a text that nobody has changed stays as it was.
 fn text(form: &Form, name: &str, before: Option<&Value>) -> Value {
-    let sent = form.all(name).next().unwrap_or_default();
-    let is_same =
-        |text: &str| text.lines().eq(sent.lines()) || text.replace(['\r', '\n'], "") == sent;
+    let plain = |text: &str| text.replace("\r\n", "\n");
+    let sent = plain(form.all(name).next().unwrap_or_default());
+    let is_same = |text: &str| text == sent || text.replace('\n', "") == sent;
     match before {
-        Some(Value::String(text)) if is_same(text) => text.as_str().into(),
-        _ => sent.trim().replace("\r\n", "\n").into(),
+        Some(Value::String(text)) if is_same(&plain(text)) => text.as_str().into(),
+        _ => sent.trim().into(),
     }
 }
 
