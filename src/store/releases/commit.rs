@@ -174,7 +174,7 @@ pub async fn create(
     let (origin, progress) = (&*release.origin, &release.progress);
     let row = json!([{
         "id": origin.id, "account_id": origin.plan.worker.account_id, "script_name": origin.plan.worker.script_name,
-        "plan": origin.plan_name, "origin": origin, "progress": progress, "state": progress.status.stored_name(),
+        "plan": origin.plan_name, "origin": crate::json::value(origin), "progress": crate::json::value(progress), "state": progress.status.stored_name(),
         "version": progress.version, "seq": progress.seq, "created_at": origin.created_at, "act_due_at": progress.act_due_at,
         "starts": start.is_some_and(|start| start.decision.starts), "key": idempotency.map(|i| &i.key), "body": idempotency.map(|i| &i.body),
         "answer": idempotency.map(|i| &i.answer),

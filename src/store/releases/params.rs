@@ -114,8 +114,7 @@ pub(super) fn carried(value: &impl Serialize) -> Result<String, StoreError> {
 
 /// JSON as it is stored.
 pub(super) fn written(value: &impl Serialize) -> Result<String, StoreError> {
-    serde_json::to_string(value)
-        .map_err(|error| StoreError::Row(format!("it can't be written as JSON: {error}")))
+    Ok(crate::json::text(value))
 }
 
 impl Write<'_> {
