@@ -5,7 +5,6 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::params::written;
 use crate::cloudflare::Accounts;
 use crate::pipeline::kept::KeptRow;
 use crate::pipeline::ports::{Row, Sql, Statement};
@@ -127,7 +126,7 @@ pub async fn load(
                 decision_id: known.get(id).map(|row| row.decision_id.as_str()),
             })
             .collect();
-        Statement::new(LOAD_NEWER, vec![written(&wanted)?.into()])
+        Statement::new(LOAD_NEWER, vec![crate::json::text(&wanted).into()])
     };
     let mut statements = vec![load];
     let claims = claim.is_some();

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::commit::commit_statements;
+use crate::json;
 use crate::pipeline::ports::{Param, Statement};
 use crate::release::{Decision, Progress, Release, ReleaseView};
 use crate::store::row::StoreError;
@@ -46,11 +47,10 @@ pub enum CommitPart {
 pub(super) struct Params([String; 5]);
 
 impl Params {
-    fn push(&mut self, part: CommitPart, entry: &impl Serialize) -> Result<(), StoreError> {
+    fn push(&mut self, part: CommitPart, entry: &impl Serialize) {
         let array = &mut self.0[part as usize];
         array.push(if array.is_empty() { '[' } else { ',' });
-        array.push_str(&written(entry)?);
-        Ok(())
+        array.push_str(&json::text(entry));
     }
 
     /// Adds what another one holds; answers whether there was room.
@@ -97,10 +97,10 @@ impl Params {
 /// change places with backquotes, which are rare.
 ///
 /// # Errors
-/// [`StoreError::Row`], if it can't be written as JSON.
+/// [`StoreError::Row`], if it is no text any more: it always is.
 pub(super) fn carried(value: &impl Serialize) -> Result<String, StoreError> {
     // By bytes: by characters it would take as long as writing the JSON.
-    let mut bytes = written(value)?.into_bytes();
+    let mut bytes = json::text(value).into_bytes();
     for byte in &mut bytes {
         match *byte {
             b'"' => *byte = b'`',
@@ -110,11 +110,6 @@ pub(super) fn carried(value: &impl Serialize) -> Result<String, StoreError> {
     }
     // One byte of ASCII for another: it is UTF-8 as before.
     String::from_utf8(bytes).map_err(|error| StoreError::Row(error.to_string()))
-}
-
-/// JSON as it is stored.
-pub(super) fn written(value: &impl Serialize) -> Result<String, StoreError> {
-    Ok(crate::json::text(value))
 }
 
 impl Write<'_> {
@@ -128,12 +123,12 @@ impl Write<'_> {
         params.push(
             CommitPart::Decisions,
             &(id, seq, decision_id, version, self.at, self.decision.starts),
-        )?;
+        );
         let text = carried(progress)?;
         params.push(
             CommitPart::Releases,
             &(id, seq, decision_id, version, progress.check_due_at, text),
-        )?;
+        );
         let state = |progress: &Progress| {
             let status = progress.status.stored_name();
             (status, progress.act_due_at, progress.ended_at)
@@ -143,28 +138,27 @@ impl Write<'_> {
             params.push(
                 CommitPart::States,
                 &(id, seq, decision_id, status, act_due_at, ended_at),
-            )?;
+            );
         }
         for judged in &self.decision.judged {
             let (index, text) = (judged.window.index, carried(judged)?);
             params.push(
                 CommitPart::Windows,
                 &(id, seq, decision_id, index, judged.stage, text),
-            )?;
+            );
         }
         if self.decision.events.is_empty() {
             return Ok(params);
         }
         // The release as subscribers are told of it, and the approval that it waits for.
-        let view = written(&ReleaseView::from(release))?;
-        let asked = Asked::by(release, self.at).as_ref().map(written);
-        let asked = asked.transpose()?;
+        let view = json::text(&ReleaseView::from(release));
+        let asked = Asked::by(release, self.at).as_ref().map(json::text);
         for event in &self.decision.events {
-            let (sequence, kind, text) = (event.sequence, &event.kind, written(event)?);
+            let (sequence, kind, text) = (event.sequence, &event.kind, json::text(event));
             params.push(
                 CommitPart::Events,
                 &(id, seq, decision_id, sequence, kind, text, &view, &asked),
-            )?;
+            );
         }
         Ok(params)
     }
