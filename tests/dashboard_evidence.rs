@@ -615,9 +615,11 @@ fn the_settings_of_the_evidence_rule_are_edited_and_refused_at_their_fields() {
             "{name} in {page}"
         );
     }
-    // Saved as it was, nothing has changed.
+    // Saved as it was, nothing has changed; the page is back with what the save warns of: no key of the query was ever seen.
+    let is_saved =
+        |answer: &Response<Vec<u8>>| answer.status() == 200 && text(answer).contains("Saved.");
     let saved = send(&[]);
-    assert_eq!(saved.status(), 303, "{}", text(&saved));
+    assert!(is_saved(&saved), "{}", text(&saved));
     let after = plan();
     for part in ["stages", "slos", "alpha", "worker", "check_interval"] {
         assert_eq!(before[part], after[part], "{part}");
@@ -643,7 +645,7 @@ fn the_settings_of_the_evidence_rule_are_edited_and_refused_at_their_fields() {
         ("slos.3.rule", "evidence"),
     ];
     let saved = send(&changes);
-    assert_eq!(saved.status(), 303, "{}", text(&saved));
+    assert!(is_saved(&saved), "{}", text(&saved));
     let after = plan();
     assert_eq!(after["alpha"], 0.05);
     assert!(
