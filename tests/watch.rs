@@ -12,25 +12,8 @@ mod support;
 use std::cell::Cell;
 use std::rc::Rc;
 
-use hmd::simulator::{HandDeployment, VersionShare};
 use serde_json::{Value, json};
-use support::{ACCOUNT, Call, Fault, World, failing, healthy};
-
-/// What a person does past HMD.
-fn by_hand(world: &World, shares: &[(&String, f64)]) {
-    let share = |(version, percentage): &(&String, f64)| VersionShare {
-        version_id: (*version).clone(),
-        percentage: *percentage,
-    };
-    let hand = HandDeployment {
-        versions: shares.iter().map(share).collect(),
-        message: Some("by hand".to_owned()),
-    };
-    let mut cloudflare = world.cloudflare.lock().unwrap();
-    cloudflare
-        .deploy_by_hand(world.now.get(), ACCOUNT, "shop", hand)
-        .unwrap();
-}
+use support::{Call, Fault, World, failing, healthy};
 
 fn asked(world: &World, more: &Value) -> (u16, Value) {
     let mut body = json!({"plan": "shop", "new_version": "latest", "mode": "watch"});
@@ -76,7 +59,7 @@ fn shop(new: hmd::simulator::Behavior) -> (Rc<World>, Vec<String>) {
 fn a_rollout_by_hand_is_watched_from_its_first_split_to_its_end() {
     let (world, versions) = shop(healthy());
     let (old, new) = (&versions[0], &versions[1]);
-    by_hand(&world, &[(old, 90.0), (new, 10.0)]);
+    world.by_hand(&[(old, 90.0), (new, 10.0)]);
     world.run_for(5_000);
     let id = watch(&world);
     world.run_for(150_000);
@@ -99,11 +82,11 @@ fn a_rollout_by_hand_is_watched_from_its_first_split_to_its_end() {
         (&json!("advance"), &json!(50))
     );
     // Somebody goes further, then all the way.
-    by_hand(&world, &[(old, 70.0), (new, 30.0)]);
+    world.by_hand(&[(old, 70.0), (new, 30.0)]);
     world.run_for(40_000);
     assert_eq!(world.get(&id)["watch"]["percent"], 30);
     assert_eq!(world.get(&id)["state"], "rolling_out");
-    by_hand(&world, &[(new, 100.0)]);
+    world.by_hand(&[(new, 100.0)]);
     let release = world.finish(&id);
     assert_eq!(
         (&release["state"], &release["reason"]),
@@ -140,7 +123,7 @@ fn harm_is_told_with_what_would_have_been_done_and_left_to_people() {
     world.run_for(300_000);
     assert_eq!(world.get(&id)["watch"]["percent"], 0);
     assert_eq!(world.events(&id).len(), 1, "{:#?}", world.events(&id));
-    by_hand(&world, &[(old, 80.0), (new, 20.0)]);
+    world.by_hand(&[(old, 80.0), (new, 20.0)]);
     let split_at = world.now.get();
     world.run_to(&id, |release| !release["watch"]["would"][0].is_null());
     assert!(
@@ -157,7 +140,7 @@ fn harm_is_told_with_what_would_have_been_done_and_left_to_people() {
     let violated = told(&events, "slo.violated");
     assert_eq!(violated.len(), 1);
     assert_eq!(violated[0]["data"]["would"], release["watch"]["would"][0]);
-    by_hand(&world, &[(old, 100.0)]);
+    world.by_hand(&[(old, 100.0)]);
     let release = world.finish(&id);
     assert_eq!(
         (&release["state"], &release["reason"]),
@@ -255,7 +238,7 @@ fn what_makes_no_sense_is_refused_with_its_reason() {
     refused(json!({"new_version": "nope"}), 422, "/new_version");
     refused(json!({"old_version": versions[1]}), 409, "not old_version");
     // `latest` is the newer of the two that serve, whatever has been uploaded since.
-    by_hand(&world, &[(&versions[0], 60.0), (&versions[1], 40.0)]);
+    world.by_hand(&[(&versions[0], 60.0), (&versions[1], 40.0)]);
     world.run_for(1_000);
     refused(
         json!({"new_version": versions[2]}),
@@ -315,7 +298,7 @@ fn what_makes_no_sense_is_refused_with_its_reason() {
     assert!((world.split("shop")[&versions[1]] - 40.0).abs() < 1e-9);
     // A third version ends it, and is named.
     let id = watch(&world);
-    by_hand(&world, &[(&versions[2], 100.0)]);
+    world.by_hand(&[(&versions[2], 100.0)]);
     let release = world.finish(&id);
     assert_eq!(
         (&release["state"], &release["reason"]),
@@ -328,7 +311,7 @@ fn what_makes_no_sense_is_refused_with_its_reason() {
 #[test]
 fn its_preflight_asks_only_what_watching_needs() {
     let (world, versions) = shop(healthy());
-    by_hand(&world, &[(&versions[0], 90.0), (&versions[1], 10.0)]);
+    world.by_hand(&[(&versions[0], 90.0), (&versions[1], 10.0)]);
     world.run_for(1_000);
     let body = |mode| json!({"plan": "shop", "new_version": "latest", "mode": mode});
     let preflight = |mode| world.api("POST", "/v1/releases/preflight", &body(mode));
@@ -403,7 +386,7 @@ fn whatever_call_fails_nothing_is_written_and_it_ends_right() {
         for nth in 0.. {
             let (world, versions) = shop(failing(0.3));
             let (old, new) = (&versions[0], &versions[1]);
-            by_hand(&world, &[(old, 90.0), (new, 10.0)]);
+            world.by_hand(&[(old, 90.0), (new, 10.0)]);
             let id = watch(&world);
             let calls = Rc::new(Cell::new(0));
             let counted = Rc::clone(&calls);
@@ -415,9 +398,9 @@ fn whatever_call_fails_nothing_is_written_and_it_ends_right() {
                 (call == nth).then_some(fault)
             });
             world.run_for(40_000);
-            by_hand(&world, &[(old, 50.0), (new, 50.0)]);
+            world.by_hand(&[(old, 50.0), (new, 50.0)]);
             world.run_for(45_000);
-            by_hand(&world, &[(old, 100.0)]);
+            world.by_hand(&[(old, 100.0)]);
             world.run_for(30_000);
             world.clear_rule();
             let release = world.finish(&id);

@@ -1,5 +1,7 @@
 //! Conditional requests by revision: `ETag`, `If-None-Match`, `If-Match`.
 
+use std::fmt::Display;
+
 use ::http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use serde::Serialize;
 
@@ -8,7 +10,7 @@ use super::{Answer, json_answer};
 use crate::store::Precondition;
 
 /// The tag of a revision.
-fn tag(revision: u64) -> String {
+pub(super) fn tag(revision: &dyn Display) -> String {
     format!("\"{revision}\"")
 }
 
@@ -32,7 +34,7 @@ pub fn tagged(
     revision: u64,
     body: &impl Serialize,
 ) -> Answer {
-    let tag = tag(revision);
+    let tag = tag(&revision);
     let known = listed(request, &header::IF_NONE_MATCH)
         .is_some_and(|tags| tags.iter().any(|known| *known == tag || *known == "*"));
     let mut response = if known && status == StatusCode::OK && request.method().is_safe() {

@@ -144,9 +144,7 @@ impl Writer {
 
     /// An object of which the one field is the variant.
     fn open_variant(&mut self, variant: &str, bracket: char) -> Parts<'_> {
-        self.0.push('{');
-        self.quoted(variant);
-        self.0.push(':');
+        self.open('{').field(variant);
         Parts {
             end: if bracket == '{' { "}}" } else { "]}" },
             ..self.open(bracket)

@@ -159,13 +159,9 @@ impl HttpOut for WorkerPorts {
             .set("content-type", "application/json")
             .map_err(failed)?;
         headers.set("accept", "application/json").map_err(failed)?;
-        let method = if request.method == "POST" {
-            "POST"
-        } else {
-            "GET"
-        };
         let body = request.body.map(JsValue::from);
-        let outgoing = outgoing(&request.url, method, &headers, body.as_ref()).map_err(failed)?;
+        let outgoing =
+            outgoing(&request.url, request.method, &headers, body.as_ref()).map_err(failed)?;
         let call = async |signal: AbortSignal| {
             let mut response = Fetch::Request(outgoing).send_with_signal(&signal).await?;
             Ok::<_, worker::Error>(HttpResponse {

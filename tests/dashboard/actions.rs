@@ -1,6 +1,5 @@
 //! What is done by forms.
 
-use hmd::simulator::{HandDeployment, VersionShare};
 use serde_json::{Value, json};
 
 use crate::support::{ACCOUNT, World, failing, healthy};
@@ -402,20 +401,7 @@ fn a_release_that_only_watches_is_made_shown_and_stopped() {
         assert!(shown.contains(text), "{text}");
     }
     assert!(!shown.contains("Pause…") && !shown.contains("Promote…"));
-    let share = |version: &String, percentage| VersionShare {
-        version_id: version.clone(),
-        percentage,
-    };
-    let hand = HandDeployment {
-        versions: vec![share(&versions[0], 75.0), share(&versions[1], 25.0)],
-        message: None,
-    };
-    world
-        .cloudflare
-        .lock()
-        .unwrap()
-        .deploy_by_hand(world.now.get(), ACCOUNT, "shop", hand)
-        .unwrap();
+    world.by_hand(&[(&versions[0], 75.0), (&versions[1], 25.0)]);
     world.run_to(id, |it| !it["watch"]["would"][0].is_null());
     let shown = browser.page(path);
     assert!(shown.contains("HMD would have gone back to the old version now"));

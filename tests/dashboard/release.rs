@@ -1,9 +1,8 @@
 //! What a release's page says and offers in each of its states.
 
-use hmd::simulator::{HandDeployment, VersionShare};
 use serde_json::{Value, json};
 
-use crate::support::{ACCOUNT, Call, Fault, World, failing, healthy};
+use crate::support::{Call, Fault, failing, healthy};
 use crate::{Browser, OWN, scene, text};
 
 /// A part of a page.
@@ -39,21 +38,6 @@ fn send(browser: &Browser, path: &str, fields: &[(String, String)]) -> (u16, Str
         .collect();
     let response = browser.send(path, &[OWN], &fields);
     (response.status().as_u16(), text(&response))
-}
-
-fn by_hand(world: &World, shares: &[(&String, f64)]) {
-    let share = |(version, percentage): &(&String, f64)| VersionShare {
-        version_id: (*version).clone(),
-        percentage: *percentage,
-    };
-    let hand = HandDeployment {
-        versions: shares.iter().map(share).collect(),
-        message: None,
-    };
-    let mut cloudflare = world.cloudflare.lock().unwrap();
-    cloudflare
-        .deploy_by_hand(world.now.get(), ACCOUNT, "shop", hand)
-        .unwrap();
 }
 
 #[test]
@@ -235,7 +219,7 @@ fn what_a_release_ended_with_says_whose_the_split_is_and_what_can_be_undone() {
     world.plan("shop", |_| ());
     let id = world.release("shop");
     world.run_to(&id, |it| it["stages"][0]["state"] == "soaking");
-    by_hand(&world, &[(&versions[0], 20.0), (&versions[1], 80.0)]);
+    world.by_hand(&[(&versions[0], 20.0), (&versions[1], 80.0)]);
     assert_eq!(world.finish(&id)["state"], "superseded");
     check(&browser, &id, None, true);
     assert!(

@@ -24,7 +24,10 @@ use hmd::access::KnownKeys;
 use hmd::pipeline::config::Config;
 use hmd::pipeline::kept::Kept;
 use hmd::pipeline::ports::{HttpRequest, QueueName, Row, Statement, WebhookRequest};
-use hmd::simulator::{Behavior, BehaviorPatch, Cloudflare, VersionSpec, WorkerPatch, WorkerSpec};
+use hmd::simulator::{
+    Behavior, BehaviorPatch, Cloudflare, HandDeployment, VersionShare, VersionSpec, WorkerPatch,
+    WorkerSpec,
+};
 use hmd::store::CommitPart;
 use ports::query;
 use serde_json::Value;
@@ -267,6 +270,22 @@ impl World {
     /// Rows of a query, for looking behind the API.
     pub fn rows(&self, sql: &str) -> Vec<Row> {
         query(&self.db, sql, &[])
+    }
+
+    /// What a person does to the Worker `shop` past HMD: a deployment of these versions with their shares.
+    pub fn by_hand(&self, shares: &[(&String, f64)]) {
+        let share = |(version, percentage): &(&String, f64)| VersionShare {
+            version_id: (*version).clone(),
+            percentage: *percentage,
+        };
+        let hand = HandDeployment {
+            versions: shares.iter().map(share).collect(),
+            message: Some("by hand".to_owned()),
+        };
+        let mut cloudflare = self.cloudflare.lock().unwrap();
+        cloudflare
+            .deploy_by_hand(self.now.get(), ACCOUNT, "shop", hand)
+            .unwrap();
     }
 
     /// Runs SQL behind everybody's back.

@@ -15,7 +15,7 @@ use crate::api::client;
 use crate::failure::Failure;
 use crate::settings::LOCAL_CALLS_PER_5MIN;
 use crate::signals;
-use crate::steer::{ACCOUNT, Steer};
+use crate::steer::{self, ACCOUNT, Steer};
 
 /// The port unless another is asked for.
 pub const DEFAULT_PORT: u16 = 8788;
@@ -120,12 +120,9 @@ impl Simulator {
         &self.url
     }
 
-    /// What `hmd sim …` must be told to find it: nothing on the port that it takes for granted.
+    /// What `hmd sim …` must be told to find it.
     pub fn url_option(&self) -> String {
-        if self.url.ends_with(&format!(":{DEFAULT_PORT}")) {
-            return String::new();
-        }
-        format!(" --url {}", self.url)
+        steer::url_option(&self.url)
     }
 
     /// The base of its Cloudflare API.

@@ -26,6 +26,14 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// A share of 100 is no more than this away from it.
 const ALL: f64 = 100.0;
 
+/// What `hmd sim …` must be told to reach a simulator: nothing of the address that it takes for granted.
+pub fn url_option(url: &str) -> String {
+    if url == Target::default_url() {
+        return String::new();
+    }
+    format!(" --url {url}")
+}
+
 impl Target {
     async fn call(&self, method: Method, rest: &str, body: Value) -> Result<Value> {
         let url = format!("{}/sim{rest}", self.url.trim_end_matches('/'));
@@ -47,17 +55,9 @@ impl Target {
         let said = answer["error"].as_str().unwrap_or("no reason given");
         let hint = format!(
             "`cargo run -- sim status{}` shows what there is",
-            self.option()
+            url_option(&self.url)
         );
         Err(Failure::new(format!("the simulator refuses ({status}): {said}"), hint).into())
-    }
-
-    /// What another command must be told to reach the same one.
-    fn option(&self) -> String {
-        if self.url == Self::default_url() {
-            return String::new();
-        }
-        format!(" --url {}", self.url)
     }
 
     fn worker(&self, script: &str) -> String {
@@ -98,7 +98,7 @@ impl Target {
         } else if workers.is_empty() {
             crate::say(&format!(
                 "no Workers yet; make one with `cargo run -- sim worker put shop{}`",
-                self.option()
+                url_option(&self.url)
             ));
         }
         for worker in workers {

@@ -65,6 +65,13 @@ pub struct Measured {
     pub failed: SortedMap<String, ApiError>,
 }
 
+impl Measured {
+    fn add(&mut self, others: Self) {
+        self.counts.extend(others.counts);
+        self.failed.extend(others.failed);
+    }
+}
+
 /// Whom telemetry is asked about, and when.
 struct Asking<'a, P> {
     cloudflare: &'a Cloudflare<'a, P>,
@@ -170,8 +177,7 @@ pub async fn measure<P: Ports>(
     let parts = parts.map(|targets| part(&asking, targets));
     let mut measured = Measured::default();
     for part in try_join_all(parts).await? {
-        measured.counts.extend(part.counts);
-        measured.failed.extend(part.failed);
+        measured.add(part);
     }
     Ok(measured)
 }
@@ -226,9 +232,7 @@ fn part<'a, P: Ports>(
         let calls = u32::try_from(calls).unwrap_or(u32::MAX);
         asking.admit(calls).await?;
         let mut measured = part(asking, a).await?;
-        let other = part(asking, b).await?;
-        measured.counts.extend(other.counts);
-        measured.failed.extend(other.failed);
+        measured.add(part(asking, b).await?);
         Ok(measured)
     }
     .boxed_local()

@@ -1,6 +1,6 @@
 //! `/connect`: connecting a Worker, and disconnecting one.
 
-use ::http::{Method, StatusCode};
+use ::http::Method;
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
@@ -68,9 +68,7 @@ fn page<P: Ports>(desk: &Desk<'_, P>, form: &Form, refused: Option<&Problem>) ->
             }
         }
     };
-    let status = refused.and_then(|problem| StatusCode::from_u16(problem.status).ok());
-    let status = status.unwrap_or(StatusCode::OK);
-    desk.page_with(status, Some(Nav::Workers), "Connect a Worker", &body)
+    desk.page_with(refused, Some(Nav::Workers), "Connect a Worker", &body)
 }
 
 fn path(account: &str, script: &str) -> String {

@@ -1,6 +1,6 @@
 //! `/new`: choosing a version, checking it, and releasing it.
 
-use ::http::{Method, StatusCode};
+use ::http::Method;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::join;
@@ -136,14 +136,8 @@ async fn page<P: Ports>(
         p.quiet { "By plan " a href=(format!("/plans/{plan}")) { (plan) } ": "
             @for (i, stage) in stored.plan.stages.iter().enumerate() { @if i > 0 { ", then " } (stage.percent) " for " (stage.soak) } "." }
     };
-    let status = refused.and_then(|problem| StatusCode::from_u16(problem.status).ok());
     let title = format!("New release of {}", worker.script_name);
-    desk.page_with(
-        status.unwrap_or(StatusCode::OK),
-        Some(Nav::New),
-        &title,
-        &body,
-    )
+    desk.page_with(refused, Some(Nav::New), &title, &body)
 }
 
 async fn get<P: Ports>(desk: &Desk<'_, P>, path: &str) -> Result<Value, Problem> {

@@ -1,6 +1,6 @@
 //! `/plans/{name}/forecast`: what a plan will see, asked by a form and told as tables and sentences.
 
-use ::http::{Method, StatusCode};
+use ::http::Method;
 use maud::{Markup, html};
 use serde_json::{Map, Value, json};
 
@@ -32,7 +32,7 @@ pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>, name: &str) -> Answer {
             p { "It reads the last 24 hours of the Worker's telemetry. Fill in what you expect instead, if that day tells little." }
         }
     };
-    page(desk, (&stored, &Form::read(b"")), StatusCode::OK, &empty)
+    page(desk, (&stored, &Form::read(b"")), None, &empty)
 }
 
 /// `POST /plans/{name}/forecast`.
@@ -44,10 +44,10 @@ pub(super) async fn ask<P: Ports>(desk: &Desk<'_, P>, name: &str) -> Answer {
         .call(Method::POST, &path, &[], &body(&stored.plan.slos, &form))
         .await;
     match asked {
-        Ok(answer) => page(desk, (&stored, &form), StatusCode::OK, &told(&answer)),
+        Ok(answer) => page(desk, (&stored, &form), None, &told(&answer)),
         Err(problem) => {
-            let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::OK);
-            page(desk, (&stored, &form), status, &layout::problem(&problem))
+            let said = layout::problem(&problem);
+            page(desk, (&stored, &form), Some(&problem), &said)
         }
     }
 }
@@ -84,7 +84,7 @@ fn has_share(slo: &Slo) -> bool {
 fn page<P: Ports>(
     desk: &Desk<'_, P>,
     (stored, form): (&StoredPlan, &Form),
-    status: StatusCode,
+    refused: Option<&Problem>,
     answer: &Markup,
 ) -> Answer {
     let name = &stored.name;
@@ -111,7 +111,7 @@ fn page<P: Ports>(
         (answer)
     };
     let title = format!("Forecast of {name}");
-    desk.page_with(status, Some(Nav::Plans), &title, &body)
+    desk.page_with(refused, Some(Nav::Plans), &title, &body)
 }
 
 fn items<'a>(value: &'a Value, field: &str) -> &'a [Value] {

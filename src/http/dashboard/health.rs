@@ -183,7 +183,7 @@ fn one(release: &Release, slo: &Slo, reading: Option<&Reading>) -> Markup {
         }
         @if waived { p.warn { "A person has waived its harm for this stage: what was seen before does not count any more." } }
         @if sampled { p.warn { "Some windows of this stage were answered from sampled data: they can show harm, but not safety." } }
-        @if overdispersion > 1.0 { p.quiet { "Bad requests come in bursts here: " (decimal(overdispersion, 1).to_string()) " of them count for one." } }
+        @if overdispersion > 1.0 { p.quiet { "Bad requests come in bursts here: " (decimal(overdispersion, 1)) " of them count for one." } }
     }
 }
 

@@ -206,12 +206,13 @@ impl<P: Ports> Desk<'_, P> {
 
     /// A page in its frame.
     fn page(&self, nav: Option<Nav>, title: &str, body: &Markup) -> Answer {
-        self.page_with(StatusCode::OK, nav, title, body)
+        self.page_with(None, nav, title, body)
     }
 
+    /// The same, of a form that was refused with the status that the API gave.
     fn page_with(
         &self,
-        status: StatusCode,
+        refused: Option<&Problem>,
         nav: Option<Nav>,
         title: &str,
         body: &Markup,
@@ -223,7 +224,8 @@ impl<P: Ports> Desk<'_, P> {
             person: self.person.map(|person| person.name.as_str()),
             has_script: true,
         };
-        html_answer(status, layout::page(&frame, body))
+        let status = refused.and_then(|problem| StatusCode::from_u16(problem.status).ok());
+        html_answer(status.unwrap_or(StatusCode::OK), layout::page(&frame, body))
     }
 
     /// A page that shows changes by itself: 304 if the browser has this state, the changing part alone if it asks for that.

@@ -1,10 +1,11 @@
 //! `/plans`: the plans, and one of them as a form.
 
-use ::http::{HeaderName, Method, StatusCode, header};
+use ::http::{HeaderName, Method, header};
 use maud::{Markup, html};
 use serde_json::Value;
 
 use super::super::Answer;
+use super::super::conditional::tag;
 use super::super::plans::checked_name;
 use super::super::problem::Problem;
 use super::layout::{self, confirm, done, duration, hidden, hidden_json, time};
@@ -167,7 +168,7 @@ pub(super) async fn submit<P: Ports>(desk: &Desk<'_, P>, name: &str) -> Answer {
     let condition: (HeaderName, String) = if draft.revision.is_empty() {
         (header::IF_NONE_MATCH, "*".to_owned())
     } else {
-        (header::IF_MATCH, format!("\"{}\"", draft.revision))
+        (header::IF_MATCH, tag(&draft.revision))
     };
     let path = format!("/v1/plans/{name}");
     match desk
@@ -220,14 +221,8 @@ fn page<P: Ports>(desk: &Desk<'_, P>, mut draft: Draft<'_>) -> Answer {
         body = whole(desk, &draft);
     }
     let refused = draft.refused.as_ref();
-    let status = refused.and_then(|it| StatusCode::from_u16(it.status).ok());
     let title = format!("Plan {}", draft.name);
-    desk.page_with(
-        status.unwrap_or(StatusCode::OK),
-        Some(Nav::Plans),
-        &title,
-        &body,
-    )
+    desk.page_with(refused, Some(Nav::Plans), &title, &body)
 }
 
 fn whole<P: Ports>(desk: &Desk<'_, P>, draft: &Draft<'_>) -> Markup {

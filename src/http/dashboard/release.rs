@@ -5,6 +5,7 @@ use maud::{Markup, html};
 use serde_json::{Value, json};
 
 use super::super::Answer;
+use super::super::conditional::tag;
 use super::super::headers::FRAGMENT;
 use super::super::problem::Problem;
 use super::super::releases::load;
@@ -34,7 +35,7 @@ pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>, id: &str) -> Answer {
     let missing = || Problem::not_found(format!("there is no release {id:?}"));
     if desk.request.headers().contains_key(&FRAGMENT) {
         let seq = store::revision(ports, id).await?.ok_or_else(missing)?;
-        let tag = format!("\"{seq}\"");
+        let tag = tag(&seq);
         if desk.has(&tag) {
             return not_modified(&tag);
         }
@@ -52,7 +53,7 @@ pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>, id: &str) -> Answer {
         h1 { (script) }
     };
     let live = body(desk, &story);
-    let tag = format!("\"{}\"", release.progress.seq);
+    let tag = tag(&release.progress.seq);
     desk.live(Nav::History, &title, &tag, (&still, &live))
 }
 

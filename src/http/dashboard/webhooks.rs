@@ -1,10 +1,11 @@
 //! `/webhooks`: who hears of what, and how telling them went.
 
-use ::http::{Method, StatusCode, header};
+use ::http::{Method, header};
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
 use super::super::Answer;
+use super::super::conditional::tag;
 use super::super::problem::Problem;
 use super::super::releases::{cursor_of, read_cursor};
 use super::layout::{self, confirm, done, duration, hidden, select, sentence, state, time};
@@ -85,13 +86,7 @@ async fn overview<P: Ports>(desk: &Desk<'_, P>, form: &Form, refused: Option<&Pr
             }
         }
     };
-    let status = refused.and_then(|it| StatusCode::from_u16(it.status).ok());
-    desk.page_with(
-        status.unwrap_or(StatusCode::OK),
-        Some(Nav::Webhooks),
-        "Webhooks",
-        &body,
-    )
+    desk.page_with(refused, Some(Nav::Webhooks), "Webhooks", &body)
 }
 
 fn name(subscriber: &Subscriber) -> &str {
@@ -247,13 +242,7 @@ async fn subscriber<P: Ports>(
             }
         }
     };
-    let status = refused.and_then(|it| StatusCode::from_u16(it.status).ok());
-    desk.page_with(
-        status.unwrap_or(StatusCode::OK),
-        Some(Nav::Webhooks),
-        name(&it),
-        &body,
-    )
+    desk.page_with(refused, Some(Nav::Webhooks), name(&it), &body)
 }
 
 /// What can be done to a subscriber as it is.
@@ -297,7 +286,7 @@ pub(super) async fn change<P: Ports>(desk: &Desk<'_, P>, id: &str) -> Answer {
     // Only over what the form was made from.
     let revision = match form.get("revision") {
         "" => "*".to_owned(),
-        revision => format!("\"{revision}\""),
+        revision => tag(&revision),
     };
     let changed = desk
         .call(

@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 
 use super::super::Answer;
+use super::super::conditional::tag;
 use super::super::headers::FRAGMENT;
 use super::layout::{self, confirm, short, split, state, time};
 use super::{Desk, Nav, not_modified};
@@ -40,7 +41,7 @@ pub(super) fn share(release: &Release) -> Option<Percent> {
 pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>) -> Answer {
     let ports = desk.pipeline.ports;
     if desk.request.headers().contains_key(&FRAGMENT) {
-        let tag = tag(store::fleet_revision(ports).await?);
+        let tag = tag(&store::fleet_revision(ports).await?);
         if desk.has(&tag) {
             return not_modified(&tag);
         }
@@ -79,11 +80,7 @@ pub(super) async fn show<P: Ports>(desk: &Desk<'_, P>) -> Answer {
         ul.grid { @for known in &workers { li { (card(known, &desk.form_token)) } } }
         (layout::pages(page, more, &|page| link(search, page)))
     };
-    desk.live(Nav::Workers, &title, &tag(revision), (&still, &live))
-}
-
-fn tag(revision: i64) -> String {
-    format!("\"{revision}\"")
+    desk.live(Nav::Workers, &title, &tag(&revision), (&still, &live))
 }
 
 fn link(search: &str, page: i64) -> String {

@@ -236,13 +236,13 @@ impl Backdrop<'_> {
         };
         html! {
             @for (from, to) in self.warm_up {
-                rect.warm-up x=(percent(*from)) width=(format!("{}%", decimal(self.times.percent(*to) - self.times.percent(*from), 1))) height=(decimal(self.height, 0).to_string()) {}
+                rect.warm-up x=(percent(*from)) width=(format!("{}%", decimal(self.times.percent(*to) - self.times.percent(*from), 1))) height=(decimal(self.height, 0)) {}
             }
             @for (at, text) in self.stages {
-                line.stage-line x1=(percent(*at)) x2=(percent(*at)) y2=(decimal(self.height, 0).to_string()) {}
+                line.stage-line x1=(percent(*at)) x2=(percent(*at)) y2=(decimal(self.height, 0)) {}
                 @if let Some(left) = name(*at) { text x=(percent(*at)) dx=(if left { -4 } else { 4 }) y="11" text-anchor=[left.then_some("end")] { (text) } }
             }
-            @for at in self.waived { line.waived x1=(percent(*at)) x2=(percent(*at)) y2=(decimal(self.height, 0).to_string()) {} }
+            @for at in self.waived { line.waived x1=(percent(*at)) x2=(percent(*at)) y2=(decimal(self.height, 0)) {} }
         }
     }
 }
@@ -257,15 +257,15 @@ pub(super) fn svg(
 ) -> Markup {
     let height = backdrop.height;
     html! {
-        svg.chart role="img" aria-label=(label) width="100%" height=(decimal(height, 0).to_string()) {
+        svg.chart role="img" aria-label=(label) width="100%" height=(decimal(height, 0)) {
             (backdrop.markup())
-            line.axis x2="100%" y1=(decimal(height - BELOW, 0).to_string()) y2=(decimal(height - BELOW, 0).to_string()) {}
-            svg x="1%" width="98%" height=(decimal(height, 0).to_string()) viewBox=(format!("0 0 {} {}", decimal(WIDTH, 0), decimal(height, 0))) preserveAspectRatio="none" {
+            line.axis x2="100%" y1=(decimal(height - BELOW, 0)) y2=(decimal(height - BELOW, 0)) {}
+            svg x="1%" width="98%" height=(decimal(height, 0)) viewBox=(format!("0 0 {} {}", decimal(WIDTH, 0), decimal(height, 0))) preserveAspectRatio="none" {
                 @for (class, path) in lines { @if !path.is_empty() { path class=(class) d=(path) {} } }
             }
             (PreEscaped(marks))
             @for (right, y, text) in texts {
-                text x=(if *right { "100%" } else { "0" }) y=(decimal(*y, 0).to_string()) text-anchor=[right.then_some("end")] { (text) }
+                text x=(if *right { "100%" } else { "0" }) y=(decimal(*y, 0)) text-anchor=[right.then_some("end")] { (text) }
             }
         }
     }
